@@ -1,0 +1,13 @@
+"""The library behind the course, laid out in the order in which data flows.
+
+    text/       bytes → tokens: byte-level BPE, pre-tokenizers, chat templates
+    model/      tokens → logits: one decoder, read from one dataclass of dials
+    families/   published models, read from their files into that decoder
+    generate/   logits → text: the key-value cache, sampling, decoding as a stream
+    show/       pictures and widgets: compute → draw → explore
+    course/     the learner's side: checks, hints, solutions, quizzes, progress
+
+Imports point only downwards in this list's order: a room never knows one that comes after it.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,13 @@
+"""The learner's side: exercises that are checked, hints, solutions, quizzes, progress, and a notebook's set-up.
+
+    from course_lib.course import check, hint, quiz, solution
+"""
+
+from course_lib.course.environment import start
+from course_lib.course.session import Session
+
+_session = Session()
+check, hint, solution = _session.check, _session.hint, _session.solution
+quiz, progress = _session.quiz, _session.progress
+
+__all__ = ["check", "hint", "progress", "quiz", "solution", "start"]

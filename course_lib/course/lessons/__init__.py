@@ -1,0 +1,33 @@
+"""The exercises and quiz questions, one module a lesson, imported when first asked for.
+
+A lesson module is named after its notebook's number (``lesson_01`` for ``01_tokenization.ipynb``) and has a
+``TITLE``, its ``EXERCISES`` and its ``QUIZ``. An id starts with that number: ``01-2``, ``01-q3``.
+"""
+
+import pkgutil
+from importlib import import_module
+from types import ModuleType
+
+from course_lib.course.content import Exercise, Question
+
+
+def lesson_numbers() -> list[str]:
+    """The numbers of the lessons that have exercises, in the order they are taught."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.removeprefix("lesson_") for name in modules if name.startswith("lesson_"))
+
+
+def load_lesson(number: str) -> ModuleType:
+    return import_module(f"{__name__}.lesson_{number}")
+
+
+def find(id: str) -> Exercise | Question:
+    """The exercise or question with this id. Raises ValueError, naming those there are, when there is none."""
+    number = str(id).partition("-")[0]
+    if number not in lesson_numbers():
+        raise ValueError(f"{id!r} belongs to no lesson: an id looks like '01-1', or '01-q1' for a quiz question")
+    lesson = load_lesson(number)
+    items = {item.id: item for item in (*lesson.EXERCISES, *lesson.QUIZ)}
+    if id not in items:
+        raise ValueError(f"lesson {number} has no {id!r}, only {', '.join(items)}")
+    return items[id]

@@ -1,0 +1,51 @@
+"""A quiz question as plain text, which any page can show, and as buttons where a notebook is alive."""
+
+import html
+import re
+
+from course_lib.course.content import Question
+
+
+def question_text(question: Question) -> str:
+    choices = [f"  {letter}) {choice.text}" for letter, choice in question.lettered().items()]
+    return "\n".join([f"{question.id}  {question.text}", *choices])
+
+
+def answer_text(question: Question, letter: str) -> str:
+    """Right or wrong, and the chosen answer's own explanation."""
+    choice = question.lettered()[letter]
+    return f"{letter}) {'Right' if choice.right else 'Not this one'}. {choice.why}"
+
+
+def show_buttons(question: Question, answer) -> None:
+    """Draw a button for each choice; a click shows what ``answer(letter)`` says. Does nothing outside a notebook.
+
+    The text beside the widget is fixed, so that the stored page doesn't depend on the version of ipywidgets,
+    and a page that can't run widgets still reads well.
+    """
+    try:
+        from IPython.display import display
+        from ipywidgets import HTML, Button, HBox, VBox
+    except ImportError:
+        return
+    if not _in_notebook():
+        return
+    feedback = HTML()
+    buttons = [Button(description=letter, tooltip=choice.text) for letter, choice in question.lettered().items()]
+    for button in buttons:
+        button.layout.width = "4em"
+        button.on_click(lambda clicked: setattr(feedback, "value", _as_html(answer(clicked.description))))
+    view = {"model_id": VBox([HBox(buttons), feedback]).model_id, "version_major": 2, "version_minor": 0}
+    text = f"(Buttons {' '.join(question.lettered())} appear here when the notebook runs.)"
+    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": text}, raw=True)
+
+
+def _in_notebook() -> bool:
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
+
+
+def _as_html(text: str) -> str:
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
+    return f'<div role="status" style="max-width: 45em; line-height: 1.4">{marked}</div>'

@@ -1,0 +1,91 @@
+"""Reading a learner's answer: a value in a few words, an exception in two lines, a stub that wasn't touched."""
+
+import ast
+import inspect
+import os
+import reprlib
+import sys
+import textwrap
+import traceback
+from typing import Any
+
+COURSE_LIB = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def shown(value: Any) -> str:
+    """A value in a few words, the same on every run and every machine."""
+    return _Short().repr(value)
+
+
+class _Short(reprlib.Repr):
+    """``repr`` kept short: long things cut, floats rounded, arrays by their shape, no memory addresses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = 6
+        self.maxstring = self.maxother = 60
+
+    def repr_float(self, value: float, level: int) -> str:
+        return f"{value:.6g}"
+
+    def repr_instance(self, value: Any, level: int) -> str:
+        if isinstance(value, dict):
+            return self.repr_dict(value, level)
+        if isinstance(value, (bool, bytes, type(None), type(...))):
+            return super().repr_instance(value, level)
+        if getattr(value, "shape", None) is not None:
+            return self.repr1(value.item(), level) if value.shape == () else f"an array of shape {shape(value)}"
+        name = getattr(value, "__name__", None)
+        return f"the function {name}" if name and callable(value) else f"a {type(value).__name__}"
+
+
+def shape(array: Any) -> str:
+    return str(tuple(array.shape))
+
+
+def describe(error: Exception) -> str:
+    """An exception without its traceback: type, message, and the line of the learner's cell it came from."""
+    text = f"{type(error).__name__}: {error}".strip().split("\n")[0].removesuffix(":")
+    text = text if len(text) <= 160 else text[:159] + "…"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_learners(frame.filename)]
+    return f"{text}\n  line {frames[-1].lineno} of your cell: {frames[-1].line}" if frames else text
+
+
+def _is_learners(filename: str) -> bool:
+    installed = (COURSE_LIB, sys.prefix, sys.base_prefix, "<frozen")
+    return not (filename.startswith(installed) or "site-packages" in filename or "dist-packages" in filename)
+
+
+def is_blank(answer: Any) -> bool:
+    """Whether an answer is nothing yet: ``None``, ``...``, or a list, tuple or dict that still has a ``...``."""
+    parts = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list | tuple) else ()
+    return answer is None or answer is ... or any(part is ... for part in parts)
+
+
+def is_untouched(function: Any) -> bool:
+    """Whether a function's body is still empty, or a value in it is still the ``...`` of the stub.
+
+    An index such as ``x[..., 0]`` is no stub, nor is a ``...`` left on a line of its own under real code.
+    """
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return False
+    nodes = list(ast.walk(tree))
+    fine = {node.value for node in nodes if isinstance(node, ast.Expr)}
+    fine |= {part for node in nodes if isinstance(node, ast.Subscript) for part in ast.walk(node.slice)}
+    return _does_nothing(tree) or any(_is_dots(node) and node not in fine for node in nodes)
+
+
+def _is_dots(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is ...
+
+
+def _does_nothing(tree: ast.AST) -> bool:
+    body = getattr(tree, "body", None)
+    return isinstance(body, list) and all(
+        isinstance(line, ast.Pass)
+        or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+        or (isinstance(line, ast.Raise) and "NotImplementedError" in ast.unparse(line))
+        for line in body
+    )

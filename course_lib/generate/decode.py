@@ -1,0 +1,69 @@
+"""The loop that writes: read the prompt, choose a token, read it, choose the next."""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from course_lib.families import LanguageModel
+from course_lib.generate.cache import KVCache
+from course_lib.generate.sampling import sample
+from course_lib.model import Decoder
+
+Choose = Callable[[Tensor], Tensor]
+
+
+def generate(
+    model: Decoder,
+    prompt: Sequence[int],
+    max_new_tokens: int = 100,
+    choose: Choose = sample,
+    stop: Collection[int] = (),
+    cached: bool = True,
+) -> Iterator[int]:
+    """Token ids that follow `prompt`, one at a time as they are chosen.
+
+    choose: logits (1, vocab_size) → token (1,); greedy unless told otherwise, e.g. `partial(sample, temperature=0.8)`.
+    Ends before a token of `stop`, after `max_new_tokens`, or when the context is full. cached=False reads everything again for
+    each token: the same tokens, slowly. Raises ValueError for an empty prompt or one longer than the context.
+    """
+    if len(prompt) == 0:
+        raise ValueError("the prompt is empty; give the model at least one token to go on from")
+    room = model.config.context - len(prompt)
+    if room < 0:
+        raise ValueError(f"the prompt's {len(prompt)} tokens don't fit the context of {model.config.context}")
+    # Checked above and here, at the call; what follows runs when the first token is asked for.
+    return _write(model, list(prompt), min(max_new_tokens, room + 1), choose, set(stop), cached)
+
+
+@torch.no_grad()
+def _write(model: Decoder, text: list[int], n: int, choose: Choose, stop: set[int], cached: bool) -> Iterator[int]:
+    weight = model.embedding.weight
+    capacity = min(len(text) + n, model.config.context)
+    cache = KVCache(model.config, capacity, dtype=weight.dtype, device=weight.device) if cached else None
+    unread = text
+    for _ in range(n):
+        read = unread if cached else text
+        hidden = model.hidden(torch.tensor([read], device=weight.device), cache)
+        token = int(choose(model.head(hidden[:, -1])))
+        if token in stop:
+            return
+        yield token
+        text, unread = [*text, token], [token]
+
+
+def complete(
+    lm: LanguageModel,
+    prompt: str,
+    max_new_tokens: int = 100,
+    choose: Choose = sample,
+    chat: bool = True,
+) -> Iterator[str]:
+    """The text that answers `prompt` (through the chat template) or goes on from it (chat=False), piece by piece.
+
+        for piece in complete(lm, "What is the capital of France?"):
+            print(piece, end="")
+    """
+    ids = lm.chat.encode(prompt) if chat else lm.tokenizer.encode(prompt)
+    written = generate(lm.model, ids, max_new_tokens, choose, stop=lm.tokenizer.special.values())
+    return lm.tokenizer.decode_stream(written)

@@ -1,0 +1,48 @@
+"""Logits → one token."""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """softmax(logits / temperature) over the last dimension. Below 1 the likely become likelier, above 1 less so.
+
+    Raises ValueError for a temperature that isn't above 0, or logits without a finite largest one.
+    """
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be above 0, not {temperature}; for the likeliest token always, decode greedily")
+    top = logits.amax(dim=-1, keepdim=True)
+    if not top.isfinite().all():
+        raise ValueError("the logits hold no finite largest value (NaN, +∞, or all −∞): the model's numbers went wrong")
+    return ((logits - top).float() / temperature).softmax(dim=-1)
+
+
+def sample(
+    logits: Tensor,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """One token for each row of (batch, vocab_size) logits → (batch,).
+
+    temperature 0: the likeliest ("greedy"). top_k: only among the k likeliest (Fan et al. 2018). top_p: only among the
+    likeliest that together just reach probability p ("nucleus", Holtzman et al. 2020). Raises ValueError for settings
+    outside 1 ≤ top_k ≤ vocab_size, 0 < top_p ≤ 1, temperature ≥ 0.
+    """
+    if top_k is not None and not 1 <= top_k <= logits.shape[-1]:
+        raise ValueError(f"top_k must lie between 1 and the vocabulary's {logits.shape[-1]}, not {top_k}")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p must lie above 0 and at most at 1, not {top_p}")
+    chances, order = probabilities(logits, temperature or 1.0).sort(dim=-1, descending=True, stable=True)
+    if temperature == 0:
+        return order[..., 0]
+    if top_k is not None:
+        chances[..., top_k:] = 0
+    if top_p is not None:
+        before = chances.cumsum(dim=-1) - chances
+        chances[before >= top_p * chances.sum(dim=-1, keepdim=True)] = 0
+    drawn = torch.multinomial(chances, 1, generator=generator)
+    return order.gather(-1, drawn).squeeze(-1)

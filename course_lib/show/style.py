@@ -1,0 +1,57 @@
+"""How the course's figures look: large type, few lines, colours that a colour-blind reader can tell apart."""
+
+import sys
+
+import matplotlib
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.font_manager import findfont, get_font
+
+# Okabe and Ito, "Color Universal Design" (2008).
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+AMBER, SKY, YELLOW = "#E69F00", "#56B4E9", "#F0E442"
+PALETTE = [BLUE, ORANGE, GREEN, PINK, AMBER, SKY, YELLOW]
+INK, MUTED, FAINT, HIDDEN = "#222222", "#6B6B6B", "#9A9A9A", "#E4E4E4"
+
+# White to near black through blue, so that it reads the same in grey; and its two-sided counterpart.
+WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", "#B9D9EE", "#4FA0D0", BLUE, "#002B45"])
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#6E3000", ORANGE, "#FFFFFF", BLUE, "#002B45"])
+
+STYLE = {
+    "font.family": "DejaVu Sans",  # the one font that comes with matplotlib
+    "font.size": 14,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": MUTED,
+    "axes.titlesize": 16,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.prop_cycle": matplotlib.cycler(color=PALETTE),
+    "lines.linewidth": 2.5,
+    "lines.markersize": 8,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "image.cmap": "cividis",
+    "figure.figsize": (9, 4.5),
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "course",
+}
+
+
+def use_style() -> None:
+    """Set matplotlib's defaults for the course, and let a notebook show a figure that ends a cell."""
+    matplotlib.rcParams.update(STYLE)
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+        set_matplotlib_formats("png")
+
+
+def drawable(text: str) -> str:
+    """`text` with each character that the figures' font lacks written as its code point: 🐯 becomes ‹1F42F›."""
+    font = get_font(findfont("DejaVu Sans"))
+    return "".join(c if font.get_char_index(ord(c)) else f"‹{ord(c):X}›" for c in text)

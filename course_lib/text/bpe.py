@@ -1,0 +1,343 @@
+"""Byte-level byte-pair encoding: pieces → tokens, and back.
+
+Start with the 256 bytes. Find the pair of neighbours that occurs most often, make it a new token, put it in place of the
+pair everywhere, and again, until the vocabulary is as large as wanted (Sennrich et al. 2016, algorithm 1; over bytes:
+Radford et al. 2019, section 2.2). The list of merges *is* the tokenizer: to encode, replay it.
+
+    learn_merges    the training loop, on counted pieces
+    replay_merges   encoding one piece
+    Tokenizer       encode, decode, special tokens, save, load
+
+Counting every pair again after every merge is the obvious way, and costs a pass over the text for each token of the
+vocabulary. Here a merge touches only the words that contain the pair, and a heap whose entries may be out of date (a stale
+one is put back with its present count when it comes up) finds the next pair: a second for a megabyte, not an hour.
+
+Not handled: Unicode normalisation, byte fallback, dropout, and merges across pieces.
+"""
+
+import codecs
+import heapq
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, pairwise
+from pathlib import Path
+
+import regex
+
+from course_lib.text.pretokenize import GPT2, split
+
+Pair = tuple[int, int]
+
+REMEMBERED_PIECES = 1 << 18
+GONE = -1
+
+# Which of two equally frequent pairs is merged first: a sort key, smallest wins, from the pair and its two tokens' bytes.
+TIE_RULES: dict[str, Callable[[Pair, bytes, bytes], tuple]] = {
+    "lowest ids": lambda pair, left, right: pair,
+    "alphabetical": lambda pair, left, right: (left, right),
+}
+
+
+def learn_merges(
+    words: dict[tuple[int, ...], int], vocabulary: list[bytes], vocab_size: int, ties: str = "lowest ids"
+) -> dict[Pair, int]:
+    """Learn merges until `vocabulary` (the bytes of each token id, extended in place) holds `vocab_size` tokens.
+
+    words: the token ids of each distinct piece → how often the piece occurs. Returns pair → id of the token it becomes,
+    in the order learned. The highest count goes first; among equals `ties` decides (see `TIE_RULES`). Stops early when
+    no pair is left to merge.
+
+    >>> vocabulary = [bytes([b]) for b in range(256)]
+    >>> learn_merges({tuple(b"hug"): 10, tuple(b"pug"): 5, tuple(b"hugs"): 5}, vocabulary, 258)
+    {(117, 103): 256, (104, 256): 257}
+    >>> vocabulary[256:]
+    [b'ug', b'hug']
+    """
+    tie_key, known = TIE_RULES[ties], {token: i for i, token in enumerate(vocabulary)}
+    tokens, counts = [list(word) for word in words], list(words.values())
+    pair_counts, where = Counter(), defaultdict(set)
+    for i, word in enumerate(tokens):
+        for pair in pairwise(word):
+            pair_counts[pair] += counts[i]
+            where[pair].add(i)
+
+    def entry(pair: Pair) -> tuple:
+        return -pair_counts[pair], tie_key(pair, vocabulary[pair[0]], vocabulary[pair[1]]), pair
+
+    heap = [entry(pair) for pair in pair_counts]
+    heapq.heapify(heap)
+    merges = {}
+    while heap and len(vocabulary) < vocab_size:
+        count, _, pair = heapq.heappop(heap)
+        if -count != pair_counts[pair]:
+            if pair_counts[pair] > 0:
+                heapq.heappush(heap, entry(pair))
+            continue
+        merged = vocabulary[pair[0]] + vocabulary[pair[1]]
+        new = merges[pair] = known.setdefault(merged, len(vocabulary))
+        if new == len(vocabulary):
+            vocabulary.append(merged)
+        changes = Counter()
+        for i in where.pop(pair):
+            for neighbours, times in _merge_in_word(tokens[i], pair, new).items():
+                changes[neighbours] += times * counts[i]
+                if times > 0:
+                    where[neighbours].add(i)
+        for neighbours, change in changes.items():
+            pair_counts[neighbours] += change
+        del pair_counts[pair]
+        for neighbours, change in changes.items():
+            if change > 0:
+                heapq.heappush(heap, entry(neighbours))
+    return merges
+
+
+def _merge_in_word(word: list[int], pair: Pair, new: int) -> dict[Pair, int]:
+    """Put `new` in place of `pair` in one word, and return how the counts of the pairs beside it change."""
+    changes: dict[Pair, int] = defaultdict(int)
+    i = 0
+    while i < len(word) - 1:
+        if (word[i], word[i + 1]) == pair:
+            if i > 0:
+                changes[word[i - 1], pair[0]] -= 1
+                changes[word[i - 1], new] += 1
+            if i + 2 < len(word):
+                changes[pair[1], word[i + 2]] -= 1
+                changes[new, word[i + 2]] += 1
+            word[i : i + 2] = [new]
+        i += 1
+    return changes
+
+
+def replay_merges(ids: list[int], ranks: dict[Pair, tuple[int, int]]) -> list[int]:
+    """Merge one piece's tokens as training would have: the earliest-learned pair first, until none is left.
+
+    A heap keeps the pairs in that order, so a piece of n bytes takes n log n steps (looking for the next pair afresh each
+    time takes n²: nothing for a word, hours for a megabyte without a space).
+
+    ranks: pair → (its place in the order learned, the token it becomes).
+
+    >>> replay_merges(list(b"hugs"), {(117, 103): (0, 256), (104, 256): (1, 257)})
+    [257, 115]
+    """
+    ids, end = list(ids), len(ids)
+    before, after = list(range(-1, end - 1)), list(range(1, end + 1))
+    heap = [(*ranks[pair], i, pair) for i, pair in enumerate(pairwise(ids)) if pair in ranks]
+    heapq.heapify(heap)
+    while heap:
+        _, new, i, pair = heapq.heappop(heap)
+        j = after[i]
+        if j == end or (ids[i], ids[j]) != pair:
+            continue  # an earlier merge has taken one of the two
+        ids[i], ids[j], after[i] = new, GONE, after[j]
+        if after[i] < end:
+            before[after[i]] = i
+        for k in (before[i], i):
+            if k >= 0 and after[k] < end and (pair := (ids[k], ids[after[k]])) in ranks:
+                heapq.heappush(heap, (*ranks[pair], k, pair))
+    return [i for i in ids if i != GONE]
+
+
+class _Remembered(dict):
+    """piece → its tokens, worked out when first asked for. Text repeats its words, so most are asked for often."""
+
+    def __init__(self, encode_piece: Callable[[str], list[int]]):
+        super().__init__()
+        self.encode_piece = encode_piece
+
+    def __missing__(self, piece: str) -> list[int]:
+        ids = self.encode_piece(piece)
+        if len(self) < REMEMBERED_PIECES:
+            self[piece] = ids
+        return ids
+
+
+class Tokenizer:
+    """Text ↔ token ids.
+
+    tokens: the bytes of each id. merges: pair → the id it becomes, in the order learned. pattern: how text is cut into
+    pieces first. special: tokens that stand for no text, such as the end of a turn, → their ids. unknown: the id for a
+    byte that the vocabulary lacks; without it such a byte is an error.
+
+    >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
+    >>> [tokenizer.token_text(i) for i in tokenizer.encode("low slow")]
+    ['low', ' ', 's', 'low']
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes],
+        merges: dict[Pair, int],
+        pattern: str = GPT2,
+        special: dict[str, int] | None = None,
+        unknown: int | None = None,
+    ):
+        self.tokens, self.merges, self.pattern, self.unknown = list(tokens), dict(merges), pattern, unknown
+        self.special = dict(special or {})
+        self._ranks = {pair: (rank, new) for rank, (pair, new) in enumerate(self.merges.items())}
+        ids = {token: i for i, token in enumerate(self.tokens) if i not in self.special.values()}
+        self._byte_ids = [ids.get(bytes([byte]), unknown) for byte in range(256)]
+        self._remembered = _Remembered(self._encode_piece)
+        longest_first = sorted(self.special, key=len, reverse=True)
+        self._special_pattern = regex.compile("|".join(map(regex.escape, longest_first))) if longest_first else None
+
+    @classmethod
+    def train(
+        cls,
+        text: str | Iterable[str],
+        vocab_size: int,
+        pattern: str = GPT2,
+        special: Sequence[str] = (),
+        ties: str = "lowest ids",
+        byte_order: Iterable[int] = range(256),
+    ) -> "Tokenizer":
+        """Learn a vocabulary of `vocab_size` tokens from a text or several: the 256 bytes, the merges, the special tokens.
+
+        byte_order: which byte has which of the first 256 ids (this decides some ties). Raises ValueError for a
+        vocab_size that doesn't even hold the bytes and the special tokens, or an unknown tie rule.
+        """
+        byte_order = list(byte_order)
+        if sorted(byte_order) != list(range(256)):
+            raise ValueError("byte_order must name each of the 256 bytes once")
+        if ties not in TIE_RULES:
+            raise ValueError(f"ties must be one of {list(TIE_RULES)}, not {ties!r}")
+        if vocab_size < 256 + len(special):
+            raise ValueError(
+                f"vocab_size={vocab_size} is too small: the 256 bytes and {len(special)} special tokens "
+                f"need {256 + len(special)}"
+            )
+        pieces = Counter(chain.from_iterable(split(t, pattern) for t in ([text] if isinstance(text, str) else text)))
+        ids = {byte: i for i, byte in enumerate(byte_order)}
+        words: dict[tuple[int, ...], int] = {
+            tuple(ids[byte] for byte in _utf8(piece)): count for piece, count in pieces.items()
+        }
+        tokens = [bytes([byte]) for byte in byte_order]
+        merges = learn_merges(words, tokens, vocab_size - len(special), ties)
+        first = len(tokens)
+        tokens += [name.encode() for name in special]
+        return cls(tokens, merges, pattern, {name: first + i for i, name in enumerate(special)})
+
+    @classmethod
+    def from_gpt2_strings(
+        cls, tokens: Sequence[str], merges: Sequence[str], special_ids: Iterable[int], **options
+    ) -> "Tokenizer":
+        """From a vocabulary file of GPT-2's kind, where a byte is a visible character (a space is Ġ) and a merge "Ġ t"."""
+        byte_of = {character: byte for byte, character in gpt2_characters().items()}
+        special = {tokens[i]: i for i in special_ids}
+        raw = [t.encode() if t in special else bytes(byte_of[c] for c in t) for t in tokens]
+        id_of = {t: i for i, t in enumerate(tokens)}
+        pairs = [merge.split(" ") for merge in merges]
+        learned = {(id_of[left], id_of[right]): id_of[left + right] for left, right in pairs}
+        return cls(raw, learned, special=special, **options)
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.tokens)
+
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        """Token ids of `text`.
+
+        allow_special: read "<|im_end|>" and its like as the one token that they name. Off by default: whoever types those
+        characters in a chat should not be able to end the model's turn. Raises ValueError for a lone surrogate (half of
+        a character, which has no UTF-8 bytes), TypeError for anything but a string.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"encode takes a string, not {type(text).__name__}; decode bytes to text first")
+        _utf8(text)
+        if not (allow_special and self._special_pattern):
+            return self._encode_text(text)
+        ids, start = [], 0
+        for found in self._special_pattern.finditer(text):
+            ids += self._encode_text(text[start : found.start()])
+            ids.append(self.special[found.group()])
+            start = found.end()
+        return ids + self._encode_text(text[start:])
+
+    def _encode_text(self, text: str) -> list[int]:
+        return list(chain.from_iterable(map(self._remembered.__getitem__, split(text, self.pattern))))
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        ids = [self._byte_ids[byte] for byte in piece.encode()]
+        if None in ids:
+            raise ValueError(f"the vocabulary has no token for a byte of {piece!r}, and no unknown token")
+        return replay_merges(ids, self._ranks)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """The text of `ids`. Bytes that are no UTF-8 (half a character, say) show as �. Raises ValueError for an id
+        outside the vocabulary."""
+        return b"".join(self._bytes_of(ids, skip_special)).decode(errors="replace")
+
+    def decode_stream(self, ids: Iterable[int], skip_special: bool = False) -> Iterator[str]:
+        """The same text as `decode`, a token at a time, holding back a character until all its bytes have come."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for token in self._bytes_of(ids, skip_special):
+            yield decoder.decode(token)
+        yield decoder.decode(b"", final=True)
+
+    def _bytes_of(self, ids: Iterable[int], skip_special: bool) -> Iterator[bytes]:
+        hidden = set(self.special.values()) if skip_special else ()
+        for i in ids:
+            if not 0 <= i < len(self.tokens):
+                raise ValueError(f"token id {i} is outside the vocabulary of {len(self.tokens)}")
+            if i not in hidden:
+                yield self.tokens[i]
+
+    def token_text(self, i: int) -> str:
+        """One token, printable: bytes that are only part of a character are written \\xNN."""
+        return self.tokens[i].decode(errors="backslashreplace")
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the tokenizer as JSON: merges by id, bytes in hexadecimal. The file is replaced whole or not at all."""
+        path = Path(path)
+        fields = {
+            "format": "thirsty-tiger-bpe-1",
+            "pattern": self.pattern,
+            "special": self.special,
+            "unknown": self.unknown,
+            "tokens": [token.hex() for token in self.tokens],
+            "merges": [[left, right, new] for (left, right), new in self.merges.items()],
+        }
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(json.dumps(fields), encoding="utf-8")
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Read what `save` wrote. Raises ValueError, naming the file, when it is anything else."""
+        try:
+            fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            if fields["format"] != "thirsty-tiger-bpe-1":
+                raise ValueError(f"unknown format {fields['format']!r}")
+            tokens = [bytes.fromhex(token) for token in fields["tokens"]]
+            merges = {(left, right): new for left, right, new in fields["merges"]}
+            for (left, right), new in merges.items():
+                if min(left, right, new) < 0 or tokens[left] + tokens[right] != tokens[new]:
+                    raise ValueError(f"merge {left} + {right} does not make token {new}")
+            return cls(tokens, merges, fields["pattern"], fields["special"], fields["unknown"])
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a tokenizer that this course saved ({error})") from error
+
+
+def gpt2_characters() -> dict[int, str]:
+    """byte → the visible character that stands for it in GPT-2's vocabulary files (its encoder.py, bytes_to_unicode).
+
+    Printable bytes stand for themselves; the other 68 take the characters from U+0100 on, so a space is Ġ (U+0120).
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    characters = {byte: chr(byte) for byte in printable}
+    for byte in range(256):
+        if byte not in characters:
+            characters[byte] = chr(0x100 + len(characters) - len(printable))
+    return characters
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text holds a lone surrogate, U+{ord(text[error.start]):04X}, at position {error.start}: half a "
+            "character, which has no bytes. Repair it first, with text.encode(errors='replace').decode() for instance"
+        ) from None

@@ -1,0 +1,53 @@
+"""Text → pieces: where a tokenizer may never merge.
+
+Byte-pair encoding would happily make one token of "dog." and another of "dog!" and so learn every common word
+again with each punctuation mark behind it. GPT-2 (Radford et al. 2019, section 2.2) therefore cuts the text first, by
+kind of character, and merges only inside a piece. The cut is one regular expression:
+
+    'll  've  's …     the English contractions
+    " ?" letters       a word, with the space before it
+    " ?" digits        a number
+    " ?" the rest      punctuation, symbols, emoji
+    spaces             a run of white space, but for the one space that the next word takes with it
+
+SmolLM2 cuts numbers further, into single digits, before anything else, so that 2026 is always 2, 0, 2, 6.
+
+Not handled: Unicode normalisation (both models take the text as it is) and languages written without spaces, whose
+sentences are one long piece each.
+"""
+
+from functools import lru_cache
+
+import regex
+
+GPT2 = (
+    r"'(?:[sdmt]|ll|ve|re)"
+    r"| ?\p{L}+"
+    r"| ?\p{N}+"
+    r"| ?[^\p{White_Space}\p{L}\p{N}]+"
+    r"|\p{White_Space}+(?!\P{White_Space})"
+    r"|\p{White_Space}+"
+)
+
+# A digit ends the text on either side of it: no piece crosses it, and white space before it keeps its last space.
+SMOLLM2 = (
+    r"'(?:[sdmt]|ll|ve|re)"
+    r"| ?\p{L}+"
+    r"|\p{N}"
+    r"| ?[^\p{White_Space}\p{L}\p{N}]+"
+    r"|\p{White_Space}+(?![^\p{White_Space}\p{N}])"
+    r"|\p{White_Space}+"
+)
+
+_compile = lru_cache(regex.compile)
+
+
+def split(text: str, pattern: str = GPT2) -> list[str]:
+    """Cut `text` into the pieces that `pattern` finds. Joined again they are the text: nothing is lost.
+
+    >>> split("It's thirsty, in 2026")
+    ['It', "'s", ' thirsty', ',', ' in', ' 2026']
+    >>> split("in  2026", SMOLLM2)
+    ['in', '  ', '2', '0', '2', '6']
+    """
+    return _compile(pattern).findall(text)
