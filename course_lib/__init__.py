@@ -10,4 +10,14 @@
 Imports point only downwards in this list's order: a room never knows one that comes after it.
 """
 
+from pathlib import Path
+
 __version__ = "0.1.0"
+
+
+def asset(name: str) -> Path:
+    """The path of a file in the project's assets folder. Raises FileNotFoundError when it isn't there."""
+    path = Path(__file__).parents[1] / "assets" / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: is this a whole copy of the course?")
+    return path

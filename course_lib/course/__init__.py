@@ -1,6 +1,6 @@
 """The learner's side: exercises that are checked, hints, solutions, quizzes, progress, and a notebook's set-up.
 
-    from course_lib.course import check, hint, quiz, solution
+from course_lib.course import check, hint, quiz, solution
 """
 
 from course_lib.course.environment import start

@@ -34,10 +34,12 @@ def call(answer: Callable, *args: Any, **kwargs: Any) -> Any:
     if is_blank(answer):
         raise NotStarted
     if not callable(answer):
-        raise Mistake(f"this exercise wants a function, and got {shown(answer)}. Hand in its name, without ( )")
+        raise Mistake(
+            f"this exercise wants a function, and got {shown(answer)}. Hand in its name, without ( )"
+        )
     try:
         result = answer(*map(_fresh, args), **{name: _fresh(value) for name, value in kwargs.items()})
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  a learner's code may raise anything
         raise _stopped(answer, error) from None
     if result is None or result is ...:
         raise _nothing(answer, result)

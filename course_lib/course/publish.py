@@ -1,7 +1,6 @@
 """Write the course's public address, kept in pyproject.toml, into every lesson and the README.
 
-python -m course_lib.course.publish           # or: make address
-python -m course_lib.course.publish --check   # change nothing, exit 1 where something is out of date
+``make address`` runs this; with ``--check`` it changes nothing and exits with 1 where something is out of date.
 """
 
 import argparse
@@ -71,7 +70,8 @@ def publish_lesson(text: str, name: str, address: str) -> str:
     if before == after:
         return text
     opening["source"], setup["source"] = (cell.splitlines(keepends=True) for cell in after)
-    return json.dumps(lesson, indent=1, ensure_ascii=False) + "\n"
+    ending = text[len(text.rstrip()) :]  # nbformat writes a last newline, nbconvert doesn't
+    return json.dumps(lesson, indent=1, ensure_ascii=False) + ending
 
 
 def first(lesson: dict, wanted, otherwise: str) -> dict:

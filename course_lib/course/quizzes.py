@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Callable
 
 from course_lib.course.content import Question
 
@@ -17,7 +18,7 @@ def answer_text(question: Question, letter: str) -> str:
     return f"{letter}) {'Right' if choice.right else 'Not this one'}. {choice.why}"
 
 
-def show_buttons(question: Question, answer) -> None:
+def show_buttons(question: Question, answer: Callable[[str], str]) -> None:
     """Draw a button for each choice; a click shows what ``answer(letter)`` says. Does nothing outside a notebook.
 
     The text beside the widget is fixed, so that the stored page doesn't depend on the version of ipywidgets,
@@ -31,7 +32,9 @@ def show_buttons(question: Question, answer) -> None:
     if not _in_notebook():
         return
     feedback = HTML()
-    buttons = [Button(description=letter, tooltip=choice.text) for letter, choice in question.lettered().items()]
+    buttons = [
+        Button(description=letter, tooltip=choice.text) for letter, choice in question.lettered().items()
+    ]
     for button in buttons:
         button.layout.width = "4em"
         button.on_click(lambda clicked: setattr(feedback, "value", _as_html(answer(clicked.description))))

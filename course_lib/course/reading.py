@@ -34,7 +34,9 @@ class _Short(reprlib.Repr):
         if isinstance(value, (bool, bytes, type(None), type(...))):
             return super().repr_instance(value, level)
         if getattr(value, "shape", None) is not None:
-            return self.repr1(value.item(), level) if value.shape == () else f"an array of shape {shape(value)}"
+            return (
+                self.repr1(value.item(), level) if value.shape == () else f"an array of shape {shape(value)}"
+            )
         name = getattr(value, "__name__", None)
         return f"the function {name}" if name and callable(value) else f"a {type(value).__name__}"
 
@@ -58,7 +60,9 @@ def _is_learners(filename: str) -> bool:
 
 def is_blank(answer: Any) -> bool:
     """Whether an answer is nothing yet: ``None``, ``...``, or a list, tuple or dict that still has a ``...``."""
-    parts = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list | tuple) else ()
+    parts = (
+        answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list | tuple) else ()
+    )
     return answer is None or answer is ... or any(part is ... for part in parts)
 
 

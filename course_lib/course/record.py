@@ -57,7 +57,9 @@ class Record:
             saved = None
         if _is_record(saved):
             return saved
-        print(f"Your progress file could not be read. It is kept as {_set_aside(file)}, and a new one begins.")
+        print(
+            f"Your progress file could not be read. It is kept as {_set_aside(file)}, and a new one begins."
+        )
         return {}
 
     def _save(self) -> None:

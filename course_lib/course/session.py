@@ -6,7 +6,7 @@ from typing import Any
 
 from course_lib.course.checking import Mistake, NotStarted
 from course_lib.course.content import Exercise, Question
-from course_lib.course.lessons import find, lesson_numbers, load_lesson
+from course_lib.course.lessons import find_exercise, find_question, lesson_numbers, load_lesson
 from course_lib.course.quizzes import answer_text, question_text, show_buttons
 from course_lib.course.reading import describe, is_blank
 from course_lib.course.record import Record
@@ -26,35 +26,35 @@ class Session:
 
     def check(self, id: str, answer: Any = None) -> None:
         """Say whether ``answer``, a function or a value, solves exercise ``id``; if not, what is wrong with it."""
-        exercise = _find(id, Exercise)
+        exercise = find_exercise(id)
         try:
             mistake = mistake_in(exercise, answer)
         except NotStarted:
             _say(f"{id} not started yet: write your answer where the ... is, then run this cell again.")
             return
         self._tried.add(id)
-        if mistake:
-            _say(f"{id} not yet: {mistake}")
-        else:
+        if mistake is None:
             _say(f"{id} passed: {exercise.learned}")
             self.record.add("exercises", id)
+        else:
+            _say(f"{id} not yet: {mistake}")
 
     def hint(self, id: str) -> None:
         """Print the next hint for exercise ``id``; each says a little more than the one before."""
-        hints = _find(id, Exercise).hints
+        hints = find_exercise(id).hints
         self._hints[id] = min(self._hints[id] + 1, len(hints))
         _say(f"{id} hint {self._hints[id]} of {len(hints)}: {hints[self._hints[id] - 1]}")
 
     def solution(self, id: str) -> None:
         """Print one way to solve exercise ``id``."""
-        exercise = _find(id, Exercise)
+        exercise = find_exercise(id)
         if id not in self._tried:
             _say(f"You haven't tried {id} yet. A try first, even a wrong one, makes the answer stick.\n")
         print(f"One way to do {id}:\n\n{exercise.solution_text()}")
 
     def quiz(self, id: str, letter: str | None = None) -> None:
         """Ask question ``id``, or answer it: ``quiz("01-q1", "b")``."""
-        question = _find(id, Question)
+        question = find_question(id)
         if letter is None:
             _say(f'{question_text(question)}\nAnswer with a button, or with quiz("{id}", "a").')
             show_buttons(question, lambda clicked: self._answer(question, clicked))
@@ -68,10 +68,10 @@ class Session:
         if reset:
             self.record.reset()
         done = self.record.done()
-        titles = {number: load_lesson(number) for number in lesson_numbers()}
-        width = max(len(lesson.TITLE) for lesson in titles.values())
+        lessons = {number: load_lesson(number) for number in lesson_numbers()}
+        width = max(len(lesson.TITLE) for lesson in lessons.values())
         print(f"{'Lesson':{width + 5}}{'Exercises':>9}{'Quiz':>10}")
-        for number, lesson in titles.items():
+        for number, lesson in lessons.items():
             exercises = _of(lesson.EXERCISES, done["exercises"])
             print(f"{number}   {lesson.TITLE:{width}}{exercises:>9}{_of(lesson.QUIZ, done['quiz']):>10}")
 
@@ -91,16 +91,9 @@ def mistake_in(exercise: Exercise, answer: Any) -> str | None:
         raise
     except Mistake as mistake:
         return str(mistake)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  an answer may be anything
         return f"the check could not make sense of this answer. {describe(error)}"
     return None
-
-
-def _find(id: str, kind: type) -> Any:
-    item = find(id)
-    if not isinstance(item, kind):
-        raise ValueError(f"{id!r} is a {type(item).__name__.lower()}, not a {kind.__name__.lower()}")
-    return item
 
 
 def _of(items: tuple, done: list[str]) -> str:

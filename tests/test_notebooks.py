@@ -1,0 +1,87 @@
+"""The stored notebooks: executed in order, whole without a kernel, and built as a lesson is."""
+
+import json
+import re
+
+import pytest
+from notebook_files import NOTEBOOKS, calls, code_cells, read_cells, tags, text_of
+
+from course_lib.course.publish import BADGE, START
+
+EXTERNAL = re.compile(
+    r"""<(?:img|script|iframe|link)\b[^>]*?\b(?:src|href)\s*=\s*["']?(?:https?:)?//|!\[[^]]*\]\(https?://"""
+)
+ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|content|opt|mnt)/|\b[A-Z]:\\")
+MEGABYTE = 1_000_000
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+
+
+def pieces(path):
+    """Every text of a notebook, in its cells and in their outputs."""
+    for cell in read_cells(path):
+        yield BADGE.sub("", cell.source)
+        yield from map(text_of, cell.get("outputs", []))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS and NOTEBOOKS[0].name == "00_start_here.ipynb"
+
+
+@each_notebook
+def test_executed_from_top_to_bottom(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each_notebook
+def test_no_error_is_stored(path):
+    for cell in code_cells(path):
+        if "raises-exception" not in tags(cell):
+            assert [output.ename for output in cell.outputs if output.output_type == "error"] == []
+
+
+@each_notebook
+def test_cells_are_short(path):
+    for cell in code_cells(path):
+        assert len(cell.source.splitlines()) <= 20, cell.source
+
+
+@each_notebook
+def test_opens_with_the_set_up_line(path):
+    first, *others = code_cells(path)
+    assert "setup" in tags(first)
+    assert first.source.endswith(START) and "\n" not in first.source
+    assert not any("setup" in tags(cell) for cell in others)
+
+
+@each_notebook
+def test_has_a_widget_with_a_static_figure_beside_it(path):
+    cells = code_cells(path)
+    assert any("nbval-ignore-output" in tags(cell) for cell in cells)
+    compared = [cell for cell in cells if "nbval-ignore-output" not in tags(cell)]
+    kinds = {kind for cell in compared for output in cell.outputs for kind in output.get("data", {})}
+    assert kinds & {"image/png", "image/svg+xml"}
+
+
+@each_notebook
+def test_has_the_parts_of_a_lesson(path):
+    text = "\n".join(cell.source for cell in read_cells(path) if cell.cell_type == "markdown").lower()
+    for part in ("predict", "exercise", "what to read"):
+        assert part in text, f"no “{part}” in its text"
+    assert any(calls(cell, "quiz") for cell in code_cells(path))
+
+
+@each_notebook
+def test_needs_nothing_from_outside(path):
+    for text in pieces(path):
+        assert not EXTERNAL.findall(text)
+        assert not ABSOLUTE.findall(text)
+
+
+@each_notebook
+def test_the_file_is_small_and_stores_no_widget_state(path):
+    assert path.stat().st_size < 3 * MEGABYTE
+    metadata = json.loads(path.read_text(encoding="utf-8"))["metadata"]
+    assert "widgets" not in metadata
+    assert metadata["kernelspec"]["name"] == "python3"

