@@ -383,7 +383,7 @@ def view(request):
 
 def test_views_are_whole_and_the_same_every_time(view, att):
     html = view(att.weights, TOKENS, layers=[1])._repr_html_()
-    assert html == view(torch.tensor(att.weights), TOKENS, layers=[1])._repr_html_()
+    assert html == view(torch.tensor(att.weights), TOKENS, layers=np.array([1]))._repr_html_()
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", html)
     assert "cdnjs" not in html and "require.config" not in html
     assert html.count("</script>") == 1

@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from references import (
     failed_examples,
@@ -327,15 +327,10 @@ def test_training_is_recounting_everything(words, merges, ties):
 
 
 def test_a_token_made_by_two_routes_is_one_token():
-    """"abc" comes from ab + c in one word, and from a + bc where "ab" can't have merged first."""
-    words = {tuple(b"ab"): 9, tuple(b"abc"): 3, tuple(b"bc"): 8, tuple(b"xbc"): 1, tuple(b"aabc"): 2}
-    tokenizer = Tokenizer.train("ab " * 3 + "bc", 300)
-    assert len(set(tokenizer.tokens)) == tokenizer.vocab_size
-    vocabulary = [b"a", b"b", b"c", b"bc", b"ab", b"abc"]
-    merges = learn_merges({(0, 3): 2, (4, 2): 1}, vocabulary, 99)
-    assert merges == {(0, 3): 5, (4, 2): 5}
-    assert len(vocabulary) == 6
-    assert words
+    """"abc" comes from a + bc in one word and from ab + c in another."""
+    vocabulary = [b"a", b"b", b"c", b"bc", b"ab"]
+    assert learn_merges({(0, 3): 2, (4, 2): 1}, vocabulary, 99) == {(0, 3): 5, (4, 2): 5}
+    assert vocabulary[5:] == [b"abc"]
 
 
 @calm
@@ -435,8 +430,7 @@ def test_replaying_is_merging_everywhere_in_the_order_learned(words, text):
     """Where every token has one route, as training goes: each merge in turn, over the whole piece."""
     vocabulary = [bytes([byte]) for byte in range(256)]
     merges = learn_merges(words, vocabulary, 266)
-    if len(set(merges.values())) < len(merges):
-        return
+    assume(len(set(merges.values())) == len(merges))
     expected = tuple(text.encode())
     for pair, new in merges.items():
         expected = merge_everywhere(expected, pair, new)
@@ -453,7 +447,7 @@ def test_overlapping_pairs_merge_from_the_left():
 
 @pytest.fixture
 def trained():
-    return Tokenizer.train("low lower lowest", 265, pattern=SMOLLM2, special=["<|end|>", "«é»"])
+    return Tokenizer.train("low lower lowest", 262, special=["<|end|>"])
 
 
 @pytest.fixture
@@ -461,9 +455,16 @@ def path(tmp_path):
     return tmp_path / "tokenizer.json"
 
 
-@pytest.mark.parametrize("make", [lambda: smollm2().tokenizer, lambda: Tokenizer.train("ab ab", 258), None])
-def test_what_is_saved_is_what_is_loaded(make, trained, path):
-    saved = make() if make else trained
+SAVED = {
+    "the real one": lambda: smollm2().tokenizer,
+    "the plainest": lambda: Tokenizer.train("", 256),
+    "with special tokens": lambda: Tokenizer.train("low lower lowest", 265, SMOLLM2, ["<|end|>", "«é»"]),
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_what_is_saved_is_what_is_loaded(name, path):
+    saved = SAVED[name]()
     saved.save(path)
     loaded = Tokenizer.load(path)
     for name in ("tokens", "pattern", "special", "unknown"):
@@ -497,12 +498,11 @@ TAMPERED = {
     "another format": {"format": "thirsty-tiger-bpe-2"},
     "a pattern that is no regular expression": {"pattern": "("},
     "a pattern that is no text": {"pattern": 5},
-    "a pattern that loses text": {"pattern": "x"},
     "a special id beyond the vocabulary": {"special": {"<|end|>": 10**9}},
     "a special id below zero": {"special": {"<|end|>": -1}},
     "a special id that is no number": {"special": {"<|end|>": "x"}},
     "a special token that is another token": {"special": {"<|end|>": 97}},
-    "a special token without a name": {"special": {"": 264}},
+    "a special token without a name": {"special": {"": 261}},
     "special tokens without ids": {"special": ["<|end|>"]},
     "an unknown token beyond the vocabulary": {"unknown": 10**9},
     "an unknown token that is no number": {"unknown": "x"},
@@ -537,16 +537,22 @@ def test_a_file_without_a_field_is_refused(trained, path, field):
         Tokenizer.load(path)
 
 
-@pytest.mark.parametrize("broken", ["os.replace", "pathlib.Path.write_text"])
-def test_a_save_that_fails_leaves_the_old_file_whole(trained, path, monkeypatch, broken):
-    def full(*_, **__):
-        raise OSError("no space left on device")
+def half_written(path, text, **_):
+    path.write_bytes(text[: len(text) // 2].encode())
+    raise OSError("no space left on device")
 
+
+def not_allowed(*_):
+    raise OSError("no permission")
+
+
+@pytest.mark.parametrize("place, fails", [("pathlib.Path.write_text", half_written), ("os.replace", not_allowed)])
+def test_a_save_that_fails_leaves_the_old_file_whole_and_no_other(trained, path, monkeypatch, place, fails):
     trained.save(path)
     before = path.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(broken, full)
-        with pytest.raises(OSError, match="no space"):
+        patch.setattr(place, fails)
+        with pytest.raises(OSError, match="no space|no permission"):
             Tokenizer.train("another", 260).save(path)
     assert path.read_bytes() == before
     assert os.listdir(path.parent) == [path.name]
@@ -592,6 +598,7 @@ def test_conversations_are_laid_out_as_transformers_does(messages, add_generatio
 
 def test_a_string_is_one_message_of_the_user():
     chat = smollm2().chat
+    assert "<|im_start|>user\n<|im_end|>" in chat.render("")
     assert chat.render("Hi") == chat.render([{"role": "user", "content": "Hi"}])
     assert chat.render("Hi").endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n")
 
@@ -621,7 +628,6 @@ def test_half_a_special_token_in_a_message_stays_text():
     "messages",
     [
         [],
-        "",
         [{"content": "no role"}],
         [{"role": "user"}],
         [{"role": "user", "content": None}],
@@ -633,9 +639,6 @@ def test_half_a_special_token_in_a_message_stays_text():
     ids=str,
 )
 def test_incomplete_messages_are_refused(messages):
-    if messages == "":
-        assert "<|im_start|>user\n<|im_end|>" in smollm2().chat.render(messages)
-        return
     with pytest.raises(ValueError, match="message"):
         smollm2().chat.render(messages)
 

