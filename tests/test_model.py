@@ -235,7 +235,9 @@ def test_the_whole_context_is_read():
     assert model(random_tokens(model, time=48)).isfinite().all()
 
 
-@pytest.mark.parametrize("size", "vocab_size d_model n_layers n_heads n_kv_heads d_head d_ff context".split())
+@pytest.mark.parametrize(
+    "size", ["vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "context"]
+)
 def test_a_configuration_needs_every_size(size):
     with pytest.raises(ValueError, match=f"{size} must be at least 1, not 0"):
         tiny_config(**{size: 0})

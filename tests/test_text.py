@@ -467,8 +467,8 @@ def test_what_is_saved_is_what_is_loaded(name, path):
     saved = SAVED[name]()
     saved.save(path)
     loaded = Tokenizer.load(path)
-    for name in ("tokens", "pattern", "special", "unknown"):
-        assert getattr(loaded, name) == getattr(saved, name)
+    for field in ("tokens", "pattern", "special", "unknown"):
+        assert getattr(loaded, field) == getattr(saved, field)
     assert list(loaded.merges.items()) == list(saved.merges.items())
     for text in TORTURE[1:10]:
         assert loaded.encode(text, allow_special=True) == saved.encode(text, allow_special=True)

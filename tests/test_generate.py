@@ -1,0 +1,528 @@
+"""Logits → text: the cache, sampling, the loop that writes, and the faster layout of weights."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from references import failed_examples, random_tokens, smollm2, tiny_config, tiny_decoder
+from transformers import TopKLogitsWarper, TopPLogitsWarper
+
+import course_lib.generate
+from course_lib.families import LanguageModel, load_smollm2
+from course_lib.generate import KVCache, complete, generate, pack, probabilities, sample
+from course_lib.model import Trace
+from course_lib.text import Tokenizer
+
+calm = settings(derandomize=True, deadline=None, max_examples=40)
+DOUBLE = torch.float64
+
+
+def written(*args, **options):
+    return list(generate(*args, **options))
+
+
+@pytest.fixture
+def model():
+    return tiny_decoder()
+
+
+@pytest.fixture
+def tokens(model):
+    return random_tokens(model)
+
+
+# The cache
+
+
+@calm
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 2), st.sampled_from([1, 2, 6]))
+def test_reading_in_pieces_is_reading_at_once(pieces, batch, kv_heads):
+    model = tiny_decoder(n_kv_heads=kv_heads, context=120)
+    tokens = random_tokens(model, batch, sum(pieces))
+    cache = KVCache(model.config, sum(pieces), batch, DOUBLE)
+    logits = torch.cat([model(piece, cache) for piece in tokens.split(pieces, dim=1)], dim=1)
+    torch.testing.assert_close(logits, model(tokens))
+    assert cache.length == sum(pieces)
+
+
+def test_what_is_cached_is_what_a_trace_sees(model, tokens):
+    cache, trace = KVCache(model.config, 48, dtype=DOUBLE), Trace(keep="*")
+    model(tokens, cache, trace)
+    for i in range(3):
+        assert cache.keys[i, :, :, :12].equal(trace[f"layers.{i}.attention.key"])
+        assert cache.values[i, :, :, :12].equal(trace[f"layers.{i}.attention.value"])
+
+
+def test_a_trace_through_a_cache_sees_all_keys(model, tokens):
+    cache, trace, whole = KVCache(model.config, 48, dtype=DOUBLE), Trace("*.weights"), Trace("*.weights")
+    model(tokens[:, :7], cache)
+    logits = model(tokens[:, 7:], cache, trace)
+    torch.testing.assert_close(logits, model(tokens, trace=whole)[:, 7:])
+    torch.testing.assert_close(trace.attention(), whole.attention()[:, :, 7:])
+
+
+def test_a_cache_that_overflows_says_so_and_stays_usable(model, tokens):
+    cache = KVCache(model.config, 10, dtype=DOUBLE)
+    model(tokens[:, :8], cache)
+    with pytest.raises(ValueError, match="cache holds 10 tokens and 12 were asked of it; make it larger"):
+        model(tokens[:, 8:], cache)
+    assert cache.length == 8
+    torch.testing.assert_close(model(tokens[:, 8:10], cache), model(tokens[:, :10])[:, 8:])
+
+
+def test_the_context_limits_a_cache_too(model):
+    cache = KVCache(model.config, 48, dtype=DOUBLE)
+    model(random_tokens(model, time=40), cache)
+    with pytest.raises(ValueError, match="49 tokens are more than the 48"):
+        model(random_tokens(model, time=9), cache)
+    assert cache.length == 40
+
+
+@pytest.mark.parametrize("name", tiny_decoder().activation_names())
+def test_a_run_that_fails_leaves_the_cache_as_it_was(model, tokens, name):
+    def fail(value):
+        raise InterruptedError
+
+    cache = KVCache(model.config, 12, dtype=DOUBLE)
+    model(tokens[:, :7], cache)
+    with pytest.raises(InterruptedError):
+        model(tokens[:, 7:], cache, Trace(edits={name: fail}))
+    assert cache.length == 7
+    torch.testing.assert_close(model(tokens[:, 7:], cache), model(tokens)[:, 7:])
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 49])
+def test_a_cache_of_impossible_size_is_refused(capacity):
+    with pytest.raises(ValueError, match=f"a cache holds 1 to 48 tokens .*, not {capacity}"):
+        KVCache(tiny_config(), capacity)
+
+
+OTHER_CACHES = {
+    "another batch": lambda: KVCache(tiny_config(), 12, batch=2, dtype=DOUBLE),
+    "more layers": lambda: KVCache(tiny_config(n_layers=4), 12, dtype=DOUBLE),
+    "fewer layers": lambda: KVCache(tiny_config(n_layers=2), 24, dtype=DOUBLE),
+    "other heads": lambda: KVCache(tiny_config(n_kv_heads=1), 12, dtype=DOUBLE),
+    "wider heads": lambda: KVCache(tiny_config(d_head=16), 12, dtype=DOUBLE),
+    "another precision": lambda: KVCache(tiny_config(), 12),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_CACHES)
+def test_a_cache_made_for_something_else_is_refused(model, tokens, name):
+    cache = OTHER_CACHES[name]()
+    with pytest.raises(ValueError, match="cache"):
+        model(tokens, cache)
+    assert cache.length == 0
+
+
+def test_a_cache_knows_its_bytes():
+    assert KVCache(tiny_config(), 10, batch=2, dtype=torch.bfloat16).bytes == 2 * 3 * 2 * 2 * 10 * 8 * 2
+
+
+# The loop
+
+
+@calm
+@given(st.integers(1, 47), st.integers(0, 60), st.integers(0, 5))
+def test_writing_with_a_cache_is_writing_without(length, n, seed):
+    model = tiny_decoder(seed=seed)
+    prompt = random_tokens(model, time=length, seed=seed)[0].tolist()
+    assert written(model, prompt, n) == written(model, prompt, n, cached=False)
+
+
+def test_greedy_tokens_are_the_likeliest_of_each_step(model, tokens):
+    text = tokens[0].tolist()
+    for token in written(model, text, 9):
+        assert token == model(torch.tensor([text]))[0, -1].argmax()
+        text.append(token)
+
+
+def test_the_real_model_writes_the_same_with_and_without_a_cache():
+    lm = smollm2()
+    prompt = lm.chat.encode("Why was the tiger thirsty?")
+    fast = written(lm.model, prompt, 40)
+    assert len(fast) == 40
+    assert fast == written(lm.model, prompt, 40, cached=False)
+
+
+@torch.no_grad()
+def test_the_real_models_logits_are_close_with_and_without_a_cache():
+    lm = smollm2()
+    tokens = torch.tensor([lm.tokenizer.encode("The tiger jumped out of a tree to get a drink because it was thirsty.")])
+    cache = KVCache(lm.model.config, 16)
+    logits = torch.cat([lm.model(piece, cache) for piece in tokens.split([5, 1, 1, 9], dim=1)], dim=1)
+    torch.testing.assert_close(logits, lm.model(tokens), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("length", [1, 40, 46, 47, 48])
+@pytest.mark.parametrize("cached", [True, False])
+def test_writing_ends_when_the_context_is_full(model, length, cached):
+    """The last token is chosen from a full context and need not be read, so it is one more than there is room for."""
+    prompt = random_tokens(model, time=length)[0].tolist()
+    assert len(written(model, prompt, 1_000, cached=cached)) == 48 - length + 1
+
+
+def test_a_prompt_longer_than_the_context_is_refused_at_the_call(model):
+    with pytest.raises(ValueError, match="prompt's 49 tokens don't fit the context of 48"):
+        generate(model, [1] * 49)
+
+
+def test_an_empty_prompt_is_refused_at_the_call(model):
+    with pytest.raises(ValueError, match="the prompt is empty.*at least one token"):
+        generate(model, [])
+
+
+def test_tokens_of_another_vocabulary_are_refused(model):
+    with pytest.raises(ValueError, match="vocabulary holds 0 to 60"):
+        written(model, [61])
+
+
+def test_no_new_tokens_are_none(model):
+    assert written(model, [1, 2], max_new_tokens=0) == []
+
+
+@pytest.mark.parametrize("n", [-1, -2, -100])
+def test_fewer_than_no_new_tokens_are_refused_at_the_call(model, n):
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        generate(model, [1, 2], max_new_tokens=n)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_writing_ends_before_a_stop_token(model, tokens, cached):
+    prompt = tokens[0].tolist()
+    free = written(model, prompt, 20)
+    for stop in set(free):
+        assert written(model, prompt, 20, stop=[stop], cached=cached) == free[: free.index(stop)]
+    absent = set(range(61)) - set(free)
+    assert written(model, prompt, 20, stop=absent, cached=cached) == free
+
+
+def test_tokens_come_one_at_a_time(model, tokens):
+    read = []
+    model.register_forward_hook(lambda *_: read.append(1))
+    model.blocks[0].register_forward_hook(lambda *_: read.append(1))
+    stream = generate(model, tokens[0].tolist(), 5)
+    assert read == []
+    next(stream)
+    assert len(read) == 1
+
+
+def test_the_prompt_is_not_changed_and_may_be_a_tensor(model, tokens):
+    prompt = tokens[0].tolist()
+    free = written(model, prompt, 5)
+    assert len(prompt) == 12
+    assert written(model, tuple(prompt), 5) == written(model, tokens[0], 5) == free
+
+
+def test_writing_keeps_no_gradients_and_leaves_the_mode_alone(tokens):
+    model, seen = tiny_decoder().requires_grad_(), []
+
+    def choose(logits):
+        seen.append(logits.requires_grad)
+        return sample(logits)
+
+    for _ in generate(model, tokens[0].tolist(), 3, choose):
+        assert torch.is_grad_enabled()
+    assert seen == [False] * 3
+
+
+def test_two_streams_do_not_disturb_each_other(model):
+    both = [[1, 2, 3], [4, 5]]
+    streams = [generate(model, prompt, 8) for prompt in both]
+    mixed = list(zip(*streams, strict=True))
+    assert [list(tokens) for tokens in zip(*mixed, strict=True)] == [written(model, prompt, 8) for prompt in both]
+
+
+def test_sampling_with_a_seed_is_reproducible(model, tokens):
+    def once(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return written(model, tokens[0].tolist(), 20, partial(sample, temperature=2.0, generator=generator))
+
+    assert once(0) == once(0)
+    assert once(0) != once(1)
+
+
+def test_choosing_may_be_anyones(model):
+    assert written(model, [1], 4, choose=lambda logits: logits.argmin(-1)) != written(model, [1], 4)
+    assert written(model, [1], 4, choose=lambda logits: 7) == [7] * 4
+
+
+# Sampling
+
+
+def logits_of(*rows):
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def random_logits(rows=1, size=50, seed=0, scale=3.0):
+    return scale * torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
+
+
+def drawn(logits, times, **options):
+    """How often each token is drawn."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = sample(logits.expand(times, -1), generator=generator, **options)
+    return torch.bincount(tokens, minlength=logits.shape[-1])
+
+
+def reachable(logits, **options):
+    """How many tokens of each row can be drawn, however rarely: those that `torch.multinomial` is given a chance of."""
+    seen = []
+
+    def multinomial(chances, *_, **__):
+        seen.append(chances)
+        return chances.argmax(-1, keepdim=True)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "multinomial", multinomial)
+        sample(logits, **options)
+    return (seen[0] > 0).sum(-1)
+
+
+def test_greedy_is_the_largest():
+    logits = random_logits(rows=20)
+    assert sample(logits).equal(logits.argmax(-1))
+    assert sample(logits, top_k=3, top_p=0.5).equal(logits.argmax(-1))
+    assert sample(logits.bfloat16()).shape == (20,)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.7, 1.0, 5.0])
+def test_temperature_divides_the_logits(temperature):
+    logits = random_logits(rows=3)
+    expected = torch.distributions.Categorical(logits=logits / temperature).probs
+    torch.testing.assert_close(probabilities(logits, temperature), expected)
+    torch.testing.assert_close(probabilities(logits.half(), temperature).sum(-1), torch.ones(3))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_are_drawn_as_often_as_the_probabilities_say(temperature):
+    """Pearson's chi-square over 7 outcomes: 6 degrees of freedom, above 22.5 once in a thousand."""
+    logits, times = logits_of([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0]), 20_000
+    expected = times * (logits[0].double() / temperature).softmax(-1)
+    assert ((drawn(logits, times, temperature=temperature) - expected).square() / expected).sum() < 22.5
+
+
+def test_what_is_left_is_drawn_in_proportion():
+    logits = logits_of([0.4, 0.3, 0.2, 0.1]).log()
+    expected = torch.tensor([4 / 7, 3 / 7, 0, 0])
+    for options in ({"top_k": 2}, {"top_p": 0.6}, {"top_k": 3, "top_p": 0.7}):
+        counts = drawn(logits, 20_000, temperature=1.0, **options)
+        torch.testing.assert_close(counts / 20_000, expected, atol=0.015, rtol=0)
+
+
+def test_top_1_is_greedy():
+    logits = random_logits(rows=30)
+    assert sample(logits, temperature=3.0, top_k=1).equal(sample(logits))
+    assert sample(logits, temperature=3.0, top_p=1e-6).equal(sample(logits))
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 7, 49, 50])
+def test_top_k_keeps_what_transformers_keeps(top_k):
+    logits = random_logits(rows=40)
+    kept = TopKLogitsWarper(top_k)(None, logits).isfinite()
+    assert reachable(logits, temperature=1.0, top_k=top_k).equal(kept.sum(-1))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        assert kept.gather(1, sample(logits, 2.0, top_k, generator=generator)[:, None]).all()
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.5, 0.9, 0.99, 0.999])
+def test_the_nucleus_is_what_transformers_keeps(top_p):
+    logits = random_logits(rows=200)
+    kept = TopPLogitsWarper(top_p)(None, logits).isfinite()
+    assert reachable(logits, temperature=1.0, top_p=top_p).equal(kept.sum(-1))
+    for generator in map(torch.Generator().manual_seed, range(20)):
+        assert kept.gather(1, sample(logits, 1.0, top_p=top_p, generator=generator)[:, None]).all()
+
+
+def test_top_k_and_top_p_together_are_transformers():
+    logits = random_logits(rows=200)
+    kept = TopPLogitsWarper(0.8)(None, TopKLogitsWarper(6)(None, logits / 1.5)).isfinite()
+    assert reachable(logits, temperature=1.5, top_k=6, top_p=0.8).equal(kept.sum(-1))
+
+
+def test_the_nucleus_at_its_edges():
+    logits = logits_of([0.5, 0.25, 0.125, 0.125]).log()
+    sizes = {p: reachable(logits, temperature=1.0, top_p=p).item() for p in (0.4, 0.5, 0.51, 0.75, 0.76, 1.0)}
+    assert sizes == {0.4: 1, 0.5: 1, 0.51: 2, 0.75: 2, 0.76: 3, 1.0: 4}
+
+
+def test_a_nucleus_of_everything_leaves_nothing_out():
+    logits = random_logits(rows=4, size=49152)
+    assert reachable(logits, temperature=1.0, top_p=1.0).equal(torch.full((4,), 49152))
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-38, 1e-45, 5e-324])
+def test_a_temperature_near_zero_is_greedy(temperature):
+    logits = random_logits(rows=10, scale=20.0)
+    assert sample(logits, temperature).equal(sample(logits))
+
+
+@pytest.mark.parametrize("top_p", [1e-12, 1e-46, 5e-324])
+def test_a_nucleus_is_never_empty(top_p):
+    logits = random_logits(rows=10)
+    assert sample(logits, temperature=1.0, top_p=top_p).equal(sample(logits))
+
+
+def test_tokens_that_cannot_come_do_not():
+    logits = logits_of([-math.inf, 1.0, -math.inf, 0.0])
+    assert drawn(logits, 2_000, temperature=1.0)[[0, 2]].sum() == 0
+    assert reachable(logits, temperature=1.0, top_k=4).item() == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5, "top_p": 0.5}])
+def test_logits_gone_wrong_are_refused(bad, options):
+    logits = random_logits(rows=3)
+    logits[1, 7] = bad
+    for broken in (logits, torch.full((1, 50), -math.inf), torch.full((2, 50), math.nan)):
+        with pytest.raises(ValueError, match="logits' largest value is not finite"):
+            sample(broken, **options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"top_k": 0}, "top_k must lie between 1 and the vocabulary's 50, not 0"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": 51}, "top_k must lie between 1 and the vocabulary's 50, not 51"),
+        ({"top_p": 0}, "top_p must lie above 0 and at most at 1, not 0"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"top_p": math.nan}, "top_p"),
+        ({"temperature": -0.5}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
+    ],
+)
+def test_impossible_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sample(random_logits(), **({"temperature": 1.0} | options))
+
+
+def test_probabilities_have_no_temperature_zero():
+    with pytest.raises(ValueError, match="temperature must be above 0, not 0.*greedily"):
+        probabilities(random_logits(), 0)
+
+
+def test_sampling_leaves_the_logits_alone():
+    logits = random_logits()
+    before = logits.clone()
+    sample(logits, 1.0, top_k=3, top_p=0.5)
+    assert logits.equal(before)
+
+
+# Weights laid out for speed
+
+
+@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+def tied(request):
+    return request.param
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 12), (3, 12)])
+def test_packing_in_32_bits_changes_rounding_only(shape, tied):
+    """Sums of 40 products of about 1: their order matters in the last places of 24 bits."""
+    plain, packed = (tiny_decoder(torch.float32, tie_embeddings=tied) for _ in range(2))
+    tokens = random_tokens(plain, *shape)
+    assert pack(packed) is packed
+    torch.testing.assert_close(packed(tokens), plain(tokens), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 12), (3, 12)])
+def test_packing_in_16_bits_changes_rounding_only(shape, tied):
+    """bfloat16 keeps 8 bits: both are equally far from the truth, a few hundredths on logits of about 5."""
+    truth, plain, packed = (tiny_decoder(tie_embeddings=tied) for _ in range(3))
+    tokens = random_tokens(truth, *shape)
+    errors = [(model.bfloat16()(tokens).double() - truth(tokens)).abs() for model in (plain, pack(packed.bfloat16()))]
+    assert errors[1].mean() < 1.5 * errors[0].mean()
+    assert errors[1].max() < 3 * errors[0].max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, DOUBLE])
+def test_packing_leaves_other_precisions_as_they_are(dtype):
+    model = tiny_decoder(dtype)
+    tokens = random_tokens(model)
+    before = model(tokens)
+    assert pack(model)(tokens).equal(before)
+
+
+def test_packing_twice_is_packing_once():
+    model = pack(tiny_decoder(torch.float32))
+    tokens = random_tokens(model)
+    before = model(tokens)
+    assert pack(model)(tokens).equal(before)
+
+
+def test_a_packed_model_can_be_watched_and_cached():
+    plain, packed = tiny_decoder(torch.float32), pack(tiny_decoder(torch.float32))
+    tokens, traces, cache = random_tokens(plain), [Trace("*.weights"), Trace("*.weights")], KVCache(plain.config, 12)
+    plain(tokens, trace=traces[0])
+    packed(tokens, cache, traces[1])
+    torch.testing.assert_close(traces[1].attention(), traces[0].attention(), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_the_packed_real_model_writes_the_same():
+    lm = smollm2()
+    prompt = lm.chat.encode("Why was the tiger thirsty?")
+    expected = written(lm.model, prompt, 40)
+    packed = pack(load_smollm2().model)
+    assert written(packed, prompt, 40) == expected
+    tokens = torch.tensor([prompt])
+    torch.testing.assert_close(packed(tokens), lm.model(tokens), atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_the_packed_real_model_in_16_bits_says_nearly_the_same():
+    """bfloat16's mean KL divergence from 32 bits is about 0.001 nats for this model; ten times that would be a mistake."""
+    lm = smollm2()
+    packed = pack(load_smollm2(torch.bfloat16).model)
+    tokens = torch.tensor([lm.tokenizer.encode("The tiger jumped out of a tree to get a drink because it was thirsty.")])
+    full, coarse = (model(tokens).float().log_softmax(-1) for model in (lm.model, packed))
+    assert (full.exp() * (full - coarse)).sum(-1).mean() < 0.01
+
+
+# Text
+
+
+def test_the_text_streamed_is_the_text_of_the_tokens():
+    lm = smollm2()
+    ids = written(lm.model, lm.chat.encode("Write three emoji of cats."), 40, stop=lm.tokenizer.special.values())
+    pieces = list(complete(lm, "Write three emoji of cats.", 40))
+    assert "".join(pieces) == lm.tokenizer.decode(ids)
+    assert len(pieces) > 5
+
+
+def test_the_real_model_answers_and_stops():
+    answer = "".join(complete(smollm2(), "What is the capital of France?"))
+    assert answer == "The capital of France is Paris."
+
+
+def test_the_real_model_goes_on_from_a_text():
+    lm = smollm2()
+    text = "".join(complete(lm, "The capital of France is", 3, chat=False))
+    assert text == lm.tokenizer.decode(written(lm.model, lm.tokenizer.encode("The capital of France is"), 3))
+    assert "Paris" in text
+
+
+def test_completing_nothing_or_too_much_is_refused():
+    lm = smollm2()
+    with pytest.raises(ValueError, match="prompt is empty"):
+        complete(lm, "", chat=False)
+    with pytest.raises(ValueError, match="don't fit the context of 8192"):
+        complete(lm, "tiger " * 9_000)
+
+
+def test_a_model_without_a_chat_template_says_how_to_go_on():
+    tokenizer = Tokenizer.train("ab ab", 257)
+    lm = LanguageModel("plain", tiny_decoder(vocab_size=257), tokenizer, chat=None)
+    assert isinstance("".join(complete(lm, "ab", 3, chat=False)), str)
+    with pytest.raises(ValueError, match="chat=False"):
+        complete(lm, "ab", 3)
+
+
+def test_examples_in_the_docstrings_hold():
+    assert failed_examples(course_lib.generate) == 0
