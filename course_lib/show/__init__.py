@@ -13,6 +13,7 @@ from course_lib.show.attention import (
     explore_attention,
 )
 from course_lib.show.bertviz_offline import head_view, model_view
+from course_lib.show.course_map import draw_map
 from course_lib.show.figures import Html, show
 from course_lib.show.style import use_style
 from course_lib.show.tokens import draw_tokens, explore_tokens, figure_tokens
@@ -23,6 +24,7 @@ __all__ = [
     "attention",
     "draw_attention",
     "draw_head_grid",
+    "draw_map",
     "draw_row",
     "draw_tokens",
     "explore_attention",
