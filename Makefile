@@ -48,11 +48,12 @@ lab: $(VENV)/.trusted  ## open the course in JupyterLab
 
 test: $(VENV)/.test  ## lint, then run every test and every lesson, comparing outputs
 	$(BIN)/ruff check
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadscope \
+	@# Two workers with a thread each: more would wait for one another.
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadscope \
 	  --nbval --nbval-cell-timeout=120 tests notebooks
 
 notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESSONS=notebooks/04*.ipynb for some)
-	OMP_WAIT_POLICY=passive $(BIN)/jupyter-nbconvert --to notebook --inplace --execute \
+	OMP_WAIT_POLICY=passive THIRSTY_TIGER_HOME=$$(mktemp -d) $(BIN)/jupyter-nbconvert --to notebook --inplace --execute \
 	  --ExecutePreprocessor.record_timing=False \
 	  --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False \
 	  --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(LESSONS)

@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import pkgutil
 from collections import Counter
 from functools import cache
@@ -17,6 +18,9 @@ from tokenizers import decoders, models, pre_tokenizers
 from course_lib.families import find_smollm2, load_smollm2
 from course_lib.model import Decoder, ModelConfig
 from course_lib.text.bpe import TIE_RULES, gpt2_characters
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # threads of several workers only wait for each other
 
 smollm2 = cache(load_smollm2)
 

@@ -23,7 +23,7 @@ from course_lib.course.session import Session
 LESSONS = {number: load_lesson(number) for number in lesson_numbers()}
 EXERCISES = [exercise for lesson in LESSONS.values() for exercise in lesson.EXERCISES]
 QUESTIONS = [question for lesson in LESSONS.values() for question in lesson.QUIZ]
-NONSENSE = ("nonsense", -1, [], object(), lambda *args, **kwargs: "nonsense", lambda: 1 / 0)
+NONSENSE = ("neither this nor that", -1, [], object(), lambda *args, **kwargs: "nonsense", lambda: 1 / 0)
 
 each_lesson = pytest.mark.parametrize("lesson", LESSONS.items(), ids=LESSONS)
 each_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)

@@ -234,17 +234,17 @@ class StillRunning(BaseException):
 
 @contextmanager
 def seconds(limit):
-    """Stops what would go on for ever."""
+    """Stops what would go on for ever: again each second, for an exception raised in a destructor is lost."""
 
     def stop(*_):
         raise StillRunning
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(limit)
+    signal.setitimer(signal.ITIMER_REAL, limit, 1)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 

@@ -1,7 +1,7 @@
 """Logits → text: the cache, sampling, the loop that writes, and the faster layout of weights."""
 
 import math
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -20,8 +20,19 @@ calm = settings(derandomize=True, deadline=None, max_examples=40)
 DOUBLE = torch.float64
 
 
+TIGER = "The tiger jumped out of a tree to get a drink because it was thirsty."
+
+
 def written(*args, **options):
     return list(generate(*args, **options))
+
+
+@cache
+def really_written():
+    """A short prompt, and 40 tokens that the real model writes after it."""
+    lm = smollm2()
+    prompt = lm.tokenizer.encode("The tiger was thirsty, so")
+    return prompt, written(lm.model, prompt, 40)
 
 
 @pytest.fixture
@@ -141,19 +152,16 @@ def test_greedy_tokens_are_the_likeliest_of_each_step(model, tokens):
 
 
 def test_the_real_model_writes_the_same_with_and_without_a_cache():
-    lm = smollm2()
-    prompt = lm.chat.encode("Why was the tiger thirsty?")
-    fast = written(lm.model, prompt, 40)
-    assert len(fast) == 40
-    assert fast == written(lm.model, prompt, 40, cached=False)
+    prompt, tokens = really_written()
+    assert len(tokens) == 40
+    assert written(smollm2().model, prompt, 40, cached=False) == tokens
 
 
 @torch.no_grad()
 def test_the_real_models_logits_are_close_with_and_without_a_cache():
     lm = smollm2()
-    tokens = torch.tensor([lm.tokenizer.encode("The tiger jumped out of a tree to get a drink because it was thirsty.")])
-    cache = KVCache(lm.model.config, 16)
-    logits = torch.cat([lm.model(piece, cache) for piece in tokens.split([5, 1, 1, 9], dim=1)], dim=1)
+    tokens, memory = torch.tensor([lm.tokenizer.encode(TIGER)]), KVCache(lm.model.config, 16)
+    logits = torch.cat([lm.model(piece, memory) for piece in tokens.split([5, 1, 1, 9], dim=1)], dim=1)
     torch.testing.assert_close(logits, lm.model(tokens), atol=1e-3, rtol=0)
 
 
@@ -466,13 +474,10 @@ def test_a_packed_model_can_be_watched_and_cached():
 
 @torch.no_grad()
 def test_the_packed_real_model_writes_the_same():
-    lm = smollm2()
-    prompt = lm.chat.encode("Why was the tiger thirsty?")
-    expected = written(lm.model, prompt, 40)
-    packed = pack(load_smollm2().model)
+    packed, (prompt, expected) = pack(load_smollm2().model), really_written()
     assert written(packed, prompt, 40) == expected
-    tokens = torch.tensor([prompt])
-    torch.testing.assert_close(packed(tokens), lm.model(tokens), atol=1e-3, rtol=0)
+    tokens = torch.tensor([prompt + expected])
+    torch.testing.assert_close(packed(tokens), smollm2().model(tokens), atol=1e-3, rtol=0)
 
 
 @torch.no_grad()
@@ -480,7 +485,7 @@ def test_the_packed_real_model_in_16_bits_says_nearly_the_same():
     """bfloat16's mean KL divergence from 32 bits is about 0.001 nats for this model; ten times that would be a mistake."""
     lm = smollm2()
     packed = pack(load_smollm2(torch.bfloat16).model)
-    tokens = torch.tensor([lm.tokenizer.encode("The tiger jumped out of a tree to get a drink because it was thirsty.")])
+    tokens = torch.tensor([lm.tokenizer.encode(TIGER)])
     full, coarse = (model(tokens).float().log_softmax(-1) for model in (lm.model, packed))
     assert (full.exp() * (full - coarse)).sum(-1).mean() < 0.01
 
@@ -490,10 +495,10 @@ def test_the_packed_real_model_in_16_bits_says_nearly_the_same():
 
 def test_the_text_streamed_is_the_text_of_the_tokens():
     lm = smollm2()
-    ids = written(lm.model, lm.chat.encode("Write three emoji of cats."), 40, stop=lm.tokenizer.special.values())
-    pieces = list(complete(lm, "Write three emoji of cats.", 40))
-    assert "".join(pieces) == lm.tokenizer.decode(ids)
-    assert len(pieces) > 5
+    _, ids = really_written()
+    pieces = list(complete(lm, "The tiger was thirsty, so", 12, chat=False))
+    assert "".join(pieces) == lm.tokenizer.decode(ids[:12])
+    assert len(pieces) == 13
 
 
 def test_the_real_model_answers_and_stops():
@@ -501,11 +506,12 @@ def test_the_real_model_answers_and_stops():
     assert answer == "The capital of France is Paris."
 
 
-def test_the_real_model_goes_on_from_a_text():
-    lm = smollm2()
-    text = "".join(complete(lm, "The capital of France is", 3, chat=False))
-    assert text == lm.tokenizer.decode(written(lm.model, lm.tokenizer.encode("The capital of France is"), 3))
-    assert "Paris" in text
+def test_a_stream_of_text_never_holds_half_a_character():
+    """A model that can only write the bytes of a tiger, which are four."""
+    tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], {})
+    lm, bytes_to_come = LanguageModel("tiger", tiny_decoder(vocab_size=256), tokenizer, chat=None), iter("🐯🐯".encode())
+    text = list(complete(lm, "a", 8, choose=lambda logits: next(bytes_to_come), chat=False))
+    assert text == ["", "", "", "🐯", "", "", "", "🐯", ""]
 
 
 def test_completing_nothing_or_too_much_is_refused():

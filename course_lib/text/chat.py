@@ -46,8 +46,9 @@ class ChatTemplate:
         return self.tokenizer.encode(self.render(messages, add_generation_prompt), allow_special=True)
 
     def _check(self, i: int, message: Message) -> None:
-        if not isinstance(message.get("role"), str) or not isinstance(message.get("content"), str):
-            raise ValueError(f"message {i} needs a 'role' and a 'content', both strings: {message}")
+        parts = [message.get(part) if isinstance(message, dict) else None for part in ("role", "content")]
+        if not all(isinstance(part, str) for part in parts):
+            raise ValueError(f"message {i} must be a dict with a 'role' and a 'content', both strings, not {message!r}")
         for name in self.tokenizer.special:
             if name in message["role"] + "\n" + message["content"]:
                 raise ValueError(f"message {i} contains {name}, which would end or forge a turn; take it out")

@@ -1,0 +1,110 @@
+"""Rows → tables in Markdown."""
+
+import datetime
+import os
+import platform
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.measure import Times
+
+ROOT = Path(__file__).parents[1]
+COLUMNS = {
+    "Speed": ("", "course_lib", "instead", "times as fast", "goal"),
+    "Decoding (tokens/s) and the memory's limit": ("", "transformers", "plain", "packed", "limit", "reached", "the limit is"),
+    "What the key-value cache gains (packed, bf16)": ("context", "with", "without", "times as fast"),
+    "Peak memory, above what Python and the imports hold": ("", "course_lib", "instead", "ratio"),
+}
+README_MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table `table`. why: for a goal that was missed, the profile that shows where the time goes."""
+
+    table: str
+    cells: tuple[str, ...]
+    why: str = ""
+
+
+def rate(times: Times, amount: float | None, unit: str) -> str:
+    """The median, and the range: of seconds, or of `amount` per second."""
+    values = sorted(times if amount is None else (amount / t for t in times))
+    middle = times.median if amount is None else amount / times.median
+    return f"{middle:.3g} {unit} ({values[0]:.3g}–{values[-1]:.3g})"
+
+
+def comparison(what, ours: Times, rival: str, theirs: Times, goal: float, why, amount=None, unit="s") -> Row:
+    """ours beside theirs. goal: how many times as fast ours is meant to be. why: called when it isn't."""
+    ratio = theirs.median / ours.median
+    met = ratio >= goal
+    cells = (
+        what,
+        rate(ours, amount, unit),
+        f"{rival}: {rate(theirs, amount, unit)}",
+        f"{ratio:.2f}",
+        f"{goal:g}" if met else f"**{goal:g}, missed**",
+    )
+    return Row("Speed", cells, "" if met else f"{what}\n{why()}")
+
+
+def memory(what: str, ours: int | None, rival: str, theirs: int | None) -> Iterable[Row]:
+    if ours and theirs:
+        megabytes = [f"{peak / 1e6:.0f} MB" for peak in (ours, theirs)]
+        yield Row("Peak memory, above what Python and the imports hold", (what, megabytes[0], f"{rival}: {megabytes[1]}", f"{ours / theirs:.2f}"))
+
+
+def tables(rows: list[Row]) -> str:
+    """The rows in Markdown, a table for each kind that occurs."""
+    parts = []
+    for title, columns in COLUMNS.items():
+        lines = [row.cells for row in rows if row.table == title]
+        if lines:
+            parts += ["", f"**{title}**", ""]
+            parts += [_line(columns), _line(["---"] * len(columns)), *map(_line, lines)]
+    return "\n".join(parts[1:])
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def machine(others: float | None) -> str:
+    """Where and with what it was measured, in one sentence. others: the part of the cores' time that others took."""
+    import torch
+
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
+    busy = "" if others is None else f" Other programs took {others:.0%} of the cores' time meanwhile."
+    return (
+        f"Measured on {datetime.date.today()}: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"Python {platform.python_version()}, {packages}. Medians of interleaved runs, in brackets the slowest and "
+        f"fastest.{busy}"
+    )
+
+
+def _processor() -> str:
+    """The processor's model, and which of the instructions that matter here it has."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor() or platform.machine()
+    fields = dict(re.findall(r"^(model name|flags)\s*: (.*)$", info.read_text(), re.MULTILINE))
+    has = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
+    return f"{fields.get('model name', platform.machine())} ({', '.join(has)})"
+
+
+def write(text: str) -> None:
+    """Put the tables into benchmarks/RESULTS.md, and between the README's marks."""
+    readme = ROOT / "README.md"
+    start, end = README_MARKS
+    before, rest = readme.read_text(encoding="utf-8").split(start)
+    _replace(readme, f"{before}{start}\n{text}{end}{rest.split(end)[1]}")
+    _replace(ROOT / "benchmarks" / "RESULTS.md", f"# What `make bench` printed\n\n{text}")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
