@@ -78,7 +78,7 @@ def measure(rounds: int) -> Iterator[Row]:
         yield _limit(precision, decode, models["plain", precision], numbers.nbytes)
     yield from _cache_gain(models["packed", "bf16"], rounds)
     for precision in DTYPES:
-        ours, other = (peak_memory(partial(load_and_write, load, precision)) for load in (packed, theirs))
+        ours, other = (peak_memory(load_and_write, load, precision) for load in (packed, theirs))
         yield from memory(f"load and write, {precision}", ours, "transformers", other)
 
 

@@ -37,20 +37,19 @@ def race(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
     return {name: Times(one[name] for one in runs) for name in contestants}
 
 
-def peak_memory(f: Callable, prepare: Callable | None = None) -> int | None:
-    """Bytes by which a fresh Python grows, at its peak, in `f()`, or in `f(prepare())` once that is prepared. Both must be
-    functions of a module. None where the system doesn't tell (Linux does)."""
+def peak_memory(f: Callable, *arguments) -> int | None:
+    """Bytes by which a fresh Python grows, at its peak, in `f(*arguments)`, a function of a module. What its module imports
+    isn't counted. None where the system doesn't tell (Linux does)."""
     if not CLEAR.exists():
         return None
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
-        return fresh.submit(_growth, f, prepare).result()
+        return fresh.submit(_growth, f, arguments).result()
 
 
-def _growth(f: Callable, prepare: Callable | None) -> int:
-    prepared = () if prepare is None else (prepare(),)
+def _growth(f: Callable, arguments: tuple) -> int:
     CLEAR.write_text("5")  # forget the peak so far: see proc_pid_clear_refs(5)
     before = _held("VmRSS")
-    f(*prepared)
+    f(*arguments)
     return _held("VmHWM") - before
 
 

@@ -1,8 +1,10 @@
 """Tokens from a megabyte of English: the course's tokenizer beside `tokenizers`, and beside minbpe's way."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import models, pre_tokenizers, trainers
@@ -61,16 +63,8 @@ def train_theirs(text: str) -> FastTokenizer:
     return tokenizer
 
 
-def ready() -> tuple[Tokenizer, FastTokenizer, str]:
-    return fresh(), fresh_theirs(), english()
-
-
-def encode_ours(ready: tuple) -> None:
-    ready[0].encode(ready[2])
-
-
-def encode_theirs(ready: tuple) -> None:
-    ready[1].encode(ready[2])
+def load_and_encode(load: Callable, path: Path, text: str) -> None:
+    load(str(path)).encode(text)
 
 
 def measure(rounds: int) -> Iterator[Row]:
@@ -102,5 +96,11 @@ def measure(rounds: int) -> Iterator[Row]:
     yield encoding("cold", "minbpe's way", "minbpe", 5.0)
     why = partial(profile, train_ours, text)
     yield comparison(LEARN, times["train, ours"], "tokenizers", times["train, tokenizers"], 0.5, why)
-    yield from memory(ENCODE, peak_memory(encode_ours, ready), "tokenizers", peak_memory(encode_theirs, ready))
-    yield from memory(LEARN, peak_memory(train_ours, english), "tokenizers", peak_memory(train_theirs, english))
+    with TemporaryDirectory() as folder:
+        paths = [Path(folder, name) for name in ("ours.json", "theirs.json")]
+        for tokenizer, path in zip(warm.values(), paths, strict=True):
+            tokenizer.save(str(path))
+        ours = peak_memory(load_and_encode, Tokenizer.load, paths[0], text)
+        theirs = peak_memory(load_and_encode, FastTokenizer.from_file, paths[1], text)
+    yield from memory(f"load the tokenizer, {ENCODE}", ours, "tokenizers", theirs)
+    yield from memory(LEARN, peak_memory(train_ours, text), "tokenizers", peak_memory(train_theirs, text))

@@ -1,6 +1,7 @@
 """Logits → text: the cache, sampling, the loop that writes, and the faster layout of weights."""
 
 import math
+from copy import deepcopy
 from functools import cache, partial
 
 import pytest
@@ -11,7 +12,7 @@ from references import failed_examples, random_tokens, smollm2, tiny_config, tin
 from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 import course_lib.generate
-from course_lib.families import LanguageModel, load_smollm2
+from course_lib.families import LanguageModel
 from course_lib.generate import KVCache, complete, generate, pack, probabilities, sample
 from course_lib.model import Trace
 from course_lib.text import Tokenizer
@@ -474,7 +475,7 @@ def test_a_packed_model_can_be_watched_and_cached():
 
 @torch.no_grad()
 def test_the_packed_real_model_writes_the_same():
-    packed, (prompt, expected) = pack(load_smollm2().model), really_written()
+    packed, (prompt, expected) = pack(deepcopy(smollm2().model)), really_written()
     assert written(packed, prompt, 40) == expected
     tokens = torch.tensor([prompt + expected])
     torch.testing.assert_close(packed(tokens), smollm2().model(tokens), atol=1e-3, rtol=0)
@@ -484,7 +485,7 @@ def test_the_packed_real_model_writes_the_same():
 def test_the_packed_real_model_in_16_bits_says_nearly_the_same():
     """bfloat16's mean KL divergence from 32 bits is about 0.001 nats for this model; ten times that would be a mistake."""
     lm = smollm2()
-    packed = pack(load_smollm2(torch.bfloat16).model)
+    packed = pack(deepcopy(lm.model).bfloat16())
     tokens = torch.tensor([lm.tokenizer.encode(TIGER)])
     full, coarse = (model(tokens).float().log_softmax(-1) for model in (lm.model, packed))
     assert (full.exp() * (full - coarse)).sum(-1).mean() < 0.01

@@ -29,6 +29,8 @@ def generate(
     """
     if len(prompt) == 0:
         raise ValueError("the prompt is empty; give the model at least one token to go on from")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens must be 0 or more, not {max_new_tokens}")
     room = model.config.context - len(prompt)
     if room < 0:
         raise ValueError(f"the prompt's {len(prompt)} tokens don't fit the context of {model.config.context}")
@@ -64,6 +66,8 @@ def complete(
         for piece in complete(lm, "What is the capital of France?"):
             print(piece, end="")
     """
+    if chat and lm.chat is None:
+        raise ValueError(f"{lm.name} has no chat template, so it can only go on from a text: pass chat=False")
     ids = lm.chat.encode(prompt) if chat else lm.tokenizer.encode(prompt)
     written = generate(lm.model, ids, max_new_tokens, choose, stop=lm.tokenizer.special.values())
     return lm.tokenizer.decode_stream(written)

@@ -37,10 +37,11 @@ class TransposedLinear(nn.Module):
 def pack(model: Decoder) -> Decoder:
     """Replace the model's linear layers by packed ones, in place, and return it. Outputs agree to rounding.
 
-    Where this processor has no 16-bit arithmetic in oneDNN, a 16-bit model is left as it is.
+    For 32-bit floats and bfloat16; any other model is left as it is, and so is a 16-bit one where this processor has no
+    16-bit arithmetic in oneDNN.
     """
     layout = {torch.bfloat16: PackedLinear, torch.float32: TransposedLinear}.get(model.embedding.weight.dtype)
-    if layout is PackedLinear and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if layout is None or layout is PackedLinear and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return model
     for part in [*(p for block in model.blocks for p in (block.attention, block.feed_forward)), model]:
         for name, linear in list(part.named_children()):

@@ -13,7 +13,8 @@ def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     """
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be above 0, not {temperature}; for the likeliest token always, decode greedily")
-    return (_finite(logits).float() / temperature).softmax(dim=-1)
+    below_the_top = _finite(logits) - logits.amax(dim=-1, keepdim=True)
+    return (below_the_top.double() / temperature).softmax(dim=-1).float()
 
 
 def sample(
@@ -38,9 +39,10 @@ def sample(
     chances, order = probabilities(logits, temperature).sort(dim=-1, descending=True, stable=True)
     if top_k is not None:
         chances[..., top_k:] = 0
-    if top_p is not None:
-        before = chances.cumsum(dim=-1) - chances
-        chances[before >= top_p * chances.sum(dim=-1, keepdim=True)] = 0
+    if top_p is not None and top_p < 1:
+        outside = chances.cumsum(dim=-1) - chances >= top_p * chances.sum(dim=-1, keepdim=True)
+        outside[..., 0] = False
+        chances[outside] = 0
     drawn = torch.multinomial(chances, 1, generator=generator)
     return order.gather(-1, drawn).squeeze(-1)
 

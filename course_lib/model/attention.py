@@ -86,5 +86,5 @@ class Attention(nn.Module):
         if trace is None or not trace.wants("weights"):
             return attend(q, k, v)
         _, weights = attention_by_hand(q, k, v)
-        changed = trace("weights", weights)
-        return attend(q, k, v) if changed is weights else changed @ _repeat_heads(v, q.shape[1])
+        weights = trace("weights", weights)
+        return weights @ _repeat_heads(v, q.shape[1]) if trace.edited("weights") else attend(q, k, v)

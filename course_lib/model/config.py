@@ -34,5 +34,7 @@ class ModelConfig:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(f"{self.n_heads} query heads can't share {self.n_kv_heads} key-value heads evenly")
+        if not self.rope_base > 0 or not self.norm_eps >= 0:
+            raise ValueError(f"rope_base={self.rope_base} must be above 0, and norm_eps={self.norm_eps} not below")
         if self.d_head % 2:
             raise ValueError(f"d_head must be even, for rotary positions turn it in pairs; not {self.d_head}")

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from course_lib.model.block import Block
@@ -23,6 +22,7 @@ BLOCK_ACTIVATIONS = (
 class Decoder(nn.Module):
     """A decoder-only Transformer of Llama's kind (Touvron et al. 2023, section 2.2), every size from its `ModelConfig`.
 
+    >>> import torch
     >>> config = ModelConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_head=4, d_ff=32, context=8)
     >>> Decoder(config)(torch.tensor([[1, 2, 3]])).shape
     torch.Size([1, 3, 50])
@@ -50,12 +50,18 @@ class Decoder(nn.Module):
 
         Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
         """
-        return note(trace, "logits", self.head(self.hidden(tokens, cache, trace)))
+        logits = note(trace, "logits", self.head(self._read(tokens, cache, trace)))
+        return self._remembered(logits, cache)
 
     def hidden(self, tokens: Tensor, cache=None, trace: Trace | None = None) -> Tensor:
         """What the head reads, (batch, time, d_model). Arguments and errors as in `forward`."""
+        return self._remembered(self._read(tokens, cache, trace), cache)
+
+    def _read(self, tokens: Tensor, cache, trace: Trace | None) -> Tensor:
         start = cache.length if cache is not None else 0
         self._check(tokens, start)
+        if cache is not None:
+            cache.check(self.config, len(tokens), self.embedding.weight.dtype)
         if trace is not None:
             trace.expect(self.activation_names())
         x = note(trace, "embedding", self._embed(tokens))
@@ -65,14 +71,23 @@ class Decoder(nn.Module):
             x = block(x, rotary, remember, at(trace, f"layers.{i}"))
         return note(trace, "norm", self.norm(x))
 
+    def _remembered(self, result: Tensor, cache) -> Tensor:
+        """Only now that nothing can fail any more does the cache count the tokens as read."""
+        if cache is not None:
+            cache.advance(result.shape[1])
+        return result
+
     def activation_names(self) -> list[str]:
         """What a trace can see, in the order of the run."""
         layers = [f"layers.{i}.{name}" for i in range(self.config.n_layers) for name in BLOCK_ACTIVATIONS]
         return ["embedding", *layers, "norm", "logits"]
 
     def _check(self, tokens: Tensor, start: int) -> None:
-        if tokens.dim() != 2 or tokens.shape[1] == 0:
-            raise ValueError(f"tokens must be (batch, time) with at least one token, not {tuple(tokens.shape)}")
+        if tokens.is_floating_point() or tokens.dim() != 2 or tokens.shape[1] == 0:
+            raise ValueError(
+                f"tokens must be whole numbers, (batch, time) with at least one token, not {tuple(tokens.shape)} of "
+                f"{tokens.dtype}"
+            )
         if start + tokens.shape[1] > self.config.context:
             raise ValueError(
                 f"{start + tokens.shape[1]} tokens are more than the {self.config.context} that this model's context "

@@ -44,7 +44,10 @@ class Trace:
         return self.values[name]
 
     def wants(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in (*self.keep, *self.edits))
+        return self.edited(name) or any(fnmatchcase(name, pattern) for pattern in self.keep)
+
+    def edited(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.edits)
 
     def expect(self, names: Iterable[str]) -> None:
         """Raise ValueError for a pattern that none of `names` fits."""
@@ -73,6 +76,9 @@ class _At:
     def wants(self, name: str) -> bool:
         return self.trace.wants(f"{self.place}.{name}")
 
+    def edited(self, name: str) -> bool:
+        return self.trace.edited(f"{self.place}.{name}")
+
 
 def at(trace: "Trace | _At | None", place: str) -> "_At | None":
     """The trace as the part called `place` sees it; None when nobody watches."""
@@ -95,7 +101,12 @@ def ablate_heads(*heads: tuple[int, int]) -> Edits:
 
 def patch_heads(source: Trace, *heads: tuple[int, int]) -> Edits:
     """Edits that give these heads the outputs that they had in another run, whose trace kept "*.attention.heads"."""
-    return _edit_heads(heads, lambda layer, head, value: source[f"layers.{layer}.attention.heads"][:, head])
+
+    def from_source(layer: int, head: int, value: Tensor) -> Tensor:
+        name = f"layers.{layer}.attention.heads"
+        return _same_shape(name, value, source[name])[:, head]
+
+    return _edit_heads(heads, from_source)
 
 
 def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tensor], Tensor]) -> Edits:
@@ -115,6 +126,7 @@ def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tenso
 
 
 def _same_shape(name: str, old: Tensor, new: Tensor) -> Tensor:
-    if new.shape != old.shape:
-        raise ValueError(f"the edit of {name!r} returned {tuple(new.shape)} for {tuple(old.shape)}")
+    if not isinstance(new, Tensor) or new.shape != old.shape:
+        got = tuple(new.shape) if isinstance(new, Tensor) else repr(new)
+        raise ValueError(f"the edit of {name!r} should give a tensor of shape {tuple(old.shape)}, and gave {got}")
     return new

@@ -176,12 +176,24 @@ class Tokenizer:
     ):
         self.tokens, self.merges, self.pattern, self.unknown = list(tokens), dict(merges), pattern, unknown
         self.special = dict(special or {})
+        self._check()
         self._ranks = {pair: (rank, new) for rank, (pair, new) in enumerate(self.merges.items())}
         ids = {token: i for i, token in enumerate(self.tokens) if i not in self.special.values()}
         self._byte_ids = [ids.get(bytes([byte]), unknown) for byte in range(256)]
         self._remembered = _Remembered(self._encode_piece)
         longest_first = sorted(self.special, key=len, reverse=True)
         self._special_pattern = regex.compile("|".join(map(regex.escape, longest_first))) if longest_first else None
+
+    def _check(self) -> None:
+        split("", self.pattern)
+        for name, i in self.special.items():
+            if not name or not self._is_id(i) or self.tokens[i] != name.encode():
+                raise ValueError(f"the special token {name!r} is not token {i!r} of the vocabulary")
+        if self.unknown is not None and not self._is_id(self.unknown):
+            raise ValueError(f"the unknown token's id {self.unknown!r} is outside the vocabulary of {len(self.tokens)}")
+
+    def _is_id(self, i: object) -> bool:
+        return isinstance(i, int) and 0 <= i < len(self.tokens)
 
     @classmethod
     def train(
@@ -203,6 +215,8 @@ class Tokenizer:
             raise ValueError("byte_order must name each of the 256 bytes once")
         if ties not in TIE_RULES:
             raise ValueError(f"ties must be one of {list(TIE_RULES)}, not {ties!r}")
+        if "" in special or len(set(special)) < len(special):
+            raise ValueError(f"special tokens need names, each its own, not {list(special)}")
         if vocab_size < 256 + len(special):
             raise ValueError(
                 f"vocab_size={vocab_size} is too small: the 256 bytes and {len(special)} special tokens "
@@ -285,7 +299,10 @@ class Tokenizer:
                 yield self.tokens[i]
 
     def token_text(self, i: int) -> str:
-        """One token, printable: bytes that are only part of a character are written \\xNN."""
+        """One token, printable: bytes that are only part of a character are written \\xNN. Raises ValueError for an id
+        outside the vocabulary."""
+        if not 0 <= i < len(self.tokens):
+            raise ValueError(f"token id {i} is outside the vocabulary of {len(self.tokens)}")
         return self.tokens[i].decode(errors="backslashreplace")
 
     def save(self, path: str | os.PathLike) -> None:
@@ -300,8 +317,11 @@ class Tokenizer:
             "merges": [[left, right, new] for (left, right), new in self.merges.items()],
         }
         partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(fields), encoding="utf-8")
-        os.replace(partial, path)
+        try:
+            partial.write_text(json.dumps(fields), encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Tokenizer":
@@ -313,10 +333,10 @@ class Tokenizer:
             tokens = [bytes.fromhex(token) for token in fields["tokens"]]
             merges = {(left, right): new for left, right, new in fields["merges"]}
             for (left, right), new in merges.items():
-                if min(left, right, new) < 0 or tokens[left] + tokens[right] != tokens[new]:
+                if not all(isinstance(i, int) and i >= 0 for i in (left, right, new)) or tokens[left] + tokens[right] != tokens[new]:
                     raise ValueError(f"merge {left} + {right} does not make token {new}")
             return cls(tokens, merges, fields["pattern"], fields["special"], fields["unknown"])
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a tokenizer that this course saved ({error})") from error
 
 

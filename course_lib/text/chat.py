@@ -21,7 +21,11 @@ class ChatTemplate:
     def __init__(self, source: str, tokenizer: Tokenizer):
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         environment.globals["raise_exception"] = _refuse
-        self.source, self.tokenizer, self._template = source, tokenizer, environment.from_string(source)
+        self.source, self.tokenizer = source, tokenizer
+        try:
+            self._template = environment.from_string(source)
+        except TemplateError as error:
+            raise ValueError(f"the chat template is not a Jinja program: {error}") from error
 
     def render(self, messages: str | Sequence[Message], add_generation_prompt: bool = True) -> str:
         """The text of a conversation. A plain string is one user message. add_generation_prompt: open the assistant's
@@ -38,8 +42,8 @@ class ChatTemplate:
             self._check(i, message)
         try:
             return self._template.render(messages=messages, add_generation_prompt=add_generation_prompt)
-        except TemplateError as error:
-            raise ValueError(f"the chat template refused these messages: {error}") from error
+        except Exception as error:  # the template is somebody's program and may fail in any way
+            raise ValueError(f"the chat template failed on these messages: {error}") from error
 
     def encode(self, messages: str | Sequence[Message], add_generation_prompt: bool = True) -> list[int]:
         """The token ids of a conversation, special tokens read as such."""

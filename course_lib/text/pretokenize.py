@@ -39,15 +39,29 @@ SMOLLM2 = (
     r"|\p{White_Space}+"
 )
 
-_compile = lru_cache(regex.compile)
+
+@lru_cache
+def _compile(pattern: str) -> regex.Pattern:
+    try:
+        compiled = regex.compile(pattern)
+    except (regex.error, TypeError) as error:
+        raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}") from error
+    if compiled.groups:
+        raise ValueError(f"the pattern {pattern!r} has groups, which hand back parts of a piece: write (?:…) for (…)")
+    return compiled
 
 
 def split(text: str, pattern: str = GPT2) -> list[str]:
     """Cut `text` into the pieces that `pattern` finds. Joined again they are the text: nothing is lost.
+
+    Raises ValueError for a pattern that isn't a regular expression, or one that would lose text.
 
     >>> split("It's thirsty, in 2026")
     ['It', "'s", ' thirsty', ',', ' in', ' 2026']
     >>> split("in  2026", SMOLLM2)
     ['in', '  ', '2', '0', '2', '6']
     """
-    return _compile(pattern).findall(text)
+    pieces = _compile(pattern).findall(text)
+    if sum(map(len, pieces)) != len(text):
+        raise ValueError(f"the pattern {pattern!r} loses text: every character must be in some piece")
+    return pieces
