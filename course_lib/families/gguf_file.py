@@ -55,16 +55,23 @@ def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32) -> Langu
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        reader = _Reader(path)
-        fields = {name: field.contents() for name, field in reader.fields.items()}
-    except (ValueError, IndexError, KeyError, UnicodeDecodeError, OverflowError) as error:
-        raise ValueError(f"{path} is not a whole GGUF file ({error}); get it again") from error
-    config = _config(path, fields, reader)
-    tokenizer = _tokenizer(path, fields)
+        return _read(path, dtype)
+    except KeyError as error:
+        raise ValueError(f"{path} lacks {error}, which a model's file has; get it again") from error
+    except Exception as error:  # whatever a damaged or foreign file leads to
+        raise ValueError(f"{path} can't be read: {error}. If it may be damaged, get it again") from error
+
+
+def _read(path: Path, dtype: torch.dtype) -> LanguageModel:
+    reader = _Reader(path)
+    fields = {name: field.contents() for name, field in reader.fields.items()}
+    config, tokenizer = _config(fields, reader), _tokenizer(fields)
+    if tokenizer.vocab_size != config.vocab_size:
+        raise ValueError(f"it has {tokenizer.vocab_size} tokens for a vocabulary of {config.vocab_size}")
     template = fields.get("tokenizer.chat_template")
     return LanguageModel(
         name=fields.get("general.name", path.stem),
-        model=_decoder(path, reader, config, dtype),
+        model=_decoder(reader, config, dtype),
         tokenizer=tokenizer,
         chat=ChatTemplate(template, tokenizer) if template else None,
     )
@@ -72,17 +79,26 @@ def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32) -> Langu
 
 class _Reader(gguf.GGUFReader):
     """The package's reader, which takes each of a vocabulary's 150,000 numbers through NumPy's slow memory-mapped class:
-    on plain arrays it does the same in a fifth of the time."""
+    on plain arrays it does the same in a fifth of the time. And it stops at the end of the file, where the package's
+    goes on."""
 
     def _get(self, offset, dtype, count=1, override_order=None):
         if isinstance(self.data, np.memmap):
             self.data = np.asarray(self.data)
-        return super()._get(offset, dtype, count, override_order)
+        found = super()._get(offset, dtype, count, override_order)
+        if len(found) < count:
+            raise ValueError(f"the file ends before byte {offset}, where there should be more")
+        return found
 
 
-def _config(path: Path, fields: dict, reader: gguf.GGUFReader) -> ModelConfig:
+def _config(fields: dict, reader: gguf.GGUFReader) -> ModelConfig:
     if fields.get("general.architecture") != "llama":
-        raise ValueError(f"{path} holds a {fields.get('general.architecture')!r} model; only 'llama' is handled")
+        raise ValueError(f"it holds a {fields.get('general.architecture')!r} model; only 'llama' is handled")
+    if fields.get("llama.rope.scaling.type", "none") != "none":
+        raise ValueError("it scales its positions, which is not handled")
+    layers = {tensor.name.split(".")[1] for tensor in reader.tensors if tensor.name.startswith("blk.")}
+    if len(layers) != fields["llama.block_count"]:
+        raise ValueError(f"it has weights for {len(layers)} layers and says {fields['llama.block_count']}")
     heads = fields["llama.attention.head_count"]
     d_model = fields["llama.embedding_length"]
     return ModelConfig(
@@ -100,10 +116,10 @@ def _config(path: Path, fields: dict, reader: gguf.GGUFReader) -> ModelConfig:
     )
 
 
-def _tokenizer(path: Path, fields: dict) -> Tokenizer:
+def _tokenizer(fields: dict) -> Tokenizer:
     model, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
     if model != "gpt2" or pre not in PATTERNS:
-        raise ValueError(f"{path} has a {model!r} vocabulary with pre-tokenizer {pre!r}; handled are {list(PATTERNS)}")
+        raise ValueError(f"it has a {model!r} vocabulary with pre-tokenizer {pre!r}; handled are {list(PATTERNS)}")
     kinds = fields["tokenizer.ggml.token_type"]
     return Tokenizer.from_gpt2_strings(
         fields["tokenizer.ggml.tokens"],
@@ -114,8 +130,8 @@ def _tokenizer(path: Path, fields: dict) -> Tokenizer:
     )
 
 
-def _decoder(path: Path, reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype) -> Decoder:
-    weights = {_name(path, t.name): _weight(path, t, config).to(dtype) for t in reader.tensors}
+def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype) -> Decoder:
+    weights = {_name(t.name): _weight(t, config).to(dtype) for t in reader.tensors}
     if config.tie_embeddings:
         weights["head.weight"] = weights["embedding.weight"]
     with torch.device("meta"):  # no memory, no random numbers: the file's weights take every place
@@ -123,12 +139,12 @@ def _decoder(path: Path, reader: gguf.GGUFReader, config: ModelConfig, dtype: to
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{path}: the weights don't fit the settings: {error}") from error
+        raise ValueError(f"the weights don't fit the settings: {error}") from error
     model.tie()
     return model.eval().requires_grad_(False)
 
 
-def _name(path: Path, name: str) -> str:
+def _name(name: str) -> str:
     """"blk.13.attn_q.weight" → "blocks.13.attention.query.weight"."""
     parts = name.split(".")
     try:
@@ -136,16 +152,16 @@ def _name(path: Path, name: str) -> str:
             return ".".join(["blocks", parts[1], IN_A_BLOCK[parts[2]], parts[3]])
         return ".".join([OUTSIDE_BLOCKS[parts[0]], parts[1]])
     except (KeyError, IndexError):
-        raise ValueError(f"{path} holds a tensor {name!r}, which this decoder has no place for") from None
+        raise ValueError(f"it holds a tensor {name!r}, which this decoder has no place for") from None
 
 
-def _weight(path: Path, tensor: gguf.ReaderTensor, config: ModelConfig) -> Tensor:
+def _weight(tensor: gguf.ReaderTensor, config: ModelConfig) -> Tensor:
     if tensor.tensor_type not in DEQUANTIZE:
-        raise ValueError(f"{path}: {tensor.name} is stored as {tensor.tensor_type.name}, which is not handled")
+        raise ValueError(f"{tensor.name} is stored as {tensor.tensor_type.name}, which is not handled")
     raw = torch.from_numpy(np.array(tensor.data)).view(torch.uint8)
     weight = DEQUANTIZE[tensor.tensor_type](raw).view(tensor.shape.tolist()[::-1])
     if not weight.sum().isfinite():
-        raise ValueError(f"{path}: {tensor.name} holds numbers that are not finite; get the file again")
+        raise ValueError(f"{tensor.name} holds numbers that are not finite")
     if ".attn_q." in tensor.name or ".attn_k." in tensor.name:
         weight = _halves_from_neighbours(weight, config.d_head)
     return weight
