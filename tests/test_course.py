@@ -130,7 +130,7 @@ def test_a_stub_is_not_started(source, session):
         ("def answer(ids):\n    n = len(ids)\n    ...", "answer gave back None"),
         ("def answer(ids):\n    return torch.tensor(ids)[..., None, 9]", "IndexError"),
         ("def answer(ids):\n    ids.clear()\n    return {}", "should have the key (1, 2)"),
-        ("def answer():\n    return {}", "TypeError: answer() takes 0 positional arguments"),
+        ("def answer():\n    return {}", "is called with 1 arguments here, and yours takes ()"),
     ],
 )
 def test_code_that_was_begun_is_not_a_stub(source, message, session):
@@ -159,11 +159,11 @@ def test_call_hands_over_copies():
     assert call(lambda given: given, module) is module
 
 
-def test_call_passes_interruptions_on():
+def test_an_endless_answer_that_was_interrupted_shows_no_traceback():
     def interrupted():
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Mistake, match="you stopped it"):
         call(interrupted)
     with pytest.raises(NotStarted):
         call(None)
@@ -258,7 +258,7 @@ def test_the_solution_nudges_and_is_shown_all_the_same(session):
     assert session.solution("98-1") == nudged
     session.check("98-1", 3)
     assert session.solution("98-1") == nudged.partition("\n\n")[2]
-    assert session.solution("98-2").endswith("One way to do 98-2:\n\nanswer = 0.5\n\nOne of two.\n")
+    assert session.solution("98-2").endswith("One way to do 98-2:\n\n0.5\n\nOne of two.\n")
 
 
 def test_a_quiz_is_asked_and_answered_in_text(session, own_record):

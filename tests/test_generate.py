@@ -76,11 +76,12 @@ def test_a_trace_through_a_cache_sees_all_keys(model, tokens):
     torch.testing.assert_close(trace.attention(), whole.attention()[:, :, 7:])
 
 
-def test_a_cache_that_overflows_says_so_and_stays_usable(model, tokens):
+@pytest.mark.parametrize("end", [11, 12])
+def test_a_cache_that_overflows_says_so_and_stays_usable(model, tokens, end):
     cache = KVCache(model.config, 10, dtype=DOUBLE)
     model(tokens[:, :8], cache)
-    with pytest.raises(ValueError, match="cache holds 10 tokens and 12 were asked of it; make it larger"):
-        model(tokens[:, 8:], cache)
+    with pytest.raises(ValueError, match=f"cache holds 10 tokens and {end} were asked of it; make it larger"):
+        model(tokens[:, 8:end], cache)
     assert cache.length == 8
     torch.testing.assert_close(model(tokens[:, 8:10], cache), model(tokens[:, :10])[:, 8:])
 
@@ -437,6 +438,7 @@ def test_packing_in_32_bits_changes_rounding_only(shape, tied):
     plain, packed = (tiny_decoder(torch.float32, tie_embeddings=tied) for _ in range(2))
     tokens = random_tokens(plain, *shape)
     assert pack(packed) is packed
+    assert not any(isinstance(part, torch.nn.Linear) for part in packed.modules())
     torch.testing.assert_close(packed(tokens), plain(tokens), atol=1e-4, rtol=1e-4)
 
 

@@ -468,6 +468,17 @@ def test_gradients_flow_through_a_trace(tokens):
     assert gradient.count_nonzero() > 0
 
 
+def test_gradients_flow_through_ablation_and_patching(tokens):
+    model, source = tiny_decoder().requires_grad_(), Trace(keep="*.heads")
+    model(tokens.flip(1), trace=source)
+    for edits in (ablate_heads((1, 4)), patch_heads(source, (1, 4))):
+        model.zero_grad()
+        model(tokens, trace=Trace(edits=edits))[..., 0].sum().backward()
+        of_value = model.blocks[1].attention.value.weight.grad
+        assert of_value.count_nonzero() > 0
+    assert model.blocks[0].attention.query.weight.grad.count_nonzero() > 0
+
+
 def test_a_trace_may_be_used_again(model, tokens):
     trace = Trace(keep="*.attention.weights")
     model(tokens, trace=trace), model(tokens[:, :5], trace=trace)

@@ -188,6 +188,13 @@ def test_the_memory_of_pieces_changes_nothing():
     assert -1 not in tokenizer.encode(texts[0])
 
 
+def test_no_more_pieces_are_remembered_than_there_is_room_for(monkeypatch):
+    monkeypatch.setattr("course_lib.text.bpe.REMEMBERED_PIECES", 2)
+    tokenizer = Tokenizer.train("low lower lowest", 262)
+    assert [tokenizer.encode(text) for text in ("low lower lowest", "lowest")] == [tokenizer.encode("low lower lowest"), [260]]
+    assert len(tokenizer._remembered) == 2
+
+
 def test_a_long_piece_without_a_space_is_encoded():
     rng = random.Random(4)
     text = "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=200_000))

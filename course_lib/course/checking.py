@@ -11,6 +11,7 @@ A check calls the learner's function with ``call``, compares with ``equal`` (cou
 """
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -37,8 +38,11 @@ def call(answer: Callable, *args: Any, **kwargs: Any) -> Any:
         raise Mistake(
             f"this exercise wants a function, and got {shown(answer)}. Hand in its name, without ( )"
         )
+    _expect_arguments(answer, args, kwargs)
     try:
         result = answer(*map(_fresh, args), **{name: _fresh(value) for name, value in kwargs.items()})
+    except KeyboardInterrupt:
+        raise Mistake("you stopped it while it ran. Does every loop come to its end?") from None
     except Exception as error:  # noqa: BLE001  a learner's code may raise anything
         raise _stopped(answer, error) from None
     if result is None or result is ...:
@@ -81,6 +85,18 @@ def same(got: Any, other: Any, tolerance: float = 1e-4) -> bool:
     except Mistake:
         return False
     return True
+
+
+def _expect_arguments(answer: Callable, args: tuple, kwargs: dict) -> None:
+    try:
+        takes = inspect.signature(answer)
+    except ValueError:  # some built-in functions don't say
+        return
+    try:
+        takes.bind(*args, **kwargs)
+    except TypeError:
+        name, given = getattr(answer, "__name__", "it"), len(args) + len(kwargs)
+        raise Mistake(f"{name} is called with {given} arguments here, and yours takes {takes}") from None
 
 
 def _fresh(value: Any) -> Any:

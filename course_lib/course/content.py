@@ -40,7 +40,7 @@ class Exercise:
 
     def solution_text(self) -> str:
         """The solution as the learner would write it, then ``why``."""
-        shown = source_of(self.solution) if callable(self.solution) else f"answer = {self.solution!r}"
+        shown = source_of(self.solution) if callable(self.solution) else repr(self.solution)
         return f"{shown}\n\n{self.why}" if self.why else shown
 
 

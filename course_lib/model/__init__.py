@@ -11,7 +11,7 @@ from course_lib.model.decoder import Decoder
 from course_lib.model.feed_forward import SwiGLU
 from course_lib.model.norms import RMSNorm
 from course_lib.model.positions import rotary_tables, rotate
-from course_lib.model.trace import Trace, ablate_heads, patch_heads
+from course_lib.model.trace import Trace, ablate_heads, cut_edges, patch_heads
 
 __all__ = [
     "Attention",
@@ -24,6 +24,7 @@ __all__ = [
     "ablate_heads",
     "attend",
     "attention_by_hand",
+    "cut_edges",
     "patch_heads",
     "rotary_tables",
     "rotate",

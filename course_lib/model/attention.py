@@ -70,13 +70,17 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], remember=None, trace=None) -> Tensor:
         """rotary: the tables of `rotary_tables` for these positions. remember: takes this call's keys and values and hands
         back all of the sequence's so far (a cache). trace: sees, and may change, each named step (`trace.py`)."""
-        q, k, v = (self._heads(projection(x)) for projection in (self.query, self.key, self.value))
+        q, k, v = (self._heads(projected) for projected in self.project(x))
         q, k = note(trace, "query", rotate(q, *rotary)), note(trace, "key", rotate(k, *rotary))
         v = note(trace, "value", v)
         if remember is not None:
             k, v = remember(k, v)
         heads = note(trace, "heads", self._attend(q, k, v, trace))
         return note(trace, "output", self.output(heads.transpose(1, 2).flatten(2)))
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """All heads' queries, keys and values, side by side: (batch, time, heads · d_head) each."""
+        return self.query(x), self.key(x), self.value(x)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)

@@ -17,5 +17,9 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
-        hidden = note(trace, "hidden", F.silu(self.gate(x)) * self.up(x))
+        gate, up = self.project(x)
+        hidden = note(trace, "hidden", F.silu(gate) * up)
         return note(trace, "output", self.down(hidden))
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.gate(x), self.up(x)

@@ -109,6 +109,17 @@ def patch_heads(source: Trace, *heads: tuple[int, int]) -> Edits:
     return _edit_heads(heads, from_source)
 
 
+def cut_edges(weights: Tensor, query, key) -> Tensor:
+    """Attention weights (batch, heads, query, key) in which `query` no longer looks at `key` (indices or slices), the rest
+    of its row scaled up to add up to 1 again: "attention knockout" (Geva et al. 2023).
+
+        Trace(edits={"*.attention.weights": partial(cut_edges, query=12, key=1)})
+    """
+    changed = weights.clone()
+    changed[:, :, query, key] = 0
+    return changed / changed.sum(dim=-1, keepdim=True)
+
+
 def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tensor], Tensor]) -> Edits:
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:

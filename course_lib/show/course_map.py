@@ -7,10 +7,10 @@ from course_lib.show.style import BLUE, FAINT, INK, MUTED, SKY, blank_page
 
 # What happens, what comes out, the lesson about it.
 STOPS = (
-    ("text", "“because it was”", ""),
+    ("text", "“ because it was”", ""),
     ("tokens", "975  357  436", "01"),
     ("vectors", "576 numbers each", "02"),
-    ("attention", "who listens to whom", "03  04"),
+    ("attention", "who listens to whom", "03, 04"),
     ("feed-forward", "each token alone", "05"),
     ("scores", "49,152 of them", "07"),
     ("next token", "“ thirsty”", "19"),
@@ -23,11 +23,11 @@ def draw_map(ready: tuple[str, ...]) -> Figure:
     step = WIDTH + GAP
     fig, ax = blank_page(step * len(STOPS) - GAP, bottom=-70, top=112)
     for i, (name, example, lessons) in enumerate(STOPS):
-        x, done = i * step, bool(lessons) and set(lessons.split()) <= set(ready)
+        x, done = i * step, bool(lessons) and set(lessons.split(", ")) <= set(ready)
         ax.add_patch(_box(x, done))
         ax.text(x + WIDTH / 2, HEIGHT * 0.66, name, ha="center", va="center", size=13, weight="bold", color=INK)
         ax.text(x + WIDTH / 2, HEIGHT * 0.27, example, ha="center", va="center", size=10, color=MUTED)
-        label = f"lesson {lessons}" if lessons else "you"
+        label = f"lesson {lessons}" if lessons else "yours"
         ax.text(x + WIDTH / 2, -12, label, ha="center", va="top", size=11, color=BLUE if done else MUTED)
         if i:
             ax.add_patch(_arrow((x - GAP, HEIGHT / 2), (x, HEIGHT / 2)))

@@ -119,10 +119,10 @@ QUIZ = (
             Choice("The answer to it", "An answer appears when tokens are chosen one after another; each step only weighs."),
             Choice(
                 "A probability for every token it knows of being the next one",
-                "Yes, 49,152 probabilities in this model's case, and nothing else.",
+                "49,152 probabilities in this model's case, and nothing else.",
                 right=True,
             ),
-            Choice("The most similar text that it was trained on", "No text is stored or looked up, only 135 million numbers."),
+            Choice("The most similar of the texts that it was trained on, and how that text went on", "No text is stored or looked up, only 135 million numbers."),
         ),
     ),
     Question(
@@ -131,7 +131,7 @@ QUIZ = (
         choices=(
             Choice(
                 "Nothing; the numbers lie on this computer and the multiplication was done here",
-                "Yes. Pull the plug and run the cell again.",
+                "Pull the plug and run the cell again.",
                 right=True,
             ),
             Choice("The question, to a server of the model's makers", "There is no such call in the code. Pull the plug and try."),
@@ -146,7 +146,7 @@ QUIZ = (
             Choice("It has never read the poem", "It gives blue second place; some of the poem has stuck."),
             Choice(
                 "It gives what seems likely to it, which needn't be true or what you expect",
-                "Yes. Likely and true often agree, and the difference is worth a course.",
+                "Likely and true often agree, and the difference is worth a course.",
                 right=True,
             ),
         ),

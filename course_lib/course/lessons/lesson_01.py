@@ -10,6 +10,11 @@ TITLE = "Tokenization"
 
 
 def check_merge(answer):
+    given = [1, 2, 3, 1, 2]
+    if call(answer, given, (1, 2), 9) == given:
+        raise Mistake(
+            "nothing was merged. A piece of a list is a list, and [1, 2] == (1, 2) is false: compare tuple(ids[i : i + 2])"
+        )
     equal(call(answer, [1, 2, 3, 1, 2], (1, 2), 9), [9, 3, 9], "merge([1, 2, 3, 1, 2], (1, 2), 9)")
     equal(call(answer, [2, 1, 3], (1, 2), 9), [2, 1, 3], "merge([2, 1, 3], (1, 2), 9), where the pair isn't,")
     overlapping = call(answer, [1, 1, 1], (1, 1), 9)
@@ -17,6 +22,9 @@ def check_merge(answer):
         raise Mistake("of [1, 1, 1] the middle 1 was used twice. Once merged, it is gone: jump over both")
     equal(overlapping, [9, 1], "merge([1, 1, 1], (1, 1), 9)")
     equal(call(answer, [1, 1, 1, 1], (1, 1), 9), [9, 9], "merge([1, 1, 1, 1], (1, 1), 9)")
+    answer(given, (1, 2), 9)
+    if given != [1, 2, 3, 1, 2]:
+        raise Mistake("you changed the list that you were given; build a new one")
 
 
 def solve_merge(ids, pair, new):
@@ -47,6 +55,24 @@ def merge_losing_the_end(ids, pair, new):
         merged.append(new if found else ids[i])
         i += 2 if found else 1
     return merged
+
+
+def merge_comparing_lists(ids, pair, new):
+    merged, i = [], 0
+    while i < len(ids):
+        found = ids[i : i + 2] == pair
+        merged.append(new if found else ids[i])
+        i += 2 if found else 1
+    return merged
+
+
+def merge_in_place(ids, pair, new):
+    i = 0
+    while i < len(ids) - 1:
+        if (ids[i], ids[i + 1]) == pair:
+            ids[i : i + 2] = [new]
+        i += 1
+    return ids
 
 
 def merge_only_the_first(ids, pair, new):
@@ -209,6 +235,8 @@ EXERCISES = (
         wrong=(
             Wrong(merge_reusing_the_middle, "the middle 1 was used twice"),
             Wrong(merge_losing_the_end, "where the pair isn't"),
+            Wrong(merge_comparing_lists, "compare tuple"),
+            Wrong(merge_in_place, "you changed the list"),
             Wrong(merge_only_the_first, "merge([1, 2, 3, 1, 2], (1, 2), 9) should have 3 items"),
         ),
         learned="that is the one operation that all of BPE is made of.",
@@ -278,10 +306,10 @@ QUIZ = (
         id="01-q1",
         text="Why is it hard for a language model to count the r's in strawberry?",
         choices=(
-            Choice("The word is too rare for it to know", "It is common enough to have a token all to itself."),
+            Choice("The word is too rare for the model to have learned anything about how it is written", "It is common enough to have a token all to itself."),
             Choice(
                 "It is given the number of a token, and the letters are not in that number",
-                "Yes. What it knows of the spelling it had to learn from other texts, token by token.",
+                "What it knows of the spelling it had to learn from other texts, token by token.",
                 right=True,
             ),
             Choice("The tokenizer loses the double r", "A tokenizer loses nothing: decoding gives back every letter."),
@@ -293,10 +321,10 @@ QUIZ = (
         choices=(
             Choice(
                 "So that any text whatever can be written, with a small start vocabulary",
-                "Yes. Unicode has over 150,000 characters; 256 bytes write them all, and the ones not invented yet.",
+                "Unicode has over 150,000 characters; 256 bytes write them all, and the ones not invented yet.",
                 right=True,
             ),
-            Choice("Bytes are faster to compare than letters", "True or not, it isn't why: no text is ever unknown."),
+            Choice("Bytes are faster to compare than letters, and training a tokenizer compares very often", "True or not, it isn't why: no text is ever unknown."),
             Choice("Because each letter is one byte", "Only for plain English letters; é has two, 虎 three, 🐯 four."),
         ),
     ),
@@ -308,7 +336,7 @@ QUIZ = (
             Choice("Korean text takes four times the bytes", "79 bytes against 69: hardly more. The merges make the gap."),
             Choice(
                 "In Korean the same context holds about a quarter as much, and costs four times as much by the token",
-                "Yes. The vocabulary was learned from mostly English text, and others pay for it.",
+                "The vocabulary was learned from mostly English text, and others pay for it.",
                 right=True,
             ),
         ),

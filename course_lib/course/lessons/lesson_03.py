@@ -12,8 +12,12 @@ TITLE = "Self-attention"
 
 def check_query(answer):
     keys = torch.tensor([[2.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
-    close(torch.as_tensor(answer).shape, [2], "the shape of your query (it needs two numbers)")
-    query = torch.as_tensor(answer, dtype=torch.float32)
+    try:
+        query = torch.as_tensor(answer, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        query = None
+    if query is None or query.shape != (2,):
+        raise Mistake("a query here is a list of two numbers, such as [2.0, 0.0]")
     weights = (keys @ query / math.sqrt(2)).softmax(dim=0)
     if weights[0].isclose(weights[1]) and not weights[0].isclose(weights[2]):
         raise Mistake(
@@ -38,6 +42,8 @@ def check_attention(answer):
         raise Mistake("you divided by d; it is the square root of d")
     if same(got, (scores / root).softmax(dim=0) @ v):
         raise Mistake("the softmax runs down the columns; each query's weights, a row, must add up to 1")
+    if same(got, scores / root @ v):
+        raise Mistake("the scores went straight to the values; the softmax that makes shares of them is missing")
     if same(got, (scores / root).softmax(dim=-1)):
         raise Mistake("these are the weights; the output is their product with v")
     close(got, (scores / root).softmax(dim=-1) @ v, "the output")
@@ -73,7 +79,14 @@ def check_causal(answer):
     if weights.shape != (5, 5):
         raise Mistake(f"the second thing should be the weights, (5, 5), and has the shape {tuple(weights.shape)}")
     if weights.isnan().any():
-        raise Mistake("there are nan in the weights: some row has nothing left to look at. A token may see itself")
+        raise Mistake(
+            "there are nan in the weights: either some row has nothing left to look at (a token may see itself), "
+            "or 0 was multiplied with infinity"
+        )
+    if same(weights, (q @ k.T / math.sqrt(q.shape[-1])).tril().softmax(dim=-1)):
+        raise Mistake("hidden scores were set to 0, and e to the 0 is 1: still a share. Minus infinity makes it 0")
+    if weights.tril(-1).abs().max() < 1e-6:
+        raise Mistake("the mask is the wrong way round: each token sees itself and the later ones")
     if weights.triu(1).abs().max() > 1e-6:
         raise Mistake("some token gives weight to a later one")
     if not torch.allclose(weights.sum(dim=-1), torch.ones(5), atol=1e-4):
@@ -100,6 +113,11 @@ def causal_with_zeros(q, k, v):
     return weights @ v, weights
 
 
+def causal_upside_down(q, k, v):
+    scores = (q @ k.T / math.sqrt(q.shape[-1])).masked_fill(torch.ones(5, 5).tril(-1).bool(), -math.inf)
+    return scores.softmax(dim=-1) @ v, scores.softmax(dim=-1)
+
+
 def causal_without_itself(q, k, v):
     allowed = torch.ones(len(q), len(k), dtype=torch.bool).tril(-1)
     weights = (q @ k.T / math.sqrt(q.shape[-1])).masked_fill(~allowed, -math.inf).softmax(dim=-1)
@@ -111,6 +129,8 @@ def causal_output_only(q, k, v):
 
 
 def check_softmax(answer):
+    if "softmax" in getattr(getattr(answer, "__code__", None), "co_names", ()):
+        raise Mistake("that calls PyTorch's own; write it with .exp(), .sum() and a division")
     generator = torch.Generator().manual_seed(4)
     ordinary = torch.randn(3, 4, generator=generator)
     got = torch.as_tensor(call(answer, ordinary))
@@ -125,7 +145,7 @@ def check_softmax(answer):
     low = torch.tensor([[-1000.0, -1001.0], [0.0, -1000.0]])
     got = torch.as_tensor(call(answer, low))
     if got.isnan().any():
-        raise Mistake("for [-1000, -1001] it gives nan: every power was rounded to 0, and 0 / 0 is nan")
+        raise Mistake("for [[-1000, -1001], [0, -1000]] it gives nan: in some row all powers were rounded to 0, or one overflowed")
     close(got, low.softmax(dim=-1), "softmax of [[-1000, -1001], [0, -1000]]")
     hidden = torch.tensor([[1.0, -math.inf, 2.0]])
     got = torch.as_tensor(call(answer, hidden))
@@ -146,6 +166,10 @@ def softmax_naive(scores):
 def softmax_clipped(scores):
     powers = scores.clamp(max=50).exp()
     return powers / powers.sum(dim=-1, keepdim=True)
+
+
+def softmax_of_pytorch(scores):
+    return scores.softmax(dim=-1)
 
 
 def softmax_of_everything(scores):
@@ -178,7 +202,7 @@ EXERCISES = (
         wrong=(
             Wrong([1.0, 1.0], "but 'it', whose key is [0, 0]"),
             Wrong([2.0, 0.0], "and not all 0.333"),
-            Wrong(0.0, "it needs two numbers"),
+            Wrong(0.0, "a list of two numbers"),
         ),
         learned="a token with nothing to ask takes the plain average of all values.",
         why="Every dot product with [0, 0] is 0, so all scores are equal and the softmax gives each 1/3.",
@@ -216,7 +240,8 @@ EXERCISES = (
         solution=solve_causal_attention,
         wrong=(
             Wrong(causal_after_the_softmax, "no longer add up to 1"),
-            Wrong(causal_with_zeros, "gives weight to a later one"),
+            Wrong(causal_with_zeros, "were set to 0"),
+            Wrong(causal_upside_down, "the wrong way round"),
             Wrong(causal_without_itself, "nothing left to look at"),
             Wrong(causal_output_only, "return two things"),
         ),
@@ -241,7 +266,8 @@ EXERCISES = (
             Wrong(softmax_naive, "for [1000, 1001] it gives nan"),
             Wrong(softmax_clipped, "softmax of [[1000, 1001]][0, 0]"),
             Wrong(softmax_of_everything, "the sum of everything"),
-            Wrong(softmax_minus_the_largest_of_all, "for [-1000, -1001] it gives nan"),
+            Wrong(softmax_minus_the_largest_of_all, "all powers were rounded to 0"),
+            Wrong(softmax_of_pytorch, "that calls PyTorch's own"),
             Wrong(softmax_minus_the_smallest, "for [1, -inf, 2] it gives nan"),
         ),
         learned="every softmax in every library subtracts the largest score first, and FlashAttention is built on it.",
@@ -255,7 +281,7 @@ QUIZ = (
         choices=(
             Choice(
                 "The two get each other's weights; their messages stay where they were",
-                "Yes. Keys decide who is found, values what is then handed over.",
+                "Keys decide who is found, values what is then handed over.",
                 right=True,
             ),
             Choice("Nothing, since the values are the same", "The values are, but they are mixed with other weights now."),
@@ -270,7 +296,7 @@ QUIZ = (
             Choice("To save memory", "It costs a division and saves nothing."),
             Choice(
                 "So that their spread doesn't grow with d and leave the softmax without gradient",
-                "Yes. You measured it: undivided, the spread is √d and the largest weight goes to 1.",
+                "You measured it: undivided, the spread is √d and the largest weight goes to 1.",
                 right=True,
             ),
         ),
@@ -282,7 +308,7 @@ QUIZ = (
             Choice("It doubles", "Each token has twice as many to ask, and there are twice as many tokens."),
             Choice(
                 "It becomes four times as large",
-                "Yes, each token with each. That square is what FlashAttention and caches are about.",
+                "Each token with each. That square is what FlashAttention and caches are about.",
                 right=True,
             ),
             Choice("It stays: there is one score a token", "One score for each pair of tokens."),

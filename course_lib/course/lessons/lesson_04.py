@@ -45,7 +45,7 @@ def split_every_second(x, n_heads):
 
 
 def check_previous(answer):
-    weights = np.array([[1, 0, 0, 0], [0.9, 0.1, 0, 0], [0.2, 0.5, 0.3, 0], [0.1, 0.2, 0.4, 0.3]])
+    weights = np.array([[1, 0, 0, 0], [0.9, 0.1, 0, 0], [0.2, 0.5, 0.3, 0], [0.3, 0.2, 0.1, 0.4]])
     got = call(answer, weights)
     if same(got, 0.0):
         raise Mistake("you took the weights on the token after, which are all 0; the previous token is in column i - 1")
@@ -53,7 +53,7 @@ def check_previous(answer):
         raise Mistake("these are the weights of tokens on themselves, the main diagonal; you want the one below it")
     if same(got, weights.diagonal(-1).sum() / 4):
         raise Mistake("you divided by 4, but the first token has none before it: there are only 3")
-    close(got, weights.diagonal(-1).mean(), "the score of the example, (0.9 + 0.5 + 0.4) / 3,")
+    close(got, weights.diagonal(-1).mean(), "the score of the example, (0.9 + 0.5 + 0.1) / 3,")
 
 
 def solve_previous_token_score(weights):
@@ -105,8 +105,10 @@ def check_fooled(answer):
     rival = max(others, key=others.get, default=None)
     if rival is None or mine >= others[rival]:
         raise Mistake(f"head 13.8 is not fooled: it gives {noun!r} {mine:.2f}, more than any other word")
-    if mine >= 0.2:
+    if mine >= 1 / 3:
         raise Mistake(f"nearly: {att.tokens[rival].strip()!r} gets more, but {noun!r} still gets {mine:.2f}")
+    if text.startswith("The dog barked at the car"):
+        raise Mistake("that one stands on the page; find one of your own")
 
 
 def check_cut(answer):
@@ -214,18 +216,19 @@ EXERCISES = (
             "Put the noun that you mean far away, or an attractive thing between it and the pronoun; animals next to machines.",
         ),
         check=check_fooled,
-        solution=("The dog barked at the car while it ate.", "dog"),
+        solution=("The cat watched the train while it ate.", "cat"),
         wrong=(
             Wrong(
                 ("The tiger jumped out of a tree to get a drink because it was thirsty.", "tiger"),
                 "head 13.8 is not fooled",
             ),
+            Wrong(("The dog barked at the car while it slept.", "dog"), "stands on the page"),
             Wrong(("The dog barked at the car and ran away.", "dog"), "there is no 'it'"),
             Wrong(("Because it was thirsty, the tiger drank.", "tiger"), "must stand before the 'it'"),
             Wrong(("The old robot opened the door and then it smiled.", "cat"), "is not in the sentence"),
         ),
         learned="one counterexample weighs more than a dozen pictures.",
-        why="The head prefers the car, which barks least of all.",
+        why="The head prefers the train, of all things that eat.",
     ),
     Exercise(
         id="04-4",
@@ -257,7 +260,7 @@ QUIZ = (
             Choice("Twice as many", "The query matrix is 576 × 576 either way; heads are slices of it."),
             Choice(
                 "None: the same width is cut into more slices",
-                "Yes. More heads cost nothing in weights; each one gets a narrower view.",
+                "More heads cost nothing in weights; each one gets a narrower view.",
                 right=True,
             ),
             Choice("Half as many", "Narrower slices, but more of them: it comes to the same."),
@@ -267,11 +270,11 @@ QUIZ = (
         id="04-q2",
         text="Why do so many heads put their weight on the first token?",
         choices=(
-            Choice("The first word is usually the subject", "It was The, My, When …; and it happens with any first token."),
+            Choice("The first word is usually the subject", "The first words here were The, My, When, A and In: no subject among them."),
             Choice("The first token has the largest embedding", "It is what the layers make of it, not the embedding."),
             Choice(
                 "Shares must add up to 1, and a head with nothing to do needs a harmless place for them",
-                "Yes, an attention sink. Some of these heads wake up when the text gives them something to do.",
+                "An attention sink. Some of these heads wake up when the text gives them something to do.",
                 right=True,
             ),
         ),
@@ -282,7 +285,7 @@ QUIZ = (
         choices=(
             Choice(
                 "For this answer the head isn't needed; where it looks was no proof that it is",
-                "Yes. It may matter elsewhere, or have stand-ins; the test says what it says for this answer.",
+                "It may matter elsewhere, or have stand-ins; the test says what it says for this answer.",
                 right=True,
             ),
             Choice("The head does nothing", "It may matter for other texts, or pass on what others also pass on."),
