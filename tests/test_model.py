@@ -1,6 +1,7 @@
 """Tokens → logits, against PyTorch's own parts and transformers' Llama."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from course_lib.model import (
     ablate_heads,
     attend,
     attention_by_hand,
+    cut_edges,
     patch_heads,
     rotary_tables,
     rotate,
@@ -487,3 +489,29 @@ def test_a_trace_may_be_used_again(model, tokens):
 
 def test_examples_in_the_docstrings_hold():
     assert failed_examples(course_lib.model) == 0
+
+
+def test_cut_edges_silence_one_edge_and_keep_the_others_in_proportion():
+    weights = torch.rand(2, 3, 5, 5, dtype=DOUBLE).tril()
+    weights /= weights.sum(dim=-1, keepdim=True)
+    before = weights.clone()
+    cut = cut_edges(weights, query=3, key=1)
+    assert weights.equal(before)
+    assert (cut[:, :, 3, 1] == 0).all()
+    torch.testing.assert_close(cut.sum(dim=-1), torch.ones(2, 3, 5, dtype=DOUBLE))
+    torch.testing.assert_close(cut[:, :, 3, 0] / cut[:, :, 3, 2], weights[:, :, 3, 0] / weights[:, :, 3, 2])
+    others = [0, 1, 2, 4]
+    torch.testing.assert_close(cut[:, :, others], weights[:, :, others])
+
+
+def test_nothing_flows_along_a_cut_edge(model, tokens):
+    """The last token cut from the first, in every layer: what the first says still arrives, but only through others."""
+    cut = Trace(keep="*.attention.weights", edits={"*.attention.weights": partial(cut_edges, query=-1, key=0)})
+    assert not model(tokens, trace=cut).equal(model(tokens))
+    assert (cut.attention()[:, :, -1, 0] == 0).all()
+
+
+@pytest.mark.parametrize("query, key", [(0, 0), (slice(None), 0), (3, slice(None)), (2, slice(0, 3))])
+def test_a_token_cut_from_all_it_sees_is_refused(model, tokens, query, key):
+    with pytest.raises(ValueError, match="nothing"):
+        model(tokens, trace=Trace(edits={"*.attention.weights": partial(cut_edges, query=query, key=key)}))
