@@ -492,13 +492,13 @@ def test_examples_in_the_docstrings_hold():
 
 
 def test_cut_edges_silence_one_edge_and_keep_the_others_in_proportion():
-    weights = torch.rand(2, 3, 5, 5, dtype=DOUBLE).tril()
+    weights = torch.rand(2, 3, 5, 5, dtype=torch.float64).tril()
     weights /= weights.sum(dim=-1, keepdim=True)
     before = weights.clone()
     cut = cut_edges(weights, query=3, key=1)
     assert weights.equal(before)
     assert (cut[:, :, 3, 1] == 0).all()
-    torch.testing.assert_close(cut.sum(dim=-1), torch.ones(2, 3, 5, dtype=DOUBLE))
+    torch.testing.assert_close(cut.sum(dim=-1), torch.ones(2, 3, 5, dtype=torch.float64))
     torch.testing.assert_close(cut[:, :, 3, 0] / cut[:, :, 3, 2], weights[:, :, 3, 0] / weights[:, :, 3, 2])
     others = [0, 1, 2, 4]
     torch.testing.assert_close(cut[:, :, others], weights[:, :, others])

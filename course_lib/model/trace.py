@@ -114,10 +114,15 @@ def cut_edges(weights: Tensor, query, key) -> Tensor:
     of its row scaled up to add up to 1 again: "attention knockout" (Geva et al. 2023).
 
         Trace(edits={"*.attention.weights": partial(cut_edges, query=12, key=1)})
+
+    Raises ValueError where a token would have nothing left to look at.
     """
     changed = weights.clone()
     changed[:, :, query, key] = 0
-    return changed / changed.sum(dim=-1, keepdim=True)
+    left = changed.sum(dim=-1, keepdim=True)
+    if not (left > 0).all():
+        raise ValueError(f"cut from {key}, token {query} would have nothing left to look at; leave it something")
+    return changed / left
 
 
 def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tensor], Tensor]) -> Edits:
