@@ -56,15 +56,15 @@ def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32) -> Langu
         raise FileNotFoundError(f"there is no file {path}")
     try:
         return _read(path, dtype)
-    except KeyError as error:
-        raise ValueError(f"{path} lacks {error}, which a model's file has; get it again") from error
+    except (MemoryError, OSError):
+        raise
     except Exception as error:  # whatever a damaged or foreign file leads to
         raise ValueError(f"{path} can't be read: {error}. If it may be damaged, get it again") from error
 
 
 def _read(path: Path, dtype: torch.dtype) -> LanguageModel:
     reader = _Reader(path)
-    fields = {name: field.contents() for name, field in reader.fields.items()}
+    fields = _Fields((name, field.contents()) for name, field in reader.fields.items())
     config, tokenizer = _config(fields, reader), _tokenizer(fields)
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"it has {tokenizer.vocab_size} tokens for a vocabulary of {config.vocab_size}")
@@ -75,6 +75,13 @@ def _read(path: Path, dtype: torch.dtype) -> LanguageModel:
         tokenizer=tokenizer,
         chat=ChatTemplate(template, tokenizer) if template else None,
     )
+
+
+class _Fields(dict):
+    """The file's settings, name → value."""
+
+    def __missing__(self, name: str):
+        raise ValueError(f"it lacks {name}, which a model's file has")
 
 
 class _Reader(gguf.GGUFReader):
@@ -121,6 +128,8 @@ def _tokenizer(fields: dict) -> Tokenizer:
     if model != "gpt2" or pre not in PATTERNS:
         raise ValueError(f"it has a {model!r} vocabulary with pre-tokenizer {pre!r}; handled are {list(PATTERNS)}")
     kinds = fields["tokenizer.ggml.token_type"]
+    if len(kinds) != len(fields["tokenizer.ggml.tokens"]):
+        raise ValueError(f"it has {len(fields['tokenizer.ggml.tokens'])} tokens and says what {len(kinds)} of them are")
     return Tokenizer.from_gpt2_strings(
         fields["tokenizer.ggml.tokens"],
         fields["tokenizer.ggml.merges"],

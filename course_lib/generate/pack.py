@@ -5,7 +5,7 @@ mostly the work around each of its hundreds of small matrix products, above all 
 So layers that read the same input become one (query, key and value; gate and up), and 16-bit weights are put into the order
 of oneDNN, the library beneath, beforehand instead of at every call.
 
-Not handled: training, saving; GPUs, where nothing of the kind is needed.
+Not handled: training, saving, copying or converting a packed model; GPUs, where nothing of the kind is needed.
 """
 
 import torch

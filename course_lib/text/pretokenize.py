@@ -12,7 +12,8 @@ kind of character, and merges only inside a piece. The cut is one regular expres
 
 SmolLM2 cuts numbers further, into single digits, before anything else, so that 2026 is always 2, 0, 2, 6.
 
-Not handled: Unicode normalisation (both models take the text as it is) and languages written without spaces, whose
+Not handled: Unicode normalisation (both models take the text as it is); characters so new that this library's Unicode tables
+and another's disagree about what they are; and languages written without spaces, whose
 sentences are one long piece each.
 """
 
