@@ -38,7 +38,7 @@ def generate(
     return _write(model, list(prompt), min(max_new_tokens, room + 1), choose, set(stop), cached)
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def _write(model: Decoder, text: list[int], n: int, choose: Choose, stop: set[int], cached: bool) -> Iterator[int]:
     weight = model.embedding.weight
     capacity = min(len(text) + n, model.config.context)
