@@ -2,8 +2,9 @@
 
 import os
 
-os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch is imported: threads that wait leave the cores to others
-os.environ["HF_HUB_OFFLINE"] = "1"
+# Before torch is imported. As in the lessons, threads that wait leave the cores to others, unless you set it otherwise.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ["HF_HUB_OFFLINE"] = os.environ["TQDM_DISABLE"] = "1"
 
 import argparse
 

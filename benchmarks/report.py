@@ -34,7 +34,11 @@ def rate(times: Times, amount: float | None, unit: str) -> str:
     """The median, and the range: of seconds, or of `amount` per second."""
     values = sorted(times if amount is None else (amount / t for t in times))
     middle = times.median if amount is None else amount / times.median
-    return f"{middle:.3g} {unit} ({values[0]:.3g}–{values[-1]:.3g})"
+    return f"{_digits(middle)} {unit} ({_digits(values[0])}–{_digits(values[-1])})"
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def comparison(what, ours: Times, rival: str, theirs: Times, goal: float, why, amount=None, unit="s") -> Row:
@@ -79,7 +83,8 @@ def machine(others: float | None) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
     busy = "" if others is None else f" Other programs took {others:.0%} of the cores' time meanwhile."
     return (
-        f"Measured on {datetime.date.today()}: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+        f"Measured on {datetime.date.today()}: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads "
+        f"(OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}), "
         f"Python {platform.python_version()}, {packages}. Medians of interleaved runs, in brackets the slowest and "
         f"fastest.{busy}"
     )

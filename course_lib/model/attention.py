@@ -71,8 +71,9 @@ class Attention(nn.Module):
         """rotary: the tables of `rotary_tables` for these positions. remember: takes this call's keys and values and hands
         back all of the sequence's so far (a cache). trace: sees, and may change, each named step (`trace.py`)."""
         q, k, v = (self._heads(projected) for projected in self.project(x))
-        q, k = note(trace, "query", rotate(q, *rotary)), note(trace, "key", rotate(k, *rotary))
-        v = note(trace, "value", v)
+        turned = rotate(torch.cat([q, k], dim=1), *rotary)  # by the same angles, so both at once
+        q, k = turned.split([q.shape[1], k.shape[1]], dim=1)
+        q, k, v = note(trace, "query", q), note(trace, "key", k), note(trace, "value", v)
         if remember is not None:
             k, v = remember(k, v)
         heads = note(trace, "heads", self._attend(q, k, v, trace))
