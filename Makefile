@@ -50,7 +50,7 @@ test: $(VENV)/.test  ## lint, then run every test and every lesson, comparing ou
 	$(BIN)/ruff check
 	@# Two workers with a thread each: more would wait for one another.
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadscope \
-	  --nbval --nbval-cell-timeout=120 tests notebooks
+	  --nbval --nbval-cell-timeout=300 tests notebooks
 
 notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESSONS=notebooks/04*.ipynb for some)
 	OMP_WAIT_POLICY=passive THIRSTY_TIGER_HOME=$$(mktemp -d) $(BIN)/jupyter-nbconvert --to notebook --inplace --execute \

@@ -72,9 +72,9 @@ class Lab:
         """Open the notebook `name` of the served folder, and wait for its kernel."""
         base, _, token = self.address.partition("?")
         self.page.goto(f"{base}doc/tree/{quote(name)}?{token}")
-        self.page.wait_for_function(READY, timeout=60_000)
+        self.page.wait_for_function(READY, timeout=120_000)
 
-    def run_all(self, seconds: float = 60) -> None:
+    def run_all(self, seconds: float = 400) -> None:
         """Run every cell, and wait until the kernel is idle and the pictures are in."""
         self.page.evaluate(RUN_ALL)
         self.page.wait_for_function(STILL, timeout=1000 * seconds)
@@ -194,7 +194,7 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _address(info: Path, server: subprocess.Popen, log: Path, seconds: float = 40) -> str:
+def _address(info: Path, server: subprocess.Popen, log: Path, seconds: float = 120) -> str:
     """The address that the server wrote down for itself once it listens."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and server.poll() is None:
