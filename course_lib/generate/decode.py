@@ -8,7 +8,7 @@ from torch import Tensor
 from course_lib.families import LanguageModel
 from course_lib.generate.cache import KVCache
 from course_lib.generate.sampling import sample
-from course_lib.model import Decoder
+from course_lib.model import Decoder, Memory
 
 Choose = Callable[[Tensor], Tensor]
 
@@ -20,12 +20,14 @@ def generate(
     choose: Choose = sample,
     stop: Collection[int] = (),
     cached: bool = True,
+    memory: Memory | None = None,
 ) -> Iterator[int]:
     """Token ids that follow `prompt`, one at a time as they are chosen.
 
     choose: logits (1, vocab_size) → token (1,); greedy unless told otherwise, e.g. `partial(sample, temperature=0.8)`.
     Ends before a token of `stop`, after `max_new_tokens`, or when the context is full. cached=False reads everything again for
-    each token: the same tokens, slowly. Raises ValueError for an empty prompt or one longer than the context.
+    each token: the same tokens, slowly. memory: an encoder's states, for the decoder of an `EncoderDecoder`.
+    Raises ValueError for an empty prompt or one longer than the context.
     """
     if len(prompt) == 0:
         raise ValueError("the prompt is empty; give the model at least one token to go on from")
@@ -35,18 +37,26 @@ def generate(
     if room < 0:
         raise ValueError(f"the prompt's {len(prompt)} tokens don't fit the context of {model.config.context}")
     # Checked above and here, at the call; what follows runs when the first token is asked for.
-    return _write(model, list(prompt), min(max_new_tokens, room + 1), choose, set(stop), cached)
+    return _write(model, list(prompt), min(max_new_tokens, room + 1), choose, set(stop), cached, memory)
 
 
 @torch.inference_mode()
-def _write(model: Decoder, text: list[int], n: int, choose: Choose, stop: set[int], cached: bool) -> Iterator[int]:
+def _write(
+    model: Decoder,
+    text: list[int],
+    n: int,
+    choose: Choose,
+    stop: set[int],
+    cached: bool,
+    memory: Memory | None,
+) -> Iterator[int]:
     weight = model.embedding.weight
     capacity = min(len(text) + n, model.config.context)
     cache = KVCache(model.config, capacity, dtype=weight.dtype, device=weight.device) if cached else None
     unread = text
     for _ in range(n):
         read = unread if cached else text
-        hidden = model.hidden(torch.tensor([read], device=weight.device), cache)
+        hidden = model.hidden(torch.tensor([read], device=weight.device), cache, memory=memory)
         token = int(choose(model.head(hidden[:, -1])))
         if token in stop:
             return

@@ -16,25 +16,25 @@ from course_lib.model import Attention, Decoder, RMSNorm, SwiGLU
 
 
 class JoinedLinear(nn.Module):
-    """`nn.Linear` without bias; of several layers' weights, one below the other."""
+    """`nn.Linear`; of several layers' weights, one below the other."""
 
-    def __init__(self, weight: Tensor):
+    def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
-        self.weight = weight
+        self.weight, self.bias = weight, bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight)
+        return F.linear(x, self.weight, self.bias)
 
 
 class PackedLinear(nn.Module):
     """The same for 16-bit weights, in oneDNN's order: for inference on a CPU."""
 
-    def __init__(self, weight: Tensor):
+    def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        self.packed, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight), bias
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
 class PackedNorm(RMSNorm):
@@ -51,24 +51,25 @@ class PackedNorm(RMSNorm):
 
 
 class PackedAttention(Attention):
-    """`Attention` whose three projections are one product."""
+    """`Attention` to the text itself, its three projections one product."""
 
     def __init__(self, plain: Attention):
         nn.Module.__init__(self)
-        self.d_head = plain.d_head
+        self.d_head, self.causal = plain.d_head, plain.causal
         self.widths = [layer.out_features for layer in (plain.query, plain.key, plain.value)]
         self.query_key_value = _join(plain.query, plain.key, plain.value)
         self.output = _join(plain.output)
 
-    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, ...]:
         return self.query_key_value(x).split(self.widths, dim=-1)
 
 
 class PackedSwiGLU(SwiGLU):
-    """`SwiGLU` whose first two layers are one product."""
+    """`SwiGLU`, or `GeGLU`, whose first two layers are one product."""
 
     def __init__(self, plain: SwiGLU):
         nn.Module.__init__(self)
+        self.activation = plain.activation
         self.gate_and_up, self.down = _join(plain.gate, plain.up), _join(plain.down)
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -78,23 +79,34 @@ class PackedSwiGLU(SwiGLU):
 def pack(model: Decoder) -> Decoder:
     """Replace the model's parts by the ones above, in place, and return it. Outputs agree to rounding.
 
-    A model in another precision than float32 and bfloat16, or packed before, is left as it is.
+    What has no packed form (mixtures of experts, ungated feed-forward layers, other norms) stays as it is, and so does a
+    model in another precision than float32 and bfloat16, or packed before.
     """
-    if not isinstance(model.head, nn.Linear) or model.head.weight.dtype not in (torch.float32, torch.bfloat16):
+    precisions = (torch.float32, torch.bfloat16)
+    if not isinstance(model.head, nn.Linear) or model.head.weight.dtype not in precisions:
         return model
     for block in model.blocks:
-        block.attention, block.feed_forward = PackedAttention(block.attention), PackedSwiGLU(block.feed_forward)
-        block.attention_norm, block.feed_forward_norm = _norm(block.attention_norm), _norm(block.feed_forward_norm)
+        block.attention = PackedAttention(block.attention)
+        if isinstance(block.feed_forward, SwiGLU):
+            block.feed_forward = PackedSwiGLU(block.feed_forward)
+        block.attention_norm = _norm(block.attention_norm)
+        block.feed_forward_norm = _norm(block.feed_forward_norm)
     model.norm, model.head = _norm(model.norm), _join(model.head)
     return model
 
 
-def _norm(plain: RMSNorm) -> RMSNorm:
-    return PackedNorm(plain) if plain.weight.dtype == torch.bfloat16 else plain
+def _norm(plain: nn.Module | None) -> nn.Module | None:
+    in_16_bits = isinstance(plain, RMSNorm) and plain.weight.dtype == torch.bfloat16
+    return PackedNorm(plain) if in_16_bits else plain
 
 
 def _join(*layers: nn.Linear) -> nn.Module:
-    weights = [layer.weight.detach() for layer in layers]
-    weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+    weight = _below_each_other([layer.weight for layer in layers])
+    bias = _below_each_other([layer.bias for layer in layers]) if layers[0].bias is not None else None
     in_16_bits = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return PackedLinear(weight) if in_16_bits else JoinedLinear(weight)
+    return PackedLinear(weight, bias) if in_16_bits else JoinedLinear(weight, bias)
+
+
+def _below_each_other(weights: list[Tensor]) -> Tensor:
+    """One of them, or all in a new one: a tied weight is not copied."""
+    return weights[0].detach() if len(weights) == 1 else torch.cat([weight.detach() for weight in weights])

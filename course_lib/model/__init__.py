@@ -1,31 +1,65 @@
 """Tokens → logits.
 
-Read in this order: `config` (the dials), `norms`, `positions`, `attention`, `feed_forward`, `block`, `decoder`; then `trace`,
-which looks inside a run and changes it.
+Read in this order: `config` (the dials), `norms`, `positions`, `attention`, `feed_forward`, `experts`, `block`, `stack`, then
+the three Transformers, `encoder`, `decoder` and `encoder_decoder`; and `trace`, which looks inside a run and changes it.
+
+Where a line of "Attention Is All You Need" (Vaswani et al. 2017) lives:
+
+    figure 1, left half                        encoder.py          3.1  residual, then norm         block.py
+    figure 1, right half                       decoder.py          3.2  attention, heads, masks     attention.py
+    figure 1, the whole                        encoder_decoder.py  3.3  feed-forward                feed_forward.py
+    figure 1, "N ×"; embeddings, √d_model      stack.py            3.5  positional encoding         positions.py
+    5.3, 5.4  optimizer, schedule              ../train
 """
 
 from course_lib.model.attention import Attention, attend, attention_by_hand
-from course_lib.model.block import Block
+from course_lib.model.block import Block, Memory
 from course_lib.model.config import ModelConfig
 from course_lib.model.decoder import Decoder
-from course_lib.model.feed_forward import SwiGLU
-from course_lib.model.norms import RMSNorm
-from course_lib.model.positions import rotary_tables, rotate
+from course_lib.model.encoder import Encoder
+from course_lib.model.encoder_decoder import EncoderDecoder
+from course_lib.model.experts import Experts, count_parameters, load_balancing_loss, route
+from course_lib.model.feed_forward import FeedForward, GeGLU, SwiGLU
+from course_lib.model.norms import LayerNorm, RMSNorm
+from course_lib.model.positions import (
+    Place,
+    Positions,
+    alibi_bias,
+    alibi_slopes,
+    rotary_tables,
+    rotate,
+    sinusoidal_table,
+)
 from course_lib.model.trace import Trace, ablate_heads, cut_edges, patch_heads
 
 __all__ = [
     "Attention",
     "Block",
     "Decoder",
+    "Encoder",
+    "EncoderDecoder",
+    "Experts",
+    "FeedForward",
+    "GeGLU",
+    "LayerNorm",
+    "Memory",
     "ModelConfig",
+    "Place",
+    "Positions",
     "RMSNorm",
     "SwiGLU",
     "Trace",
     "ablate_heads",
+    "alibi_bias",
+    "alibi_slopes",
     "attend",
     "attention_by_hand",
+    "count_parameters",
     "cut_edges",
+    "load_balancing_loss",
     "patch_heads",
     "rotary_tables",
     "rotate",
+    "route",
+    "sinusoidal_table",
 ]

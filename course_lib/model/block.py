@@ -1,27 +1,78 @@
-"""One layer of a Transformer: the tokens talk, then each thinks; both add to the stream and replace nothing."""
+"""One layer of a Transformer: the tokens talk, then each thinks; what they find is added to the stream.
+
+    pre        x + part(norm x)                                  GPT-2, Llama (why: Xiong et al. 2020)
+    post       norm(x + part(x))                                 the first Transformer, BERT
+    parallel   x + attention(norm x) + feed_forward(norm x)      GPT-J, PaLM (Chowdhery et al. 2022, section 2)
+
+`ModelConfig.norm_place` chooses.
+"""
+
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from course_lib.model.attention import Attention
+from course_lib.model.attention import NOWHERE, Attention
 from course_lib.model.config import ModelConfig
-from course_lib.model.feed_forward import SwiGLU
-from course_lib.model.norms import RMSNorm
+from course_lib.model.experts import Experts
+from course_lib.model.feed_forward import feed_forward
+from course_lib.model.norms import norm
+from course_lib.model.positions import Place
 from course_lib.model.trace import at, note
 
 
+class Memory(NamedTuple):
+    """What an encoder made of a text: states (batch, time, d_model), and its mask, (batch, 1, 1, time) and true at real
+    tokens, or None where all are."""
+
+    states: Tensor
+    mask: Tensor | None = None
+
+
 class Block(nn.Module):
-    """x + attention(norm x), then x + feed_forward(norm x): "pre-norm". (batch, time, d_model) → the same shape."""
+    """Attention, then (cross=True) attention to an encoder's states, then the feed-forward layer or a mixture of experts;
+    (batch, time, d_model) → the same shape."""
 
-    def __init__(self, config: ModelConfig):
+    def __init__(self, config: ModelConfig, causal: bool = True, cross: bool = False):
         super().__init__()
-        self.attention_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.attention = Attention(config)
-        self.feed_forward_norm = RMSNorm(config.d_model, config.norm_eps)
-        self.feed_forward = SwiGLU(config)
+        self.norm_place, self.residual = config.norm_place, config.residual
+        self.attention_norm = norm(config)
+        self.attention = Attention(config, causal)
+        self.cross_norm = norm(config) if cross else None
+        self.cross_attention = Attention(config, causal=False) if cross else None
+        self.feed_forward_norm = norm(config) if self.norm_place != "parallel" else None
+        self.feed_forward = Experts(config) if config.n_experts else feed_forward(config)
 
-    def forward(self, x: Tensor, rotary: tuple[Tensor, Tensor], remember=None, trace=None) -> Tensor:
+    def forward(
+        self, x: Tensor, place: Place = NOWHERE, remember=None, trace=None, memory: Memory | None = None
+    ) -> Tensor:
+        """place, remember, trace: as in `Attention`. memory: what cross-attention looks at."""
         x = note(trace, "input", x)
-        x = x + self.attention(self.attention_norm(x), rotary, remember, at(trace, "attention"))
+        read = self._read(x, self.attention_norm)
+        x = self._join(x, self.attention(read, place, remember, at(trace, "attention")), self.attention_norm)
+        if self.cross_attention is not None:
+            read, there = self._read(x, self.cross_norm), Place(mask=memory.mask)
+            found = self.cross_attention(read, there, trace=at(trace, "cross_attention"), source=memory.states)
+            x = self._join(x, found, self.cross_norm)
         x = note(trace, "middle", x)
-        x = x + self.feed_forward(self.feed_forward_norm(x), at(trace, "feed_forward"))
+        if self.norm_place != "parallel":
+            read = self._read(x, self.feed_forward_norm)
+        x = self._join(x, self.feed_forward(read, at(trace, "feed_forward")), self.feed_forward_norm)
         return note(trace, "output", x)
+
+    def _read(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """What a part is given of the stream."""
+        return x if self.norm_place == "post" else norm(x)
+
+    def _join(self, x: Tensor, found: Tensor, norm: nn.Module) -> Tensor:
+        """The stream with what a part found."""
+        x = x + found if self.residual else found
+        return norm(x) if self.norm_place == "post" else x
+
+
+def activation_names(config: ModelConfig, cross: bool = False) -> list[str]:
+    """What a trace can see of a block, in the order of the run."""
+    attention = ("query", "key", "value", "weights", "heads", "output")
+    names = ["input", *(f"attention.{name}" for name in attention)]
+    names += [f"cross_attention.{name}" for name in attention if cross]
+    inner = "router" if config.n_experts else "hidden"
+    return [*names, "middle", f"feed_forward.{inner}", "feed_forward.output", "output"]

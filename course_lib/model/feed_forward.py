@@ -1,25 +1,61 @@
 """What each token does alone, after it has listened to the others."""
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.config import ModelConfig
 from course_lib.model.trace import note
 
+ACTIVATIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "gelu-tanh": partial(F.gelu, approximate="tanh"),  # the approximation that GPT-2 was trained with
+}
+
+
+class FeedForward(nn.Module):
+    """down(activation(up x)), (…, d_model) → (…, d_model) through d_ff channels (Vaswani et al. 2017, section 3.3; with
+    GELU: Hendrycks & Gimpel 2016)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.activation = ACTIVATIONS[config.feed_forward]
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+
+    def forward(self, x: Tensor, trace=None) -> Tensor:
+        hidden = note(trace, "hidden", self.activation(self.up(x)))
+        return note(trace, "output", self.down(hidden))
+
 
 class SwiGLU(nn.Module):
     """down(silu(gate x) ⊙ up x), (…, d_model) → (…, d_model) through d_ff channels (Shazeer 2020, section 2)."""
 
+    activation = staticmethod(F.silu)
+
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.gate = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=False)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=False)
+        self.gate = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
         gate, up = self.project(x)
-        hidden = note(trace, "hidden", F.silu(gate) * up)
+        hidden = note(trace, "hidden", self.activation(gate) * up)
         return note(trace, "output", self.down(hidden))
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.gate(x), self.up(x)
+
+
+class GeGLU(SwiGLU):
+    """down(gelu(gate x) ⊙ up x) (same paper)."""
+
+    activation = staticmethod(F.gelu)
+
+
+def feed_forward(config: ModelConfig) -> nn.Module:
+    """The configuration's feed-forward layer, (…, d_model) → the same shape."""
+    return {"swiglu": SwiGLU, "geglu": GeGLU}.get(config.feed_forward, FeedForward)(config)

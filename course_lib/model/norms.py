@@ -4,6 +4,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.model.config import ModelConfig
+
+
+class LayerNorm(nn.Module):
+    """Subtract each vector's mean, divide by its standard deviation, then scale and shift each channel (Ba et al. 2016).
+
+    (…, d_model) → (…, d_model). eps is added to the variance before its root is taken. bias=False leaves the shift out.
+    """
+
+    def __init__(self, d_model: int, eps: float, bias: bool = True):
+        super().__init__()
+        self.weight, self.eps = nn.Parameter(torch.ones(d_model)), eps
+        self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
 
 class RMSNorm(nn.Module):
     """Divide each vector by its root mean square, then scale each channel (Zhang & Sennrich 2019, equation 4).
@@ -17,3 +34,14 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+def norm(config: ModelConfig) -> nn.Module:
+    """The configuration's norm, (…, d_model) → the same shape."""
+    match config.norm:
+        case "rms":
+            return RMSNorm(config.d_model, config.norm_eps)
+        case "layer":
+            return LayerNorm(config.d_model, config.norm_eps, config.bias)
+        case _:
+            return nn.Identity()

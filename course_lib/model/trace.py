@@ -56,9 +56,10 @@ class Trace:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ValueError(f"no activation is called {pattern!r}; names look like {names[0]!r}, {names[4]!r}")
 
-    def attention(self) -> Tensor:
-        """The kept attention weights of the batch's first sequence, (layers, heads, query, key)."""
-        kept = [value[0] for name, value in self.values.items() if name.endswith(".attention.weights")]
+    def attention(self, names: str = "*.attention.weights") -> Tensor:
+        """The kept attention weights of the batch's first sequence, (layers, heads, query, key). names: whose, such as
+        "decoder.*.cross_attention.weights" in an encoder-decoder."""
+        kept = [value[0] for name, value in self.values.items() if fnmatchcase(name, names)]
         if not kept:
             raise ValueError('no attention weights were kept; make the trace with keep="*.attention.weights"')
         return torch.stack(kept)

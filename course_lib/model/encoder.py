@@ -1,0 +1,37 @@
+"""Reading a whole text at once: every token sees every other, also those behind it."""
+
+import torch
+from torch import Tensor
+
+from course_lib.model.block import Memory
+from course_lib.model.config import ModelConfig
+from course_lib.model.stack import Stack
+from course_lib.model.trace import Trace
+
+
+class Encoder(Stack):
+    """The encoder of Vaswani et al. (2017, section 3.1), or BERT's stack (Devlin et al. 2018) without its token types.
+
+    >>> config = ModelConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_head=4, d_ff=32, context=8)
+    >>> Encoder(config)(torch.tensor([[1, 2, 3]])).states.shape
+    torch.Size([1, 3, 16])
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config, causal=False)
+
+    def forward(self, tokens: Tensor, real: Tensor | None = None, trace: Trace | None = None) -> Memory:
+        """The states, (batch, time, d_model), with the mask for those who look at them.
+
+        tokens: ids (batch, time). real: (batch, time), false at padding, which then nobody sees (what states padding
+        itself gets means nothing). Raises ValueError as `Stack.read` does, and for a sequence of nothing but padding.
+        """
+        if real is None:
+            return Memory(self.read(tokens, trace=trace))
+        if real.dtype != torch.bool or real.shape != tokens.shape or not real.any(dim=1).all():
+            raise ValueError(
+                f"`real` must be true or false for each of the {tuple(tokens.shape)} tokens, and true for at least one "
+                f"of each sequence; it is {tuple(real.shape)} of {real.dtype}"
+            )
+        mask = real[:, None, None, :]
+        return Memory(self.read(tokens, trace=trace, mask=mask), mask)
