@@ -2,6 +2,6 @@
 
     measure     timing in turns, peak memory, where the time goes
     document    a megabyte of English that every Python brings along
-    loading, decoding, tokenizing    what is compared with what; each yields rows
+    loading, decoding, tokenizing, training    what is compared with what; each yields rows
     report      rows → tables
 """

@@ -8,10 +8,10 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TQDM_DISABLE"] = "1"
 
 import argparse
 
-from benchmarks import decoding, loading, report, tokenizing
+from benchmarks import decoding, loading, report, tokenizing, training
 from benchmarks.measure import Neighbours
 
-PARTS = {"loading": loading, "decoding": decoding, "tokenizing": tokenizing}
+PARTS = {"loading": loading, "decoding": decoding, "tokenizing": tokenizing, "training": training}
 
 
 def main() -> None:

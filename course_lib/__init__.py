@@ -4,6 +4,7 @@
     model/      tokens → logits: one decoder, read from one dataclass of dials
     families/   published models, read from their files into that decoder
     generate/   logits → text: the key-value cache, sampling, decoding as a stream
+    train/      text → weights: batches, loss, optimizer, the loop, checkpoints
     show/       pictures and widgets: compute → draw → explore
     course/     the learner's side: checks, hints, solutions, quizzes, progress
 

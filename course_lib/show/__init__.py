@@ -17,6 +17,7 @@ from course_lib.show.course_map import draw_map
 from course_lib.show.figures import Html, show
 from course_lib.show.style import use_style
 from course_lib.show.tokens import draw_tokens, explore_tokens, figure_tokens
+from course_lib.show.training import draw_loss, live_loss
 
 __all__ = [
     "Attention",
@@ -24,6 +25,7 @@ __all__ = [
     "attention",
     "draw_attention",
     "draw_head_grid",
+    "draw_loss",
     "draw_map",
     "draw_row",
     "draw_tokens",
@@ -31,6 +33,7 @@ __all__ = [
     "explore_tokens",
     "figure_tokens",
     "head_view",
+    "live_loss",
     "model_view",
     "show",
     "use_style",

@@ -1,0 +1,63 @@
+"""Training: the course's loop beside the plainest one, with the same model on the same batches."""
+
+from collections.abc import Iterator
+from contextlib import redirect_stderr
+from functools import partial
+from io import StringIO
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.measure import profile, race, seconds
+from benchmarks.report import Row, comparison
+from course_lib.model import Decoder, ModelConfig
+from course_lib.train import TrainConfig, Training, Windows
+
+CONFIG = ModelConfig(
+    vocab_size=512, d_model=128, n_layers=2, n_heads=4, n_kv_heads=4, d_head=32, d_ff=384, context=128
+)
+BATCH, TIME, STEPS = 16, 128, 8
+DIALS = TrainConfig(steps=10_000, warmup=10)
+
+
+def fresh() -> Decoder:
+    torch.manual_seed(0)
+    return Decoder(CONFIG)
+
+
+def batches() -> Windows:
+    ids = torch.randint(CONFIG.vocab_size, (100_000,), generator=torch.Generator().manual_seed(0))
+    return Windows(ids, TIME, BATCH)
+
+
+def plain_loop(model: Decoder, optimizer: torch.optim.Optimizer, windows: Windows) -> None:
+    """Six lines, as in PyTorch's tutorials: no schedule, clipping, checks or progress."""
+    for step in range(STEPS):
+        tokens, targets = windows(step)
+        loss = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+
+def course_loop(training: Training, windows: Windows) -> None:
+    """With all that it does, the progress bar too, which nobody needs to see."""
+    with redirect_stderr(StringIO()):
+        training.run(windows, until=training.step + STEPS)
+
+
+def measure(rounds: int) -> Iterator[Row]:
+    training, windows = Training(fresh(), DIALS), batches()
+    ours = partial(course_loop, training, windows)
+    contestants = {"ours": partial(seconds, ours)}
+    for name, fused in (("plainest loop", None), ("plainest loop, fused AdamW", True)):
+        model = fresh()
+        optimizer = torch.optim.AdamW(model.parameters(), fused=fused)
+        contestants[name] = partial(seconds, plain_loop, model, optimizer, windows)
+    times = race(contestants, rounds)
+    what = f"train {sum(map(torch.numel, training.weights)) / 1e6:.1f}M parameters, {BATCH}×{TIME}"
+    # Clipping, which the plainest loop does without, takes about a hundredth of the time.
+    for name, goal in (("plainest loop", 1.0), ("plainest loop, fused AdamW", 0.98)):
+        why = partial(profile, ours)
+        yield comparison(what, times["ours"], name, times[name], goal, why, STEPS * BATCH * TIME, "tokens/s")

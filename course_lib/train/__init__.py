@@ -1,0 +1,37 @@
+"""Text → weights.
+
+Read in this order: `data` (ids → batches), `loss`, `optimizer` (AdamW and its schedule), `config` (the dials), `loop` (the four
+lines that everything else surrounds), then `checkpoint` (stop today, go on tomorrow) and `world_model` (how the course's own
+small model was made).
+
+    model = Decoder(model_config)
+    history = train(model, Windows(join(documents, end), time=128, batch=16), TrainConfig(steps=500))
+"""
+
+from course_lib.train.checkpoint import load_checkpoint, save_checkpoint
+from course_lib.train.config import TrainConfig, uses_bf16
+from course_lib.train.data import Examples, Windows, answer_only, join, pad, source_and_target
+from course_lib.train.loop import History, Training, train
+from course_lib.train.loss import IGNORE, next_token_loss
+from course_lib.train.optimizer import adamw, parameter_groups, warmup_cosine
+
+__all__ = [
+    "IGNORE",
+    "Examples",
+    "History",
+    "TrainConfig",
+    "Training",
+    "Windows",
+    "adamw",
+    "answer_only",
+    "join",
+    "load_checkpoint",
+    "next_token_loss",
+    "pad",
+    "parameter_groups",
+    "save_checkpoint",
+    "source_and_target",
+    "train",
+    "uses_bf16",
+    "warmup_cosine",
+]

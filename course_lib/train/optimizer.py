@@ -1,0 +1,56 @@
+"""Gradient → a step.
+
+AdamW (Loshchilov & Hutter 2019; Kingma & Ba 2015): for a weight w, with its gradient g, at step t = 1, 2, …
+
+    m ← β₁ m + (1 − β₁) g           where its gradient points, on average
+    v ← β₂ v + (1 − β₂) g²          how large it usually is
+    w ← w − η λ w                   weight decay, apart from the gradient: the W
+    w ← w − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from course_lib.train.config import TrainConfig
+
+
+def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """PyTorch's AdamW over the model's trainable parameters, all of them in one fused kernel on a CPU or an NVIDIA GPU.
+
+    Raises ValueError when every parameter is frozen.
+    """
+    groups = parameter_groups(model, config.weight_decay)
+    if not groups:
+        raise ValueError("no parameter of the model is trainable: unfreeze some with requires_grad_(True)")
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Trainable parameters in two groups: matrices, which decay, and vectors (norms, biases), which don't.
+
+    The embedding is a matrix and decays, as in nanoGPT: tied, it is also the output layer. Its kind is told by its number of
+    dimensions, so that a new layer needs no list of names here. A group without parameters is left out.
+    """
+    trainable = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    matrices = [(name, weight) for name, weight in trainable if weight.dim() >= 2]
+    vectors = [(name, weight) for name, weight in trainable if weight.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def warmup_cosine(step: int, steps: int, warmup: int = 0, final: float = 0.1) -> float:
+    """The part of the highest learning rate to use at `step`, counted from 0.
+
+    It grows evenly until it is 1 at the last of `warmup` steps, then falls along half a cosine to `final` at the last of `steps`.
+
+    >>> [round(warmup_cosine(step, steps=8, warmup=4, final=0.0), 2) for step in range(8)]
+    [0.25, 0.5, 0.75, 1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+    done = step + 1
+    if done <= warmup:
+        return done / warmup
+    way = min(1.0, (done - warmup) / max(1, steps - warmup))
+    return final + (1 - final) * (1 + math.cos(math.pi * way)) / 2

@@ -1,0 +1,98 @@
+"""The course's own small model: how `assets/world.safetensors` was made.
+
+    python -m course_lib.train.world_model      trains it anew and writes the file (most of an hour on one core)
+
+A decoder of Llama's kind that tells stories of the made-up world and answers questions about them. It has seen no sums, no
+French and no pictures, so that later lessons have something to teach it.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from course_lib.families.weights import save_model
+from course_lib.model import Decoder, ModelConfig
+from course_lib.text import Tokenizer
+from course_lib.text.world import END, Question, document, questions, stories, world_tokenizer
+from course_lib.text.world.tokens import VOCAB_SIZE
+from course_lib.train.config import TrainConfig
+from course_lib.train.data import Windows, join
+from course_lib.train.loop import train
+from course_lib.train.loss import next_token_loss
+
+MODEL = ModelConfig(
+    vocab_size=VOCAB_SIZE, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_head=32, d_ff=352, context=256
+)
+TRAINING = TrainConfig(steps=3000, learning_rate=3e-3, warmup=100)
+DATA = {"data_seed": 0, "documents": 200_000, "time": 128, "batch": 32}
+WEIGHT_SEED = 0
+HELD_OUT = 1000
+
+
+def recipe() -> dict:
+    """All that the weights depend on, as the file records it."""
+    return {"model": asdict(MODEL), "training": asdict(TRAINING), "weight_seed": WEIGHT_SEED, **DATA}
+
+
+def documents(seed: int, split: str, n: int) -> Iterator[str]:
+    """n texts, stories of all lengths and questions about such stories in turn."""
+    kinds = stories(seed, split), questions(seed, split)
+    return (document(next(kinds[i % 2])) for i in range(n))
+
+
+def rows(tokenizer: Tokenizer, seed: int, split: str, n: int) -> torch.Tensor:
+    """The same as one row of ids."""
+    end = tokenizer.special[END]
+    texts = (text.removesuffix(END) for text in documents(seed, split, n))
+    return join((tokenizer.encode(text, allow_special=True) for text in texts), end)
+
+
+def make(path: Path) -> None:
+    """Train by the recipe, score on what was held out, and write the file."""
+    tokenizer = world_tokenizer()
+    data = rows(tokenizer, DATA["data_seed"], "train", DATA["documents"])
+    torch.manual_seed(WEIGHT_SEED)
+    model = Decoder(MODEL)
+    train(model, Windows(data, DATA["time"], DATA["batch"], DATA["data_seed"]), TRAINING)
+    save_model(path, model, torch.float16, recipe=recipe(), scores=scores(model.half().float(), tokenizer))
+
+
+def scores(model: Decoder, tokenizer: Tokenizer, n: int = HELD_OUT) -> dict[str, float]:
+    """On n held-out texts of each kind: loss (nats a token) of whole texts; share of questions answered right, of all kinds,
+    and of the kind "it", which take knowing what *it* is."""
+    held_out = rows(tokenizer, 0, "held_out", n)
+    asked = {"all": questions(0, "held_out"), "it": questions(0, "held_out", kinds=("it",))}
+    right = {
+        f"answers: {kind}": answers_right(model, tokenizer, list(islice(chosen, n))) for kind, chosen in asked.items()
+    }
+    return {"loss": round(_loss(model, held_out), 3)} | {name: round(share, 3) for name, share in right.items()}
+
+
+@torch.inference_mode()
+def answers_right(model: Decoder, tokenizer: Tokenizer, asked: Sequence[Question]) -> float:
+    """The share of questions whose answer the model writes, word for word, when it always takes the likeliest token.
+
+    All of an answer's tokens are judged at once: each is the likeliest after the right ones before it exactly when the
+    model, left alone, would write them all.
+    """
+    return sum(_answers(model, tokenizer, question) for question in asked) / len(asked)
+
+
+def _answers(model: Decoder, tokenizer: Tokenizer, question: Question) -> bool:
+    prompt = tokenizer.encode(question.prompt, allow_special=True)
+    answer = [*tokenizer.encode(question.completion), tokenizer.special[END]]
+    logits = model(torch.tensor([prompt + answer[:-1]]))[0, len(prompt) - 1 :]
+    return logits.argmax(dim=-1).tolist() == answer
+
+
+@torch.inference_mode()
+def _loss(model: Decoder, row: torch.Tensor) -> float:
+    windows = row[: len(row) // 128 * 128 + 1] if len(row) % 128 else row[:-127]
+    return next_token_loss(model, (windows[:-1].view(-1, 128), windows[1:].view(-1, 128))).item()
+
+
+if __name__ == "__main__":
+    make(Path("assets/world.safetensors"))
