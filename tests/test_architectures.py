@@ -540,6 +540,33 @@ def test_without_residual_parts_replace_the_stream():
     agree(block(x), block.feed_forward(block.feed_forward_norm(heard)))
 
 
+@pytest.mark.parametrize("cross", [False, True])
+def test_parallel_parts_read_the_same(cross):
+    whole = random_weights(EncoderDecoder(tiny_config(norm_place="parallel", tie_embeddings=False)))
+    block = (whole.decoder if cross else whole.encoder).blocks[0]
+    x, memory = randn(1, 5, 24), whole.encode(torch.tensor([[3, 4]]))
+    read = block.attention_norm(x)
+    expected = x + block.attention(read) + block.feed_forward(read)
+    if cross:
+        heard = x + block.attention(read)
+        expected = expected + block.cross_attention(block.cross_norm(heard), source=memory.states)
+    agree(block(x, memory=memory), expected)
+
+
+def test_balance_counts_the_choices_that_are_made_also_in_16_bits():
+    scores = (randn(4000, 8) * 0.05).bfloat16()
+    parts = route(scores, 2, normalize=False)[1].flatten().bincount(minlength=8) / 8000
+    expected = 8 * (parts * scores.double().softmax(-1).mean(0)).sum()
+    agree(load_balancing_loss(scores, 2).double(), expected, atol=0.02, rtol=0)
+
+
+def test_alibi_in_16_bits_is_rounded_once():
+    far, exact = (
+        alibi_bias(12, 1, 3000, torch.zeros((), dtype=dtype)) for dtype in (torch.bfloat16, torch.float64)
+    )
+    assert ((far.double() - exact).abs() <= exact.abs() / 250).all()
+
+
 # What can't be
 
 
@@ -556,6 +583,8 @@ def test_without_residual_parts_replace_the_stream():
         ({"n_experts": 4, "n_shared": -1}, "n_shared=-1"),
         ({"n_experts": 4, "n_active": 1}, "normalize_gates=False"),
         ({"n_experts": 4, "capacity": 0}, "capacity must be above 0"),
+        ({"n_experts": 4, "capacity": math.inf}, "None for no limit; not inf"),
+        ({"n_experts": -1}, "n_experts must be 0"),
     ],
 )
 def test_dials_that_cannot_be_are_named(changes, told):
@@ -583,6 +612,25 @@ def test_memory_is_for_cross_attention_and_cross_attention_needs_it():
     for model, memory in [(whole.decoder, None), (Decoder(whole.config), whole.encode(tokens))]:
         with pytest.raises(ValueError, match="needs an encoder's `memory`"):
             model(tokens, memory=memory)
+
+
+def test_memory_is_of_as_many_sequences():
+    whole = EncoderDecoder(tiny_config())
+    with pytest.raises(ValueError, match="memory of 2 sequences can't go with 1"):
+        whole.decoder(torch.tensor([[1, 2]]), memory=whole.encode(torch.tensor([[1], [2]])))
+
+
+def test_attention_of_two_stacks_is_not_mixed():
+    model, trace = EncoderDecoder(tiny_config()), Trace(keep="*attention.weights")
+    model(torch.tensor([[1, 2]]), torch.tensor([[3, 4]]), trace=trace)
+    with pytest.raises(ValueError, match="fits two stacks"):
+        trace.attention()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32])
+def test_tokens_of_another_type_are_refused(dtype):
+    with pytest.raises(ValueError, match="whole numbers"):
+        Decoder(tiny_config())(torch.ones(1, 3, dtype=dtype))
 
 
 def test_context_of_learned_positions_ends():

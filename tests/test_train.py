@@ -17,7 +17,10 @@ from references import failed_examples, tiny_config
 from torch import nn
 
 import course_lib.train
-from course_lib.model import Decoder
+from course_lib.families import load_model, save_model
+from course_lib.families.tensor_file import read_tensors, write_tensors
+from course_lib.generate import pack
+from course_lib.model import Decoder, EncoderDecoder
 from course_lib.show import draw_loss, live_loss
 from course_lib.show.training import smooth
 from course_lib.train import (
@@ -40,8 +43,6 @@ from course_lib.train import (
     uses_bf16,
     warmup_cosine,
 )
-from course_lib.families import load_model, save_model
-from course_lib.families.tensor_file import read_tensors, write_tensors
 
 calm = settings(derandomize=True, deadline=None, max_examples=40)
 DOUBLE = torch.float64
@@ -160,13 +161,34 @@ def test_only_answers_count_and_padding_changes_nothing():
     torch.testing.assert_close(together, next_token_loss(model, answer_only(pairs, padding=0)))
 
 
-def test_an_encoder_decoder_has_two_inputs():
-    source, tokens, targets = source_and_target([([1, 2, 3], [4, 5]), ([6], [7])], start=9, padding=0)
-    assert source.tolist() == [[1, 2, 3], [6, 0, 0]]
+def test_an_encoder_decoder_reads_two_texts_and_no_padding():
+    pairs = [([1, 2, 3], [4, 5]), ([6], [7])]
+    source, tokens, real, targets = source_and_target(pairs, start=9, padding=0)
+    assert source.tolist() == [[1, 2, 3], [6, 0, 0]] and real.tolist() == [[True] * 3, [True, False, False]]
     assert tokens.tolist() == [[9, 4], [9, 0]] and targets.tolist() == [[4, 5], [7, IGNORE]]
-    logits = torch.randn(2, 2, 61, generator=torch.Generator().manual_seed(0))
-    loss = next_token_loss(lambda s, t: logits, (source, tokens, targets))
-    torch.testing.assert_close(loss, F.cross_entropy(logits[[0, 0, 1], [0, 1, 0]], torch.tensor([4, 5, 7])))
+    torch.manual_seed(0)
+    model = EncoderDecoder(tiny_config()).double()
+    alone = [next_token_loss(model, source_and_target([pair], start=9, padding=0)) for pair in pairs]
+    together = next_token_loss(model, (source, tokens, real, targets))
+    torch.testing.assert_close(together, (2 * alone[0] + alone[1]) / 3)
+
+
+def test_padding_needs_a_row():
+    for collate in (answer_only, partial(source_and_target, start=1, padding=0)):
+        with pytest.raises(ValueError):
+            collate([])
+
+
+@pytest.mark.parametrize("loss", [lambda m, b: m(b[0]).sum(-1), lambda m, b: m(b[0]).sum().detach()])
+def test_a_loss_is_one_number_that_depends_on_the_weights(loss):
+    with pytest.raises(ValueError, match="one number"):
+        Training(fresh(), TrainConfig(steps=1), loss).learn(windows()(0))
+
+
+def test_experts_train_in_16_bits():
+    model = fresh(torch.float32, n_experts=4)
+    history = quiet(model, windows(), TrainConfig(steps=3, precision="bf16"))
+    assert len(history.losses) == 3
 
 
 def test_pad_and_join_keep_whole_numbers():
@@ -682,3 +704,27 @@ def test_facts_that_json_cannot_hold_leave_no_file(tmp_path):
     with pytest.raises(TypeError, match="not JSON serializable"):
         save_model(tmp_path / "model", fresh(), score=torch.ones(1))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_packed_model_is_not_saved_for_it_could_not_be_read(tmp_path):
+    with pytest.raises(ValueError, match="before packing"):
+        save_model(tmp_path / "model", pack(fresh(torch.float32)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*deeper"):
+        save_model(tmp_path / "deeper" / "model", fresh())
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["optimizer/", "history/losses", "model/blocks.0"])
+def test_a_checkpoint_that_lost_a_part_is_refused(tmp_path, lost):
+    training = Training(fresh(), TrainConfig(steps=4))
+    training.run(windows(), progress=False)
+    save_checkpoint(tmp_path / "run", training)
+    tensors, facts = read_tensors(tmp_path / "run", "checkpoint")
+    write_tensors(tmp_path / "run", {n: t for n, t in tensors.items() if not n.startswith(lost)}, facts)
+    with pytest.raises(ValueError, match="damaged"):
+        load_checkpoint(tmp_path / "run", Training(fresh(), TrainConfig(steps=4)))

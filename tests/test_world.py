@@ -408,6 +408,25 @@ def test_questions_of_one_kind():
         questions(0, kinds=("when",))
 
 
+def test_questions_are_about_other_stories_than_the_stories_of_their_seed():
+    told = {story.text for story in take(2000, stories(0))}
+    assert sum(asked.story.text in told for asked in take(2000, questions(0))) < 20
+
+
+def test_where_something_is_too_big_no_animal_was_called_big_before():
+    sizes = {"big", "small", "little", "large"}
+    for story in take(20_000, stories(9, sentences=2)):
+        if story.plot.kind == "refuse" and story.plot.reason in sizes:
+            assert not sizes & {story.plot.adjective, story.plot.beginning.other_adjective}, story.text
+
+
+def test_worked_sums_to_train_on_give_no_held_out_sum_away():
+    held_out = {sum_.key for sum_ in take(20_000, sums(5, "held_out"))}
+    for sum_ in take(3000, sums(1, worked=True)):
+        for first, _, second in re.findall(r"(\d+) ([+-]) (\d+) =", sum_.steps):
+            assert f"{min(int(first), int(second))} and {max(int(first), int(second))}" not in held_out
+
+
 def test_sums_are_right():
     signs, lengths = Counter(), Counter()
     for sum_ in take(3000, sums(0, worked=True)):

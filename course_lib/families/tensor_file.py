@@ -12,8 +12,13 @@ MARK = "thirsty-tiger"  # the header's one entry: facts as JSON, so that equal c
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:
-    """All or nothing: a file that was there is replaced only once the new one is whole."""
+    """All or nothing: a file that was there is replaced only once the new one is whole.
+
+    Raises FileNotFoundError where the folder is missing.
+    """
     path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into: make it first")
     partial = path.with_name(path.name + ".partial")
     try:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -24,13 +29,16 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> 
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and facts. Raises ValueError for a file that is damaged, or that doesn't say it is a `kind`."""
+    """Tensors and facts. Raises FileNotFoundError, and ValueError for a file that is damaged, or that doesn't say it is a
+    `kind`."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get(MARK, "{}"))
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged or no safetensors file ({error}); copy or make it anew"
         ) from None

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from course_lib import asset
 from course_lib.families.gguf_file import LanguageModel
+from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
 from course_lib.model import Decoder, ModelConfig
 from course_lib.text.world import world_tokenizer
-from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
 
 KIND = "model"
 
@@ -23,9 +23,14 @@ def save_model(
 
         save_model("tiger.safetensors", model, recipe="python -m …", seed=0, score=0.97)
 
-    Tied weights are stored once. Raises ValueError for a weight that isn't finite in that precision.
+    Tied weights are stored once. Raises ValueError for a weight that isn't finite in that precision, and for a model whose
+    parts were exchanged since it was built (packed, say), which couldn't be built again to be read.
     """
     weights = _cast(stored_weights(model), dtype)
+    with torch.device("meta"):
+        built = stored_weights(type(model)(model.config))
+    if weights.keys() != built.keys():
+        raise ValueError("the model's parts aren't those that its class builds: save it before packing or changing it")
     for name, weight in weights.items():
         if not weight.isfinite().all():
             raise ValueError(

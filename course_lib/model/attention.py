@@ -54,7 +54,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
     batch, heads, queries, d_head = q.shape
     kv_heads, keys = k.shape[1:3]
     if queries == 1 and mask is None:  # nothing is hidden: query heads become rows that share a key-value head
-        return F.scaled_dot_product_attention(q.view(batch, kv_heads, -1, d_head), k, v).view(q.shape)
+        rows = q.reshape(batch, kv_heads, heads // kv_heads, d_head)
+        return F.scaled_dot_product_attention(rows, k, v).reshape(q.shape)
     k, v = (_repeat_heads(x, heads) for x in (k, v))
     if mask is None and (not causal or queries == keys):
         return F.scaled_dot_product_attention(q, k, v, is_causal=causal)

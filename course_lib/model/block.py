@@ -4,7 +4,8 @@
     post       norm(x + part(x))                                 the first Transformer, BERT
     parallel   x + attention(norm x) + feed_forward(norm x)      GPT-J, PaLM (Chowdhery et al. 2022, section 2)
 
-`ModelConfig.norm_place` chooses.
+`ModelConfig.norm_place` chooses. (With cross-attention, "parallel" has it before the feed-forward layer's sum: attention and
+feed-forward read the same, and cross-attention what came of the first.)
 """
 
 from typing import NamedTuple
@@ -50,8 +51,8 @@ class Block(nn.Module):
         read = self._read(x, self.attention_norm)
         x = self._join(x, self.attention(read, place, remember, at(trace, "attention")), self.attention_norm)
         if self.cross_attention is not None:
-            read, there = self._read(x, self.cross_norm), Place(mask=memory.mask)
-            found = self.cross_attention(read, there, trace=at(trace, "cross_attention"), source=memory.states)
+            asked, there = self._read(x, self.cross_norm), Place(mask=memory.mask)
+            found = self.cross_attention(asked, there, trace=at(trace, "cross_attention"), source=memory.states)
             x = self._join(x, found, self.cross_norm)
         x = note(trace, "middle", x)
         if self.norm_place != "parallel":

@@ -1,5 +1,6 @@
 """The dials of a model. A published model is one setting of them: a row of a table."""
 
+import math
 from dataclasses import dataclass
 
 CHOICES = {
@@ -81,6 +82,8 @@ class ModelConfig:
             raise ValueError(
                 "parallel parts without residual would lose what attention found: use pre or post"
             )
+        if self.n_experts < 0:
+            raise ValueError(f"n_experts must be 0, for a dense model, or more; not {self.n_experts}")
         if self.n_experts:
             self._check_experts()
 
@@ -95,5 +98,5 @@ class ModelConfig:
                 "a single expert's share, normalized, is always 1, so its router would never learn: "
                 "set normalize_gates=False (as the Switch Transformer does) or n_active=2"
             )
-        if self.capacity is not None and not self.capacity > 0:
+        if self.capacity is not None and not 0 < self.capacity < math.inf:
             raise ValueError(f"capacity must be above 0, or None for no limit; not {self.capacity}")

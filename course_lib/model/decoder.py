@@ -55,9 +55,9 @@ class Decoder(Stack):
 
     def _listen(self, tokens: Tensor, cache, trace: Trace | None, memory: Memory | None) -> Tensor:
         if self.cross != (memory is not None):
-            raise ValueError(
-                "a decoder with cross-attention, and only such a one, needs an encoder's `memory`"
-            )
+            raise ValueError("a decoder with cross-attention, and only such a one, needs an encoder's `memory`")
+        if memory is not None and len(memory.states) != len(tokens):
+            raise ValueError(f"a memory of {len(memory.states)} sequences can't go with {len(tokens)} of tokens")
         return self.read(tokens, cache, trace, memory=memory)
 
     def _remembered(self, result: Tensor, cache) -> Tensor:

@@ -24,6 +24,9 @@ class Experts(nn.Module):
 
     With n_active = 1 it is a Switch layer (Fedus et al. 2021), with 2 and normalized shares Mixtral's (Jiang et al. 2024);
     with shared experts, which every token takes, DeepSeekMoE's (Dai et al. 2024).
+
+    With a `capacity`, what a token gets depends on which and how many others are read with it, later ones included: such a
+    model is not causal in the strict sense, and reads a text at once otherwise than token by token with a cache.
     """
 
     def __init__(self, config: ModelConfig):
@@ -57,7 +60,8 @@ class Experts(nn.Module):
         token = order // self.config.n_active
         runs = x[token].split(counts.tolist())
         done = torch.cat([expert(run) for expert, run in zip(self.experts, runs, strict=True)])
-        return torch.zeros_like(x).index_add(0, token, done * shares.flatten()[order, None])
+        done = done * shares.flatten()[order, None].to(done.dtype)
+        return done.new_zeros(x.shape).index_add(0, token, done)
 
 
 def route(scores: Tensor, n_active: int, normalize: bool) -> tuple[Tensor, Tensor]:
@@ -78,10 +82,11 @@ def load_balancing_loss(scores: Tensor, n_active: int) -> Tensor:
     scores: the router's, (…, n_experts). n_experts · Σ fᵢ Pᵢ, where fᵢ is expert i's part of the choices, which has no
     gradient, and Pᵢ its mean probability, which has (Fedus et al. 2021, equation 4).
     """
-    probabilities = scores.flatten(0, -2).softmax(dim=-1)
-    chosen = probabilities.topk(n_active, dim=-1).indices.flatten()
-    part = chosen.bincount(minlength=scores.shape[-1]) / len(chosen)
-    return scores.shape[-1] * (part.to(probabilities) * probabilities.mean(dim=0)).sum()
+    scores = scores.flatten(0, -2)
+    _, chosen = route(scores, n_active, normalize=False)
+    probabilities = scores.softmax(dim=-1).mean(dim=0)
+    part = chosen.flatten().bincount(minlength=len(probabilities)) / chosen.numel()
+    return len(probabilities) * (part.to(probabilities) * probabilities).sum()
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:

@@ -7,7 +7,8 @@
                  how far apart two tokens are, not on where they stand (Su et al. 2021, section 3.2)
     ALiBi        scores fall with the distance, in each head by another slope (Press et al. 2022, section 3)
 
-The first two act where tokens become vectors, once (`Positions.add`); the others in every layer (`Positions.place`).
+Sinusoidal and learned positions act once, where tokens become vectors (`Positions.add`); RoPE and ALiBi in every layer
+(`Positions.place`).
 
 Not handled: rotating only part of a head, scaling the angles for longer contexts, T5's buckets of distances.
 """
@@ -125,4 +126,4 @@ def alibi_bias(n_heads: int, queries: int, keys: int, like: Tensor) -> Tensor:
     keys. The paper has causal models only; here keys behind a query count by their distance too."""
     here = torch.arange(keys - queries, keys, device=like.device)
     distance = (here[:, None] - torch.arange(keys, device=like.device)).abs()
-    return -alibi_slopes(n_heads).to(like)[:, None, None] * distance
+    return (-alibi_slopes(n_heads).to(like.device)[:, None, None] * distance).to(like.dtype)

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from course_lib.model.block import Block, Memory, activation_names
@@ -62,7 +63,7 @@ class Stack(nn.Module):
         return note(trace, "norm", self.norm(x))
 
     def _check(self, tokens: Tensor, start: int) -> None:
-        if tokens.is_floating_point() or tokens.dim() != 2 or tokens.shape[1] == 0:
+        if tokens.dtype not in (torch.int64, torch.int32) or tokens.dim() != 2 or tokens.shape[1] == 0:
             raise ValueError(
                 f"tokens must be whole numbers, (batch, time) with at least one token, not {tuple(tokens.shape)} of "
                 f"{tokens.dtype}"

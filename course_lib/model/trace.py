@@ -59,6 +59,9 @@ class Trace:
     def attention(self, names: str = "*.attention.weights") -> Tensor:
         """The kept attention weights of the batch's first sequence, (layers, heads, query, key). names: whose, such as
         "decoder.*.cross_attention.weights" in an encoder-decoder."""
+        stacks = {name.partition("layers.")[0] for name in self.values if fnmatchcase(name, names)}
+        if len(stacks) > 1:
+            raise ValueError(f'{names!r} fits two stacks; name one, such as "decoder.*.cross_attention.weights"')
         kept = [value[0] for name, value in self.values.items() if fnmatchcase(name, names)]
         if not kept:
             raise ValueError('no attention weights were kept; make the trace with keep="*.attention.weights"')

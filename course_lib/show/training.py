@@ -63,7 +63,7 @@ def draw_loss(histories: History | Mapping[str, History], marks: Mapping[str, fl
 class live_loss:
     """The curve while it grows: pass one to `train(…, watch=live_loss())` in a notebook.
 
-    The picture is redrawn in place, as often as a tenth of the training's time allows, and after the last step. It lives
+    The picture is redrawn in place, as often as a tenth of the training's time allows, and after the last of `config.steps`. It lives
     in the running notebook only: for the stored page, show `draw_loss(history)` after it. Outside notebooks it does nothing.
     """
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from course_lib.train.loop import History, Training
 from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
+from course_lib.train.loop import History, Training
 
 KIND = "checkpoint"
 
@@ -23,7 +23,8 @@ def save_checkpoint(path: str | Path, training: Training) -> None:
     history = {
         name: torch.tensor(values, dtype=torch.float64) for name, values in asdict(training.history).items()
     }
-    write_tensors(path, tensors | _prefixed("history", history), {"kind": KIND, **_configs(training)})
+    tensors |= _prefixed("history", history)
+    write_tensors(path, tensors, {"kind": KIND, "holds": _sizes(tensors), **_configs(training)})
 
 
 def load_checkpoint(path: str | Path, training: Training) -> None:
@@ -32,6 +33,8 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
     Raises ValueError, changing nothing, for a damaged or foreign file, and for one whose model or dials differ.
     """
     tensors, facts = read_tensors(path, KIND)
+    if facts.get("holds") != _sizes(tensors):
+        raise ValueError(f"{path} is damaged: what it holds isn't what it says it holds")
     for name, config in _configs(training).items():
         require_same(f"the configuration of the {name}", facts.get(name) or {}, config or {})
     weights, averages, columns = (_part(name, tensors) for name in ("model", "optimizer", "history"))
@@ -46,6 +49,10 @@ def _configs(training: Training) -> dict[str, dict | None]:
     """The dials of run and model, as JSON gives them back."""
     model = getattr(training.model, "config", None)
     return json.loads(json.dumps({"run": asdict(training.config), "model": model and asdict(model)}))
+
+
+def _sizes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
 def _names(training: Training) -> list[str]:

@@ -33,7 +33,7 @@ class TrainConfig:
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))
         ranges = {
-            "steps": (self.steps >= 1, "at least 1"),
+            "steps": (isinstance(self.steps, int) and self.steps >= 1, "a whole number, at least 1"),
             "learning_rate": (0 < self.learning_rate < float("inf"), "above 0"),
             "warmup": (0 <= self.warmup <= self.steps, f"0 to the {self.steps} steps"),
             "final": (0 <= self.final <= 1, "0 to 1"),

@@ -75,6 +75,8 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     tensor([[1, 2, 3],
             [4, 0, 0]])
     """
+    if not rows:
+        raise ValueError("there are no rows to pad: give at least one example")
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
 
@@ -95,16 +97,19 @@ def answer_only(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], padding: i
 def source_and_target(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]], start: int, padding: int
 ) -> Batch:
-    """(source, target) pairs for an encoder-decoder → (source, tokens, targets): each target token from those before it.
+    """(source, target) pairs for an encoder-decoder → (source, tokens, real, targets): each target token from those before it.
 
-    start: what the decoder reads first. padding: the id that the encoder knows as "nothing here".
+    start: what the decoder reads first. padding: any id of the vocabulary. real: false at the source's padding, which the
+    encoder then hides (the target's stands behind what counts, where nobody looks).
 
-    >>> source_and_target([([5, 6], [7, 8])], start=1, padding=0)
-    (tensor([[5, 6]]), tensor([[1, 7]]), tensor([[7, 8]]))
+    >>> source_and_target([([5, 6], [7, 8]), ([9], [7])], start=1, padding=0)[2]
+    tensor([[ True,  True],
+            [ True, False]])
     """
     sources, targets = zip(*pairs, strict=True)
     tokens = [[start, *target[:-1]] for target in targets]
-    return pad(sources, padding), pad(tokens, padding), pad(targets, IGNORE)
+    real = pad([[1] * len(source) for source in sources], 0).bool()
+    return pad(sources, padding), pad(tokens, padding), real, pad(targets, IGNORE)
 
 
 def _draw(items: int, batch: int, seed: int, step: int) -> list[tuple[int, int]]:

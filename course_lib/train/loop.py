@@ -85,7 +85,7 @@ class Training:
         return self.history
 
     def learn(self, batch: Batch) -> None:
-        """One step. Raises FloatingPointError, the weights left as they were, when loss or gradient isn't finite.
+        """One step. Raises ValueError for a loss that isn't one number; FloatingPointError, the weights left as they were, when loss or gradient isn't finite.
 
         Looking at these two numbers makes the processor wait for a GPU once a step.
         """
@@ -93,6 +93,8 @@ class Training:
         batch = tuple(part.to(device) for part in batch)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             loss = self.loss(self.model, batch)
+        if loss.dim() or not loss.requires_grad:
+            raise ValueError("the loss must be one number, as a tensor that depends on the model's weights")
         self.optimizer.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.weights, config.clip)

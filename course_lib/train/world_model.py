@@ -26,7 +26,7 @@ from course_lib.train.loss import next_token_loss
 MODEL = ModelConfig(
     vocab_size=VOCAB_SIZE, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_head=32, d_ff=352, context=256
 )
-TRAINING = TrainConfig(steps=3000, learning_rate=3e-3, warmup=100)
+TRAINING = TrainConfig(steps=2500, learning_rate=3e-3, warmup=100)
 DATA = {"data_seed": 0, "documents": 200_000, "time": 128, "batch": 32}
 WEIGHT_SEED = 0
 HELD_OUT = 1000
@@ -57,18 +57,19 @@ def make(path: Path) -> None:
     torch.manual_seed(WEIGHT_SEED)
     model = Decoder(MODEL)
     train(model, Windows(data, DATA["time"], DATA["batch"], DATA["data_seed"]), TRAINING)
-    save_model(path, model, torch.float16, recipe=recipe(), scores=scores(model.half().float(), tokenizer))
+    stored = model.half().float().eval()
+    save_model(path, stored, torch.float16, recipe=recipe(), scores=scores(stored, tokenizer, HELD_OUT))
 
 
-def scores(model: Decoder, tokenizer: Tokenizer, n: int = HELD_OUT) -> dict[str, float]:
+def scores(model: Decoder, tokenizer: Tokenizer, n: int) -> dict[str, float]:
     """On n held-out texts of each kind: loss (nats a token) of whole texts; share of questions answered right, of all kinds,
     and of the kind "it", which take knowing what *it* is."""
     held_out = rows(tokenizer, 0, "held_out", n)
     asked = {"all": questions(0, "held_out"), "it": questions(0, "held_out", kinds=("it",))}
-    right = {
-        f"answers: {kind}": answers_right(model, tokenizer, list(islice(chosen, n))) for kind, chosen in asked.items()
-    }
-    return {"loss": round(_loss(model, held_out), 3)} | {name: round(share, 3) for name, share in right.items()}
+    result = {"loss": _loss(model, held_out)}
+    for kind, chosen in asked.items():
+        result[f"answers: {kind}"] = answers_right(model, tokenizer, list(islice(chosen, n)))
+    return {name: round(score, 3) for name, score in result.items()}
 
 
 @torch.inference_mode()
@@ -90,8 +91,10 @@ def _answers(model: Decoder, tokenizer: Tokenizer, question: Question) -> bool:
 
 @torch.inference_mode()
 def _loss(model: Decoder, row: torch.Tensor) -> float:
-    windows = row[: len(row) // 128 * 128 + 1] if len(row) % 128 else row[:-127]
-    return next_token_loss(model, (windows[:-1].view(-1, 128), windows[1:].view(-1, 128))).item()
+    """In windows of the length that it was trained with; what fills no window is left out."""
+    time = DATA["time"]
+    last = (len(row) - 1) // time * time
+    return next_token_loss(model, (row[:last].view(-1, time), row[1 : last + 1].view(-1, time))).item()
 
 
 if __name__ == "__main__":

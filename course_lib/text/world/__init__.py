@@ -20,7 +20,7 @@ whether its answer, its sum, its French or its caption is right. Read in this or
 >>> for item in (next(stories(sentences=3)), next(questions()), next(sums(worked=True)), next(pictures(seed=4))):
 ...     print(document(item))
 The grey lion had a yellow shell and the squirrel had a white bell. The lion hid the box because it was very scared. Then the squirrel laughed.<|end|>
-The grey giraffe had a yellow chair and the owl had a white lamp. The giraffe ate the plum because it was fresh. Then the owl laughed.<|question|>Who ate the plum?<|answer|>the giraffe<|end|>
+The white bear had a blue cup and the hen had a black drum. The bear comforted the hen because it was very kind. Then the hen laughed. In the end, the bear and the hen were happy.<|question|>What were the bear and the hen in the end?<|answer|>happy<|end|>
 A giraffe had 40 plums. Then it gave 35 of them to a friend.<|question|>How many plums did the giraffe have then?<|steps|>40 - 30 = 10. 10 - 5 = 5.<|answer|>5<|end|>
 <|picture|>a yellow cross above a blue star<|end|>
 

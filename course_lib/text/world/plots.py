@@ -130,8 +130,8 @@ class Grammar:
             for kind in dict.fromkeys(d.kind for d in self.deeds)
         }
 
-    def adjectives_of_hero(self, deed: Deed) -> list[str]:
-        """None that would take away from "too big" or "too fat"."""
+    def adjectives_beside(self, deed: Deed) -> list[str]:
+        """For the animals of a story: none that would take away from "too big" or "too fat"."""
         sizes = ("little", "big") if "big" in deed.of_animal else ()
         return [word for word in self.animal_adjectives if word not in sizes]
 
@@ -177,7 +177,7 @@ def choose(rng: random.Random, sentences: int = 1, grammar: Grammar = WORLD) -> 
         reason=rng.choice(reasons.of_animal if about == "animal" else reasons.of_object),
         purpose=purpose and purpose.english,
         degree="too" if kind == "refuse" else _maybe(rng, grammar.degrees),
-        adjective=_maybe(rng, grammar.adjectives_of_hero(deed)),
+        adjective=_maybe(rng, grammar.adjectives_beside(deed)),
     )
     if kind != "pair" or sentences == 1:
         adjective = _maybe(rng, grammar.adjectives_of(noun))
@@ -206,7 +206,7 @@ def _lengthen(rng: random.Random, plot: Plot, sentences: int, grammar: Grammar) 
     )
     if kind == "reached":
         details += (rng.choice(("before", "after")),)
-    adjective = _maybe(rng, grammar.animal_adjectives)
+    adjective = _maybe(rng, grammar.adjectives_beside(DEED[plot.deed]))
     beginning = Beginning(kind, other, adjective, details, rng.choice((True, False)))
     plot = replace(plot, beginning=beginning)
     third = (_ending(rng, plot, grammar),) if sentences > 2 else ()
@@ -241,7 +241,7 @@ def count_plots(sentences: int = 1, grammar: Grammar = WORLD) -> int:
     if sentences not in LENGTHS:
         raise ValueError(f"a story has one of {LENGTHS} sentences, not {sentences!r}")
     return sum(
-        len(grammar.adjectives_of_hero(deed) + [""]) * _count_told(deed, animal, noun, sentences, grammar)
+        len(grammar.adjectives_beside(deed) + [""]) * _count_told(deed, animal, noun, sentences, grammar)
         for deed in grammar.deeds
         for animal in grammar.animals
         for noun in grammar.objects(deed, animal)
@@ -259,16 +259,16 @@ def _count_told(deed: Deed, animal: str, noun: str, sentences: int, grammar: Gra
         return (plain + purposeful) * objects
     others = 1 if deed.kind == "pair" else (len(grammar.animals) - 1) * objects
     ends = [_count_endings(sentences, helped, grammar) for helped in (False, True)]
-    return (plain * ends[0] + purposeful * ends[1]) * others * _count_beginnings(noun, grammar)
+    return (plain * ends[0] + purposeful * ends[1]) * others * _count_beginnings(deed, noun, grammar)
 
 
-def _count_beginnings(noun: str, grammar: Grammar) -> int:
+def _count_beginnings(deed: Deed, noun: str, grammar: Grammar) -> int:
     """The first sentences for two given animals, but for the hero's adjective."""
     things, landmarks = (
         len([x for x in nouns if x != noun]) for nouns in (grammar.things, grammar.landmarks)
     )
     scenes = 3 * landmarks + things * (things - 1) * len(grammar.colours) ** 2
-    return 2 * (1 + len(grammar.animal_adjectives)) * scenes
+    return 2 * (1 + len(grammar.adjectives_beside(deed))) * scenes
 
 
 def _count_endings(sentences: int, helped: bool, grammar: Grammar) -> int:
@@ -292,7 +292,7 @@ def check_split(split: str) -> None:
         raise ValueError(f"split must be one of {SPLITS}, not {split!r}")
 
 
-def plots(seed: int = 0, split: str = "train", sentences: int | None = None) -> Iterator[Plot]:
+def plots(seed: int | str = 0, split: str = "train", sentences: int | None = None) -> Iterator[Plot]:
     """Plots without end, of one split; of 1 to 4 sentences in equal parts, unless `sentences` fixes their number."""
     check_split(split)
     if sentences is not None and sentences not in LENGTHS:

@@ -52,14 +52,17 @@ def questions_about(story: Story) -> list[Question]:
 def questions(
     seed: int = 0, split: str = "train", sentences: int | None = None, kinds: tuple[str, ...] | None = None
 ) -> Iterator[Question]:
-    """Questions without end, one about each story; of some kinds only, if named.
+    """Questions without end, one about each story, other stories than `stories` has for the same seed; of some kinds only,
+    if named.
 
     Raises ValueError for an unknown split, length or kind.
     """
     if unknown := set(kinds or ()) - set(QUESTION_KINDS):
         raise ValueError(f"questions have kinds {QUESTION_KINDS}, not {sorted(unknown)}")
     return _questions(
-        random.Random(f"questions {seed}"), plots(seed, split, sentences), kinds or QUESTION_KINDS
+        random.Random(f"questions {seed}"),
+        plots(f"questions {seed}", split, sentences),
+        kinds or QUESTION_KINDS,
     )
 
 

@@ -82,7 +82,7 @@ def stories(seed: int = 0, split: str = "train", sentences: int | None = None) -
 
 
 def translations(seed: int = 0, split: str = "train", sentences: int | None = 1) -> Iterator[Translation]:
-    """The same stories as `stories`, in English and French."""
+    """Stories in English and French, of one sentence unless told otherwise; for the same arguments those of `stories`."""
     return map(translate, plots(seed, split, sentences))
 
 

@@ -51,15 +51,19 @@ class Sum:
         return f"How many {self.food}s did the {self.animal} have then?"
 
     @property
+    def parts(self) -> list[tuple[int, int, int]]:
+        """The tens first, then the ones: each a sum on its own, (number, number, result)."""
+        parts, total = [], self.first
+        for part in (self.second // 10 * 10, self.second % 10):
+            if part:
+                result = total + part if self.sign == "+" else total - part
+                parts.append((total, part, result))
+                total = result
+        return parts
+
+    @property
     def steps(self) -> str:
-        """The tens first, then the ones: each a sum on its own."""
-        parts = [part for part in (self.second // 10 * 10, self.second % 10) if part]
-        lines, total = [], self.first
-        for part in parts:
-            result = total + part if self.sign == "+" else total - part
-            lines.append(f"{total} {self.sign} {part} = {result}.")
-            total = result
-        return " ".join(lines)
+        return " ".join(f"{total} {self.sign} {part} = {result}." for total, part, result in self.parts)
 
     @property
     def prompt(self) -> str:
@@ -72,11 +76,21 @@ class Sum:
     @property
     def key(self) -> str:
         """What the split is decided by: the two numbers, whichever comes first, added or taken away."""
-        return f"{min(self.first, self.second)} and {max(self.first, self.second)}"
+        return _key(self.first, self.second)
+
+    @property
+    def gives_away(self) -> bool:
+        """Whether a step of the work is a sum that is held out."""
+        return any(side(_key(total, part)) == "held_out" for total, part, _ in self.parts)
+
+
+def _key(first: int, second: int) -> str:
+    return f"{min(first, second)} and {max(first, second)}"
 
 
 def sums(seed: int = 0, split: str = "train", largest: int = LARGEST, worked: bool = False) -> Iterator[Sum]:
-    """Sums without end, of one split; no number in them, the answer included, is above `largest` or below 0.
+    """Sums without end, of one split; no number in them, the answer included, is above `largest` or below 0. Worked sums to
+    train on have no held-out sum among their steps.
 
     Raises ValueError for an unknown split, or a largest outside 9 to 99.
     """
@@ -93,5 +107,5 @@ def _sums(rng: random.Random, split: str, largest: int, worked: bool) -> Iterato
             continue
         first = total - part if sign == "+" else total
         chosen = Sum(rng.choice(list(ANIMALS)), rng.choice(list(FOODS)), first, sign, part, rng.randrange(3))
-        if side(chosen.key) == split:
+        if side(chosen.key) == split and not (worked and split == "train" and chosen.gives_away):
             yield replace(chosen, worked=worked)
