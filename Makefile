@@ -61,6 +61,9 @@ notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESS
 bench: $(VENV)/.test  ## measure speed and memory beside what you would use instead
 	$(BIN)/python -m benchmarks
 
+world: $(VENV)/.course  ## train the small model of the made-up world anew (assets/world.safetensors)
+	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.world_model
+
 address: $(VENV)/.course  ## write pyproject.toml's public address into the lessons and the README
 	$(BIN)/python -m course_lib.course.publish
 
@@ -99,4 +102,4 @@ $(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
 	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(explain)
 	@touch $@
 
-.PHONY: help setup lab test notebooks bench address clean
+.PHONY: help setup lab test notebooks bench world address clean

@@ -6,6 +6,7 @@ A decoder of Llama's kind that tells stories of the made-up world and answers qu
 French and no pictures, so that later lessons have something to teach it.
 """
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
@@ -16,7 +17,18 @@ import torch
 from course_lib.families.weights import save_model
 from course_lib.model import Decoder, ModelConfig
 from course_lib.text import Tokenizer
-from course_lib.text.world import END, Question, document, questions, stories, world_tokenizer
+from course_lib.text.world import (
+    ANSWER,
+    END,
+    QUESTION,
+    Question,
+    Story,
+    document,
+    questions,
+    questions_about,
+    stories,
+    world_tokenizer,
+)
 from course_lib.text.world.tokens import VOCAB_SIZE
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Windows, join
@@ -26,7 +38,7 @@ from course_lib.train.loss import next_token_loss
 MODEL = ModelConfig(
     vocab_size=VOCAB_SIZE, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_head=32, d_ff=352, context=256
 )
-TRAINING = TrainConfig(steps=2500, learning_rate=3e-3, warmup=100)
+TRAINING = TrainConfig(steps=3500, learning_rate=3e-3, warmup=100)
 DATA = {"data_seed": 0, "documents": 200_000, "time": 128, "batch": 32}
 WEIGHT_SEED = 0
 HELD_OUT = 1000
@@ -38,9 +50,17 @@ def recipe() -> dict:
 
 
 def documents(seed: int, split: str, n: int) -> Iterator[str]:
-    """n texts, stories of all lengths and questions about such stories in turn."""
-    kinds = stories(seed, split), questions(seed, split)
-    return (document(next(kinds[i % 2])) for i in range(n))
+    """n stories of all lengths, every other one followed by questions about it, with their answers."""
+    rng = random.Random(f"documents {seed}")
+    for i, story in enumerate(islice(stories(seed, split), n)):
+        yield document(story) if i % 2 == 0 else quizzed(story, rng)
+
+
+def quizzed(story: Story, rng: random.Random, most: int = 4) -> str:
+    """A story and up to `most` of its questions: a text in which a larger part can be known, not only guessed."""
+    about = questions_about(story)
+    asked = rng.sample(about, min(most, len(about)))
+    return story.text + "".join(f"{QUESTION}{each.question}{ANSWER}{each.answer}" for each in asked) + END
 
 
 def rows(tokenizer: Tokenizer, seed: int, split: str, n: int) -> torch.Tensor:

@@ -1,0 +1,89 @@
+"""The checkpoint that the course ships: it is what its recipe says, and scores what it says."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from course_lib import asset
+from course_lib.families import load_model, load_world
+from course_lib.generate import complete, generate
+from course_lib.model import Decoder
+from course_lib.text.world import END, questions, stories, world_tokenizer
+from course_lib.train import TrainConfig, world_model
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_model(asset("world.safetensors"))
+
+
+def test_the_file_records_the_recipe_as_it_stands(shipped):
+    model, facts = shipped
+    assert facts["recipe"] == json.loads(json.dumps(world_model.recipe()))
+    assert model.config == world_model.MODEL
+    assert world_tokenizer().vocab_size == model.config.vocab_size
+
+
+def test_the_recorded_scores_are_what_the_weights_score(shipped):
+    model, facts = shipped
+    scores = world_model.scores(model, world_tokenizer(), world_model.HELD_OUT)
+    assert scores.keys() == facts["scores"].keys()
+    for name, score in scores.items():
+        assert score == pytest.approx(facts["scores"][name], abs=0.005), name
+
+
+def test_it_is_small_enough_to_ship_and_better_than_any_guess(shipped):
+    _, facts = shipped
+    assert asset("world.safetensors").stat().st_size < 4_000_000
+    assert facts["scores"]["answers: it"] > 0.55  # the best rule that doesn't read the reason: 0.5
+
+
+def test_the_loaded_model_tells_a_story_of_the_world():
+    lm = load_world()
+    (end,) = lm.tokenizer.encode(END, allow_special=True)
+    ids = generate(lm.model, lm.tokenizer.encode("The tiger"), 60, stop={end})
+    told = "The tiger" + lm.tokenizer.decode(ids)
+    words = {
+        word for story in map(next, [stories(seed) for seed in range(2000)]) for word in story.text.split()
+    }
+    assert told.endswith(".") and " because it was " in told
+    assert set(told.split()) <= words
+    assert "".join(complete(lm, "The tiger", chat=False)) == told.removeprefix("The tiger")
+
+
+def test_documents_are_of_one_split_and_both_kinds_in_turn():
+    train, held_out = (list(world_model.documents(0, split, 60)) for split in ("train", "held_out"))
+    assert not set(train) & set(held_out)
+    for texts in (train, held_out):
+        assert all(
+            ("<|question|>" in text) == bool(i % 2) and text.endswith(END) for i, text in enumerate(texts)
+        )
+
+
+def test_an_answer_counts_only_when_greedy_decoding_would_write_it(shipped):
+    model, _ = shipped
+    tokenizer = world_tokenizer()
+    end = tokenizer.special[END]
+    for _, question in zip(range(30), questions(3, "held_out"), strict=False):
+        prompt = tokenizer.encode(question.prompt, allow_special=True)
+        written = list(generate(model, prompt, 20, stop={end}))
+        right = tokenizer.decode(written) == question.completion
+        assert world_model.answers_right(model, tokenizer, [question]) == right
+
+
+def test_the_command_writes_a_whole_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(world_model, "TRAINING", TrainConfig(steps=2))
+    monkeypatch.setattr(world_model, "DATA", {"data_seed": 0, "documents": 40, "time": 16, "batch": 2})
+    monkeypatch.setattr(world_model, "HELD_OUT", 8)
+    world_model.make(tmp_path / "world.safetensors")
+    model, facts = load_model(tmp_path / "world.safetensors")
+    assert isinstance(model, Decoder) and facts["recipe"]["training"] == json.loads(
+        json.dumps(asdict(TrainConfig(2)))
+    )
+    assert set(facts["scores"]) == {"loss", "answers: all", "answers: it"}
+    again = tmp_path / "again.safetensors"
+    world_model.make(again)
+    assert again.read_bytes() == (tmp_path / "world.safetensors").read_bytes()
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
