@@ -94,7 +94,8 @@ def scores(model: Decoder, tokenizer: Tokenizer, n: int) -> dict[str, float]:
 
 @torch.inference_mode()
 def answers_right(model: Decoder, tokenizer: Tokenizer, asked: Sequence[Question]) -> float:
-    """The share of questions whose answer the model writes, word for word, when it always takes the likeliest token.
+    """The share of questions whose answer the model writes, word for word, before its next mark, when it always takes the
+    likeliest token.
 
     All of an answer's tokens are judged at once: each is the likeliest after the right ones before it exactly when the
     model, left alone, would write them all.
@@ -103,10 +104,10 @@ def answers_right(model: Decoder, tokenizer: Tokenizer, asked: Sequence[Question
 
 
 def _answers(model: Decoder, tokenizer: Tokenizer, question: Question) -> bool:
-    prompt = tokenizer.encode(question.prompt, allow_special=True)
-    answer = [*tokenizer.encode(question.completion), tokenizer.special[END]]
-    logits = model(torch.tensor([prompt + answer[:-1]]))[0, len(prompt) - 1 :]
-    return logits.argmax(dim=-1).tolist() == answer
+    prompt, answer = (tokenizer.encode(text, allow_special=True) for text in (question.prompt, question.completion))
+    logits = model(torch.tensor([prompt + answer]))[0, len(prompt) - 1 :]
+    *written, mark = logits.argmax(dim=-1).tolist()
+    return written == answer and mark in tokenizer.special.values()
 
 
 @torch.inference_mode()
