@@ -4,6 +4,7 @@ them, explore a widget over that.
 A lesson shows a figure with `show(fig, alt="what there is to see")`.
 """
 
+from course_lib.show.alignment import draw_alignment
 from course_lib.show.attention import (
     Attention,
     attention,
@@ -14,6 +15,7 @@ from course_lib.show.attention import (
 )
 from course_lib.show.bertviz_offline import head_view, model_view
 from course_lib.show.course_map import draw_map
+from course_lib.show.experts import Routing, describe_routing, draw_routing, routing
 from course_lib.show.figures import Html, show
 from course_lib.show.style import use_style
 from course_lib.show.tokens import draw_tokens, explore_tokens, figure_tokens
@@ -22,11 +24,15 @@ from course_lib.show.training import draw_loss, live_loss
 __all__ = [
     "Attention",
     "Html",
+    "Routing",
     "attention",
+    "describe_routing",
+    "draw_alignment",
     "draw_attention",
     "draw_head_grid",
     "draw_loss",
     "draw_map",
+    "draw_routing",
     "draw_row",
     "draw_tokens",
     "explore_attention",
@@ -35,6 +41,7 @@ __all__ = [
     "head_view",
     "live_loss",
     "model_view",
+    "routing",
     "show",
     "use_style",
 ]
