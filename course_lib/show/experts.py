@@ -46,14 +46,14 @@ def routing(
     """Send each token to its `n_active` best experts. scores: the router's, (token, expert).
 
     capacity: as in `ModelConfig`; an expert takes the first tokens that come. Raises ValueError when tokens and scores
-    don't fit together, when there aren't that many experts, and for more than 40 tokens.
+    don't fit together, when there aren't that many experts, and for no tokens or more than 40.
     """
     if scores.dim() != 2 or len(tokens) != len(scores):
         raise ValueError(
             f"{len(tokens)} tokens need scores ({len(tokens)}, experts), not {tuple(scores.shape)}"
         )
-    if len(tokens) > MAX_TOKENS:
-        raise ValueError(f"{len(tokens)} tokens are too many for one picture: at most {MAX_TOKENS} fit")
+    if not 1 <= len(tokens) <= MAX_TOKENS:
+        raise ValueError(f"one picture shows 1 to {MAX_TOKENS} tokens, not {len(tokens)}")
     if not 1 <= n_active <= scores.shape[1]:
         raise ValueError(
             f"of {scores.shape[1]} experts a token can take 1 to {scores.shape[1]}, not {n_active}"

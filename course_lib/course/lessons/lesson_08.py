@@ -15,7 +15,7 @@ def check_active(answer):
         raise Mistake(
             "these are the four experts; the router works on every token too, and for all 16 experts"
         )
-    if answer == 16 * 3 * 64 * 32 + 16 * 64:
+    if answer in (16 * 3 * 64 * 32, 16 * 3 * 64 * 32 + 16 * 64):
         raise Mistake("that is the whole layer; a token takes only 4 of the 16 experts")
     if answer == 4 * 2 * 64 * 32 + 16 * 64:
         raise Mistake("you gave each expert two matrices; SwiGLU has three: gate, up and down")
@@ -46,6 +46,8 @@ def check_pick(answer):
 def _check_chosen(scores, got, chosen):
     if same(got, scores.topk(2, dim=-1, largest=False).indices):
         raise Mistake("these are the experts with the smallest scores")
+    if same(got, scores.topk(2, dim=-1).indices.flip(-1)):
+        raise Mistake("these are the right experts, but the best must come first")
     close(got, chosen, "the chosen experts")
 
 
@@ -56,7 +58,10 @@ def _check_shares(scores, got, chosen):
         raise Mistake(
             "each token's shares should add up to 1: these still count the experts that weren't chosen"
         )
-    if same(got, scores.softmax(dim=0).gather(1, chosen)):
+    best = scores.gather(1, chosen)
+    if same(got, best / best.sum(dim=-1, keepdim=True)):
+        raise Mistake("scores may be negative, so dividing them by their sum gives no shares: take a softmax")
+    if same(got, scores.softmax(dim=0).gather(1, chosen)) or same(got, best.softmax(dim=0)):
         raise Mistake("the softmax ran over the tokens (dim=0); each token has its own shares")
 
 
@@ -87,6 +92,15 @@ def pick_over_tokens(scores, n_active):
     return scores.softmax(dim=0).gather(1, chosen), chosen
 
 
+def pick_last_first(scores, n_active):
+    return tuple(part.flip(-1) for part in solve_pick(scores, n_active))
+
+
+def pick_divided(scores, n_active):
+    best, chosen = scores.topk(n_active, dim=-1)
+    return best / best.sum(dim=-1, keepdim=True), chosen
+
+
 def _switch_parts():
     """A router for four experts, and the experts, of width 6."""
     generator = torch.Generator().manual_seed(9)
@@ -113,6 +127,10 @@ def check_switch(answer):
         raise Mistake("the outputs are multiplied with raw scores, which may be negative or huge; use shares")
     if same(got, (scores.softmax(dim=-1)[..., None] * every).sum(dim=1)):
         raise Mistake("all four experts worked on each token; only the best one should")
+    if same(got, scores.amax(dim=-1, keepdim=True).sigmoid() * plain):
+        raise Mistake(
+            "a sigmoid would teach the router too, but a token's shares of all four must add up to 1"
+        )
     close(got, best[:, None] * plain, "the output")
     grads = _gradients(got, router, experts)
     if grads[0] is None or grads[0].abs().max() < 1e-6:
@@ -151,6 +169,10 @@ def switch_detached(x, router, experts):
     return _weighted(x, share, chosen, experts)
 
 
+def switch_sigmoid(x, router, experts):
+    return _weighted(x, *router(x).sigmoid().max(dim=-1), experts)
+
+
 def switch_everybody(x, router, experts):
     every = torch.stack([expert(x) for expert in experts], dim=1)
     return (router(x).softmax(dim=-1)[..., None] * every).sum(dim=1)
@@ -180,6 +202,9 @@ def check_balance(answer):
         raise Mistake("the factor n_experts is missing: with equal loads the loss should be 1")
     if same(got, n * (counts / len(scores) * p).sum()):
         raise Mistake("the f should add up to 1: divide the counts by all choices, tokens times n_active")
+    best = probabilities.argmax(dim=-1).bincount(minlength=n) / len(scores)
+    if same(got, n * (best * p).sum()):
+        raise Mistake("you counted only each token's best expert; it takes n_active of them")
     close(got, load_balancing_loss(scores, 2), "the loss")
     if not (isinstance(got, torch.Tensor) and got.requires_grad):
         raise Mistake(
@@ -187,6 +212,10 @@ def check_balance(answer):
         )
     even = torch.eye(4).repeat(3, 1)
     close(call(answer, even, 1), 1.0, "the loss of equal loads")
+    few = torch.eye(4)[:2]
+    close(
+        call(answer, few, 1), load_balancing_loss(few, 1), "the loss when nobody takes the last two experts"
+    )
 
 
 def solve_balance(scores, n_active):
@@ -204,6 +233,10 @@ def balance_of_counts(scores, n_active):
 
 def balance_of_probabilities(scores, n_active):
     return scores.shape[-1] * scores.softmax(dim=-1).mean(dim=0).square().sum()
+
+
+def balance_of_the_best(scores, n_active):
+    return solve_balance(scores, n_active=1)
 
 
 def balance_without_n(scores, n_active):
@@ -259,6 +292,8 @@ EXERCISES = (
             Wrong(pick_swapped, "in the other order"),
             Wrong(pick_smallest, "with the smallest scores"),
             Wrong(pick_over_tokens, "ran over the tokens"),
+            Wrong(pick_last_first, "the best must come first"),
+            Wrong(pick_divided, "gives no shares"),
         ),
         learned="these two lines decide which of a model's weights a token will meet.",
     ),
@@ -279,6 +314,7 @@ EXERCISES = (
             Wrong(switch_raw, "raw scores, which"),
             Wrong(switch_detached, "no gradient reaches the router"),
             Wrong(switch_everybody, "all four experts worked"),
+            Wrong(switch_sigmoid, "a sigmoid would teach"),
         ),
         learned="the choice itself has no gradient; the router learns only through the share that multiplies the output.",
     ),
@@ -298,6 +334,7 @@ EXERCISES = (
             Wrong(balance_of_counts, "counts have no gradient"),
             Wrong(balance_of_probabilities, "these are the probabilities alone"),
             Wrong(balance_without_n, "the factor n_experts is missing"),
+            Wrong(balance_of_the_best, "only each token's best expert"),
             Wrong(balance_by_tokens, "the f should add up to 1"),
             Wrong(balance_as_a_number, "but it has no gradient"),
         ),
@@ -346,7 +383,7 @@ QUIZ = (
         choices=(
             Choice(
                 "The router would then spread tokens evenly rather than send each where it is served best",
-                "You saw it: with α = 1 the loads were hardly more even, and fewer facts were learned in the same time.",
+                "You saw it: with α = 1 the loads were only a little more even, and fewer facts were learned in the same time.",
                 right=True,
             ),
             Choice(
