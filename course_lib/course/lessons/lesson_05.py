@@ -41,6 +41,8 @@ def check_rms_norm(answer):
         raise Mistake("that is layer normalization; RMSNorm subtracts no mean")
     if same(got, x / (square + 0.5).sqrt()):
         raise Mistake("right so far, but each channel is still to be multiplied by its weight")
+    if same(got, x / (square + 0.5) * weight):
+        raise Mistake("you divide by the mean square itself; divide by its root")
     if same(got, x / (square.sqrt() + 0.5) * weight):
         raise Mistake("eps goes into the root, to the mean square, and not to the root itself")
     if same(got, x / (x.pow(2).mean() + 0.5).sqrt() * weight):
@@ -61,6 +63,10 @@ def rms_without_weight(x, weight, eps=1e-5):
     return x / (x.pow(2).mean(dim=-1, keepdim=True) + eps).sqrt()
 
 
+def rms_without_root(x, weight, eps=1e-5):
+    return x / (x.pow(2).mean(dim=-1, keepdim=True) + eps) * weight
+
+
 def rms_eps_outside(x, weight, eps=1e-5):
     return x / (x.pow(2).mean(dim=-1, keepdim=True).sqrt() + eps) * weight
 
@@ -75,6 +81,8 @@ def check_repaired(answer):
     got = call(answer, x, *parts)
     known = {
         broken: "what is carried on is the normed x; the stream itself must be carried on, and only the part reads it normed",
+        repaired_by_half: "the first half is still the old one: attention's addition, too, belongs on the x that isn't normed",
+        repaired_but_forgetful: "the last line adds to the x from before attention, so that what attention added is lost",
         repaired_with_one_norm: "both parts read through the same norm; the feed-forward layer has its own, norm_2",
         repaired_as_post_norm: "the norms come behind the additions: that is post-norm; here each part reads x normed",
         repaired_without_adding: "the parts replace x; each should be added to it",
@@ -96,6 +104,16 @@ def broken(x, attention, feed_forward, norm_1, norm_2):
     x = x + attention(x)
     x = norm_2(x)
     return x + feed_forward(x)
+
+
+def repaired_by_half(x, attention, feed_forward, norm_1, norm_2):
+    x = norm_1(x)
+    x = x + attention(x)
+    return x + feed_forward(norm_2(x))
+
+
+def repaired_but_forgetful(x, attention, feed_forward, norm_1, norm_2):
+    return x + feed_forward(norm_2(x + attention(norm_1(x))))
 
 
 def repaired_with_one_norm(x, attention, feed_forward, norm_1, norm_2):
@@ -227,6 +245,7 @@ EXERCISES = (
         wrong=(
             Wrong(rms_minus_mean, "subtracts no mean"),
             Wrong(rms_without_weight, "multiplied by its weight"),
+            Wrong(rms_without_root, "divide by its root"),
             Wrong(rms_eps_outside, "eps goes into the root"),
             Wrong(rms_of_everything, "each vector has its own"),
         ),
@@ -246,6 +265,8 @@ EXERCISES = (
         solution=solve_repaired,
         wrong=(
             Wrong(broken, "carried on is the normed x"),
+            Wrong(repaired_by_half, "the first half is still the old one"),
+            Wrong(repaired_but_forgetful, "what attention added is lost"),
             Wrong(repaired_with_one_norm, "through the same norm"),
             Wrong(repaired_as_post_norm, "that is post-norm"),
             Wrong(repaired_without_adding, "the parts replace x"),
@@ -315,13 +336,13 @@ QUIZ = (
         text="Which sentence about norms do your own runs support?",
         choices=(
             Choice(
-                "A pre-norm net survives learning rates and starting weights that ruin the same net without norms",
-                "Rate 0.03 and matrices three times as large: it learned, while the net without norms was ruined.",
+                "A pre-norm net survived a learning rate and starting weights that ruined the same net without norms",
+                "With the rate 0.03, and with matrices three times as large, it learned, while the net without norms was ruined.",
                 right=True,
             ),
             Choice(
                 "Without norms a net learns more slowly",
-                "At the ordinary rate the net without norms was ahead.",
+                "At the rate 0.002 the net without norms was ahead.",
             ),
             Choice(
                 "Pre-norm keeps the stream at one size",
