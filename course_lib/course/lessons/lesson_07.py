@@ -59,6 +59,10 @@ def _nudge_first(x):
     return torch.cat([x[:, :1] + 0.01 * x[:, -1:], x[:, 1:]], dim=1)
 
 
+def _nudge_second(x):
+    return torch.cat([x[:, :1], x[:, 1:2] + x[:, 2:3], x[:, 2:]], dim=1)
+
+
 PARTS = (
     ("each vector doubled", lambda x: 2 * x, False),
     ("the mean of the vectors so far", _running_mean, False),
@@ -66,6 +70,7 @@ PARTS = (
     ("a mean over all of time, taken off", lambda x: x - x.mean(dim=1, keepdim=True), True),
     ("each vector plus the one after it", lambda x: x + torch.cat([x[:, 1:], 0 * x[:, :1]], dim=1), True),
     ("the first vector plus a hundredth of the last", _nudge_first, True),
+    ("the second vector plus the third, the others as they were", _nudge_second, True),
 )
 
 
@@ -121,6 +126,13 @@ def leaks_looks_at_the_first_only(part):
     return not torch.equal(part(x)[:, 0], part(changed)[:, 0])
 
 
+def leaks_changes_the_last(part):
+    x = torch.randn(1, 6, 4)
+    changed = x.clone()
+    changed[:, -1] += 1
+    return not torch.equal(part(x)[:, :-1], part(changed)[:, :-1])
+
+
 def leaks_with_tolerance(part):
     x = torch.randn(1, 6, 4)
     changed = x.clone()
@@ -151,6 +163,12 @@ def check_count(answer):
                 * c.d_ff: "a matrix of the feed-forward layer is missing: SwiGLU has three",
                 (2 * c.n_layers + 1)
                 * c.d_model: "the norms have a weight for each channel: two in a block, and a last one",
+                c.d_model: "the stream is normalized once more at the end: the last norm is missing",
+                2 * c.n_layers * c.d_model: "the norms of the blocks are missing",
+                c.n_layers * c.d_model: "a block has two norms: one is missing",
+                2 * c.n_layers * c.d_model * (c.n_heads * c.d_head - c.d_model): (
+                    "query and output are d_model × (n_heads · d_head), which need not be a square"
+                ),
                 2 * c.n_layers * c.d_model * c.d_head * (c.n_kv_heads - c.n_heads): (
                     "keys and values have n_kv_heads heads, which may be fewer than n_heads"
                 ),
@@ -194,6 +212,8 @@ def check_story_mask(answer):
     got = call(answer, ids, 0)
     if getattr(got, "shape", None) != (9, 9):
         raise Mistake(f"the mask should have the shape (9, 9), and has {tuple(getattr(got, 'shape', ()))}")
+    if got.isinf().any():
+        raise Mistake("true where a token may look and false elsewhere: minus infinity comes later")
     got, causal = got.bool(), torch.ones(9, 9, dtype=torch.bool).tril()
     if (got & ~causal).any():
         raise Mistake("some token may look at a later one")
@@ -273,6 +293,7 @@ EXERCISES = (
             Wrong(leaks_compares_everything, "it calls every part a leak"),
             Wrong(leaks_changes_the_first, "finds no leak anywhere"),
             Wrong(leaks_looks_at_the_first_only, "“each vector plus the one after it”"),
+            Wrong(leaks_changes_the_last, "“the second vector plus the third"),
             Wrong(leaks_with_tolerance, "“the first vector plus a hundredth of the last”"),
         ),
         learned="whatever a block is made of, this one test says whether it may be trained on the next token.",
