@@ -24,7 +24,12 @@ def _table(rows=12, width=5):
 def check_nearest(answer):
     table, row, k = _table(), 7, 3
     got = call(answer, table, row, k)
-    got = list(map(int, got)) if torch.is_tensor(got) and got.dim() == 1 else got
+    got = got.tolist() if hasattr(got, "tolist") else got
+    got = list(got) if isinstance(got, tuple) else got
+    if isinstance(got, list) and any(isinstance(i, float) and i % 1 for i in got):
+        raise Mistake(
+            "these are the cosines; give back the numbers of the rows: of topk, not values but indices"
+        )
     if isinstance(got, list) and row in got:
         raise Mistake(
             f"row {row} is among its own neighbours: nothing is nearer to it than itself, so leave it out"
@@ -41,6 +46,8 @@ def check_nearest(answer):
         )
     if got == by_angle[::-1][:k]:
         raise Mistake("these are the rows that are least alike; the largest cosine comes first")
+    if got == by_angle[:k][::-1]:
+        raise Mistake("the right rows, the wrong way round: the most alike should stand first")
     equal(got, by_angle[:k], f"nearest(table, {row}, {k})")
 
 
@@ -70,6 +77,14 @@ def nearest_upside_down(table, row, k):
     return F.cosine_similarity(table, table[row], dim=-1).topk(k, largest=False).indices.tolist()
 
 
+def nearest_backwards(table, row, k):
+    return solve_nearest(table, row, k)[::-1]
+
+
+def nearest_cosines(table, row, k):
+    return F.cosine_similarity(table, table[row], dim=-1).topk(k + 1).values[1:].tolist()
+
+
 @cache
 def real_tokenizer() -> Tokenizer:
     from course_lib.families import load_smollm2
@@ -84,20 +99,22 @@ def check_twins(answer):
         or not all(isinstance(text, str) for text in answer)
     ):
         raise Mistake('two sentences in quotes, such as ("one sentence", "the other")')
-    first, second = (text.strip() for text in answer)
-    if {first.lower().rstrip("."), second.lower().rstrip(".")} == {
+    first, second = (text.rstrip() for text in answer)
+    if {text.strip().lower().rstrip(".") for text in answer} == {
         "the tiger ate the fish",
         "the fish ate the tiger",
     }:
         raise Mistake("tiger and fish are taken: find a pair of your own")
-    if first == second:
+    if first.strip() == second.strip():
         raise Mistake("the two are the same sentence")
     encode, name = real_tokenizer().encode, real_tokenizer().token_text
     one, other = Counter(encode(first)), Counter(encode(second))
     if len(encode(first)) < 3:
         raise Mistake("of so few tokens no sentence is made; use three or more")
     if sorted(first.lower().split()) != sorted(second.lower().split()):
-        raise Mistake("they aren't made of the same words, so any model can tell them apart")
+        raise Mistake(
+            "they aren't made of the same words (and the same commas), so any model can tell them apart"
+        )
     if one != other:
         left, right = (", ".join(repr(name(i)) for i in rest) for rest in (one - other, other - one))
         raise Mistake(
@@ -109,18 +126,35 @@ def check_twins(answer):
 def check_turn(answer):
     x, position = torch.randn(6, generator=torch.Generator().manual_seed(5)), 3
     got, right = call(answer, x, position), solve_turn(x, position)
-    if same(got, solve_turn(x, -position)):
-        raise Mistake("it turns the other way round, by minus the angle: look at the signs of the two sines")
-    if same(got, turn_all_alike(x, position)):
-        raise Mistake("every pair turns by the same angle; pair i should turn by position · base^(−2i / d)")
-    if same(got, turn_first_with_last_half(x, position)):
-        raise Mistake(
-            "you paired x[0] with x[d/2]; here neighbours are pairs, x[0] with x[1], x[2] with x[3]"
-        )
-    if same(got, turn_mirrored(x, position)):
-        raise Mistake(
-            "both sines have the same sign: that mirrors a pair, and doesn't turn it. One of them is minus"
-        )
+    for wrong, message in (
+        (
+            turn_backwards,
+            "it turns the other way round, by minus the angle: look at the signs of the two sines",
+        ),
+        (
+            turn_all_alike,
+            "every pair turns by the same angle; pair i should turn by position · base^(−2i / d)",
+        ),
+        (turn_slowly, "the speeds fall too slowly: it is base^(−2i / d), and yours is base^(−i / d)"),
+        (
+            turn_first_with_last_half,
+            "you paired x[0] with x[d/2]; here neighbours are pairs, x[0] with x[1], x[2] with x[3]",
+        ),
+        (
+            turn_mirrored,
+            "both sines have the same sign: that mirrors a pair, and doesn't turn it. One of them is minus",
+        ),
+        (
+            turn_overwriting,
+            "*b* was turned with the new *a* in place of the old: keep both until the pair is done",
+        ),
+        (
+            turn_unshuffled,
+            "the right numbers in the wrong places: all *a* and then all *b*. Put each pair side by side again",
+        ),
+    ):
+        if same(got, wrong(x, position)):
+            raise Mistake(message)
     close(got, right, f"turn(x, {position})")
     close(call(answer, x, 3, 100.0), solve_turn(x, 3, 100.0), "turn(x, 3, base=100)")
 
@@ -151,6 +185,21 @@ def turn_mirrored(x, position, base=10_000.0):
     first, second = x[0::2], x[1::2]
     pairs = [first * angle.cos() + second * angle.sin(), first * angle.sin() + second * angle.cos()]
     return torch.stack(pairs, dim=-1).flatten()
+
+
+def turn_slowly(x, position, base=10_000.0):
+    return solve_turn(x, position, base**0.5)
+
+
+def turn_overwriting(x, position, base=10_000.0):
+    angle = position * base ** (-torch.arange(0, len(x), 2) / len(x))
+    first, second = x[0::2], x[1::2]
+    first = first * angle.cos() - second * angle.sin()
+    return torch.stack([first, first * angle.sin() + second * angle.cos()], dim=-1).flatten()
+
+
+def turn_unshuffled(x, position, base=10_000.0):
+    return solve_turn(x, position, base).unflatten(0, (-1, 2)).T.flatten()
 
 
 def turn_without_base(x, position, base=10_000.0):
@@ -238,6 +287,8 @@ EXERCISES = (
             Wrong(nearest_by_dot_product, "long rows win"),
             Wrong(nearest_by_distance, "the arrows' tips"),
             Wrong(nearest_upside_down, "least alike"),
+            Wrong(nearest_backwards, "the wrong way round"),
+            Wrong(nearest_cosines, "these are the cosines"),
         ),
         learned="one matrix product compares a word with all others: what a vector database does, with short cuts.",
     ),
@@ -280,7 +331,10 @@ EXERCISES = (
             Wrong(turn_backwards, "the other way round"),
             Wrong(turn_all_alike, "by the same angle"),
             Wrong(turn_first_with_last_half, "you paired x[0] with x[d/2]"),
+            Wrong(turn_slowly, "fall too slowly"),
             Wrong(turn_mirrored, "mirrors a pair"),
+            Wrong(turn_overwriting, "with the new *a*"),
+            Wrong(turn_unshuffled, "in the wrong places"),
             Wrong(turn_without_base, "base=100"),
         ),
         learned="that is rotary position embedding, and nothing in it is learned.",
@@ -311,15 +365,15 @@ EXERCISES = (
 QUIZ = (
     Question(
         id="02-q1",
-        text="Two tokens of the real model have a cosine of 0.45. What does that say?",
+        text="Two tokens of the real model have a cosine of 0.44. What does that say?",
         choices=(
             Choice(
                 "They are fairly alike in meaning",
                 "Two tokens drawn at random have about as much: compare before you judge.",
             ),
             Choice(
-                "Nothing much: any two tokens of this table have about that",
-                "The whole table leans to one side, and 0.45 is the average of random pairs.",
+                "Nothing much: two tokens of this table have about that on average",
+                "The whole table leans to one side, and 0.44 is the average of random pairs.",
                 right=True,
             ),
             Choice(

@@ -49,6 +49,10 @@ def check_cross(answer):
         raise Mistake("there is a causal mask; all of the other text is there already, and may be seen")
     if same(got, cross_unscaled(x, memory, W_query, W_key, W_value)):
         raise Mistake("the scores aren't divided by the square root of the width of a query")
+    if same(got, cross_over_writers(x, memory, W_query, W_key, W_value)):
+        raise Mistake("each column of your weights adds up to 1; each row should, one for each word written")
+    if same(got, cross_without_softmax(x, memory, W_query, W_key, W_value)):
+        raise Mistake("the scores weren't turned into weights: a softmax is missing")
     close(got, right, "the output")
 
 
@@ -78,6 +82,16 @@ def cross_unscaled(x, memory, W_query, W_key, W_value):
     return (x @ W_query @ (memory @ W_key).T).softmax(dim=-1) @ (memory @ W_value)
 
 
+def cross_over_writers(x, memory, W_query, W_key, W_value):
+    q, k, v = x @ W_query, memory @ W_key, memory @ W_value
+    return (q @ k.T / math.sqrt(q.shape[-1])).softmax(dim=0) @ v
+
+
+def cross_without_softmax(x, memory, W_query, W_key, W_value):
+    q, k, v = x @ W_query, memory @ W_key, memory @ W_value
+    return q @ k.T / math.sqrt(q.shape[-1]) @ v
+
+
 def cross_two_sources(x, memory, W_query, W_key, W_value):
     n = len(x)
     q, k, v = x @ W_query, memory[:n] @ W_key, x @ W_value
@@ -87,6 +101,10 @@ def cross_two_sources(x, memory, W_query, W_key, W_value):
 def check_input(answer):
     targets = torch.tensor([[7, 8, 9, 2], [5, 6, 2, 0]])
     got = call(answer, targets, 1)
+    if torch.is_tensor(got) and got.is_floating_point():
+        raise Mistake(
+            "a decoder reads whole numbers, the words' places in its table; yours have become fractions"
+        )
     if same(got, targets):
         raise Mistake("the decoder still reads, at each place, the very word that it is to write there")
     if same(got, input_of_later_words(targets, 1)):
@@ -95,11 +113,13 @@ def check_input(answer):
         raise Mistake("the first thing read is what stood last in its row; it should be the start mark")
     if same(got, input_lengthened(targets, 1)):
         raise Mistake("there is one column too many: the last word is written and never read")
+    if same(got, input_with_one_place_changed(targets, 1)):
+        raise Mistake("only the first place has changed; all the others have to move on by one")
     equal(torch.as_tensor(got).tolist(), [[1, 7, 8, 9], [1, 5, 6, 2]], "the decoder's input")
     equal(
         torch.as_tensor(call(answer, torch.tensor([[4]]), 3)).tolist(),
         [[3]],
-        "the input for one word, start 3,",
+        "the input for the one word 4, with start mark 3,",
     )
 
 
@@ -114,6 +134,14 @@ def input_unshifted(targets, start):
 
 def input_of_later_words(targets, start):
     return torch.cat([targets[:, 1:], torch.full((len(targets), 1), start)], dim=1)
+
+
+def input_with_one_place_changed(targets, start):
+    return torch.cat([torch.full((len(targets), 1), start), targets[:, 1:]], dim=1)
+
+
+def input_of_fractions(targets, start):
+    return solve_decoder_input(targets, start).float()
 
 
 def input_rolled(targets, start):
@@ -142,6 +170,21 @@ SHORT = {
     ("oui",): {"oui": 0.6, "<end>": 0.4},
     ("oui", "oui"): {"<end>": 1.0},
 }
+# Here one text has ended before the likeliest one has.
+LATE = {(): {"oui": 0.6, "<end>": 0.4}, ("oui",): {"oui": 1.0}, ("oui", "oui"): {"<end>": 1.0}}
+# Here the best text (b d, 0.24) begins with what a beam of 2 lets fall.
+FORGOTTEN = {
+    (): {"a": 0.6, "b": 0.4},
+    ("a",): {"c": 0.5, "d": 0.45, "<end>": 0.05},
+    ("b",): {"d": 0.6, "<end>": 0.4},
+    ("a", "c"): {"c": 0.4, "d": 0.3, "<end>": 0.3},
+    ("a", "d"): {"c": 0.4, "d": 0.3, "<end>": 0.3},
+    ("a", "c", "c"): {"<end>": 1.0},
+    ("a", "c", "d"): {"<end>": 1.0},
+    ("a", "d", "c"): {"<end>": 1.0},
+    ("a", "d", "d"): {"<end>": 1.0},
+    ("b", "d"): {"<end>": 1.0},
+}
 
 
 def next_words(written):
@@ -150,6 +193,14 @@ def next_words(written):
 
 def next_words_short(written):
     return SHORT[tuple(written)]
+
+
+def next_words_late(written):
+    return LATE[tuple(written)]
+
+
+def next_words_forgotten(written):
+    return FORGOTTEN[tuple(written)]
 
 
 def check_beam(answer):
@@ -167,6 +218,16 @@ def check_beam(answer):
         [],
         "the text where ending at once has 0.5 and nothing else more than 0.3",
     )
+    if call(answer, next_words_late, 2) == []:
+        raise Mistake(
+            "you stop as soon as one has ended; another that is kept may be likelier, and still go on"
+        )
+    if call(answer, next_words_forgotten, 2) == ["b", "d"]:
+        raise Mistake(
+            "you keep more than `width` in all: lengthen all, then keep the best `width` of them together"
+        )
+    equal(call(answer, next_words_late, 2), ["oui", "oui"], "the text where the likeliest is the longest")
+    equal(call(answer, next_words_forgotten, 2), ["a", "c", "c"], "the text found among a, b, c and d")
 
 
 def solve_beam_search(next_words, width):
@@ -198,6 +259,20 @@ def beam_that_forgets_the_ended(next_words, width):
         if not alive:
             return max(longer, key=lambda beam: beam[1])[0][:-1]
         beams = sorted(alive, key=lambda beam: beam[1], reverse=True)[:width]
+
+
+def beam_that_stops_at_the_first_end(next_words, width):
+    beams = [([], 1.0)]
+    while True:
+        longer = [(w + [x], c * p) for w, c in beams for x, p in next_words(w).items()]
+        beams = sorted(longer, key=lambda beam: beam[1], reverse=True)[:width]
+        for words, _ in beams:
+            if words[-1] == "<end>":
+                return words[:-1]
+
+
+def beam_that_lets_none_fall(next_words, width):
+    return solve_beam_search(next_words, 1000 if width > 1 else 1)
 
 
 EXERCISES = (
@@ -238,6 +313,8 @@ EXERCISES = (
             Wrong(cross_backwards, "one row for each word read"),
             Wrong(cross_causal, "there is a causal mask"),
             Wrong(cross_unscaled, "aren't divided"),
+            Wrong(cross_over_writers, "each column of your weights"),
+            Wrong(cross_without_softmax, "a softmax is missing"),
             Wrong(cross_two_sources, "the output[0"),
         ),
         learned="that is all there is between encoder and decoder.",
@@ -259,6 +336,8 @@ EXERCISES = (
             Wrong(input_of_later_words, "shifted the other way"),
             Wrong(input_rolled, "what stood last in its row"),
             Wrong(input_lengthened, "one column too many"),
+            Wrong(input_with_one_place_changed, "only the first place has changed"),
+            Wrong(input_of_fractions, "have become fractions"),
         ),
         learned="a loss that is too good to be true usually is: look for the answer among the inputs.",
     ),
@@ -278,6 +357,8 @@ EXERCISES = (
             Wrong(beam_greedy, "that is what greedy writes"),
             Wrong(beam_with_end, "leave the mark"),
             Wrong(beam_that_forgets_the_ended, "fall out"),
+            Wrong(beam_that_stops_at_the_first_end, "as soon as one has ended"),
+            Wrong(beam_that_lets_none_fall, "more than `width` in all"),
             Wrong(1, "wants a function"),
         ),
         learned="the best first word doesn't always begin the best sentence; the paper keeps four.",
@@ -324,7 +405,7 @@ QUIZ = (
             ),
             Choice(
                 "Attention is a bad dictionary, so it is meaningless",
-                "For nouns and adjectives it is nearly a perfect one.",
+                "For nouns and adjectives, in one head, it was nearly a perfect one.",
             ),
             Choice(
                 "Attention goes where the needed information is, which need not be the word's translation",
