@@ -32,6 +32,7 @@ from course_lib.model import (
 )
 from course_lib.model.config import CHOICES
 
+pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 LIKE = torch.zeros((), dtype=torch.float64)
 KINDS = [(name, kind) for name, kinds in CHOICES.items() for kind in kinds]
 

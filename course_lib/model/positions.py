@@ -99,7 +99,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split") -> T
     """Turn each pair of coordinates of (batch, heads, time, d_head) by its angle.
 
     layout: which coordinates are a pair. "interleaved", the paper's: neighbours, (x_2i, x_2i+1). "half-split", that of
-    Llama's published weights: (x_i, x_{i + d_head/2}), the same model with its channels in another order.
+    Llama's weights as transformers stores them: (x_i, x_{i + d_head/2}), the same model with its channels in another order.
     """
     if layout == "interleaved":
         first, second = x[..., 0::2], x[..., 1::2]
