@@ -3,7 +3,9 @@
     python -m course_lib.train.world_model      trains it anew and writes the file (most of an hour on one core)
 
 A decoder of Llama's kind that tells stories of the made-up world and answers questions about them. It has seen no sums, no
-French and no pictures, so that later lessons have something to teach it.
+French and no pictures, so that later lessons have something to teach it. The file records its scores. It hasn't learned
+everything: which of two animals had what, or came first, it answers hardly better than a coin (questions of the kinds "owner", "owned",
+"order" and "which").
 """
 
 import random
