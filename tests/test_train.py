@@ -175,7 +175,7 @@ def test_an_encoder_decoder_reads_two_texts_and_no_padding():
 
 def test_padding_needs_a_row():
     for collate in (answer_only, partial(source_and_target, start=1, padding=0)):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="at least one example"):
             collate([])
 
 

@@ -4,8 +4,8 @@
     post       norm(x + part(x))                                 the first Transformer, BERT
     parallel   x + attention(norm x) + feed_forward(norm x)      GPT-J, PaLM (Chowdhery et al. 2022, section 2)
 
-`ModelConfig.norm_place` chooses. (With cross-attention, "parallel" has it before the feed-forward layer's sum: attention and
-feed-forward read the same, and cross-attention what came of the first.)
+`ModelConfig.norm_place` chooses. Cross-attention, where there is any, comes after attention was added; in "parallel" the
+feed-forward layer still reads what attention read.
 """
 
 from typing import NamedTuple

@@ -35,9 +35,8 @@ class Experts(nn.Module):
         self.router = nn.Linear(config.d_model, config.n_experts, bias=False)
         self.experts = nn.ModuleList(feed_forward(config) for _ in range(config.n_experts))
         wide = replace(config, d_ff=config.n_shared * config.d_ff) if config.n_shared else None
-        self.shared = (
-            feed_forward(wide) if wide else None
-        )  # n experts side by side are one that is n times as wide
+        # Shared experts side by side are one that is as many times as wide.
+        self.shared = feed_forward(wide) if wide else None
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
         scores = note(trace, "router", self.router(x))

@@ -23,9 +23,8 @@ class Stack(nn.Module):
         super().__init__()
         self.config, self.cross = config, cross
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
-        nn.init.normal_(
-            self.embedding.weight, std=config.d_model**-0.5
-        )  # as a tied head: first scores spread by 1
+        # Small enough that, as a tied head, its first scores spread by 1.
+        nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
         self.positions = Positions(config)
         self.blocks = nn.ModuleList(Block(config, causal, cross) for _ in range(config.n_layers))
         self.norm = nn.Identity() if config.norm_place == "post" else norm(config)
@@ -44,8 +43,8 @@ class Stack(nn.Module):
         mask: Tensor | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        """cache: keys and values of what was read before. mask: (batch, 1, 1, time), true at tokens that may be looked at.
-        memory: an encoder's states, for blocks with cross-attention.
+        """tokens: ids (batch, time). cache: keys and values of what was read before. mask: (batch, 1, 1, time), true at tokens
+        that may be looked at. memory: an encoder's states, for blocks with cross-attention.
 
         Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
         """

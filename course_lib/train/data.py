@@ -106,7 +106,7 @@ def source_and_target(
     tensor([[ True,  True],
             [ True, False]])
     """
-    sources, targets = zip(*pairs, strict=True)
+    sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
     tokens = [[start, *target[:-1]] for target in targets]
     real = pad([[1] * len(source) for source in sources], 0).bool()
     return pad(sources, padding), pad(tokens, padding), real, pad(targets, IGNORE)

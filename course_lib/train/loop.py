@@ -85,7 +85,8 @@ class Training:
         return self.history
 
     def learn(self, batch: Batch) -> None:
-        """One step. Raises ValueError for a loss that isn't one number; FloatingPointError, the weights left as they were, when loss or gradient isn't finite.
+        """One step. Raises ValueError for a loss that isn't one number, and FloatingPointError, the weights left as they were,
+        when loss or gradient isn't finite.
 
         Looking at these two numbers makes the processor wait for a GPU once a step.
         """

@@ -4,8 +4,8 @@
 
 A decoder of Llama's kind that tells stories of the made-up world and answers questions about them. It has seen no sums, no
 French and no pictures, so that later lessons have something to teach it. The file records its scores. It hasn't learned
-everything: which of two animals had what, or came first, it answers hardly better than a coin (questions of the kinds "owner", "owned",
-"order" and "which").
+everything: which of two animals had what, or came first, it answers hardly better than a coin (questions of the kinds
+"owner", "owned", "order" and "which").
 """
 
 import random
@@ -33,7 +33,7 @@ from course_lib.text.world import (
 )
 from course_lib.text.world.tokens import VOCAB_SIZE
 from course_lib.train.config import TrainConfig
-from course_lib.train.data import Windows, join
+from course_lib.train.data import Windows
 from course_lib.train.loop import train
 from course_lib.train.loss import next_token_loss
 
@@ -66,10 +66,9 @@ def quizzed(story: Story, rng: random.Random, most: int = 4) -> str:
 
 
 def rows(tokenizer: Tokenizer, seed: int, split: str, n: int) -> torch.Tensor:
-    """The same as one row of ids."""
-    end = tokenizer.special[END]
-    texts = (text.removesuffix(END) for text in documents(seed, split, n))
-    return join((tokenizer.encode(text, allow_special=True) for text in texts), end)
+    """The same as one row of ids, (length,)."""
+    texts = documents(seed, split, n)
+    return torch.tensor([token for text in texts for token in tokenizer.encode(text, allow_special=True)])
 
 
 def make(path: Path) -> None:
