@@ -1,8 +1,8 @@
 """Text → weights.
 
 Read in this order: `data` (ids → batches), `loss`, `optimizer` (AdamW and its schedule), `config` (the dials), `loop` (the four
-lines that everything else surrounds), then `checkpoint` (stop today, go on tomorrow) and `world_model` (how the course's own
-small model was made).
+lines that everything else surrounds), then `checkpoint` (stop today, go on tomorrow), `sft` (teaching a chat model by example),
+`peft` (training a small part, the rest frozen) and `world_model` (how the course's own small model was made).
 
     model = Decoder(model_config)
     history = train(model, Windows(join(documents, end), time=128, batch=16), TrainConfig(steps=500))
@@ -14,6 +14,7 @@ from course_lib.train.data import Examples, Windows, answer_only, join, pad, sou
 from course_lib.train.loop import History, Training, train
 from course_lib.train.loss import IGNORE, next_token_loss
 from course_lib.train.optimizer import adamw, parameter_groups, warmup_cosine
+from course_lib.train.sft import chat_examples, counted
 
 __all__ = [
     "IGNORE",
@@ -24,6 +25,8 @@ __all__ = [
     "Windows",
     "adamw",
     "answer_only",
+    "chat_examples",
+    "counted",
     "join",
     "load_checkpoint",
     "next_token_loss",

@@ -1,0 +1,177 @@
+"""A small trainable part around a frozen model, put on from outside and taken off again.
+
+A method of fine-tuning says which modules it wraps, and by what (`Method.wrap`). All else is the same for every method, and is
+here: freeze the base, put the wrappers in the modules' places, take them out, store what was learned. The base's own modules
+are never written to: to switch the wrappers off is to put those very modules back.
+
+Not handled: two methods at once on one model; packing (`generate.pack`) a model with something attached: merge or detach first.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from course_lib.families.tensor_file import layout, read_tensors, require_same, write_tensors
+from course_lib.generate.pack import JoinedLinear, PackedLinear
+
+KIND = "adapter"
+SAMPLE = 64  # numbers of the embedding table by which a base is known again
+
+
+class Wrapper(nn.Module):
+    """A module in the place of another, `base`, which it calls. Its own parameters are what is trained."""
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+
+
+class Method(Protocol):
+    """What a way of fine-tuning must say of itself: a frozen dataclass of dials, with this one method."""
+
+    def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
+        """Module path → what stands there from now on, holding the module as `base`. generator: for first values.
+
+        Raises ValueError, having changed nothing, where the model has no such module or a dial doesn't fit it.
+        """
+
+
+def attach(model: nn.Module, method: Method, seed: int = 0) -> "Attached":
+    """Freeze `model` and put the method's wrappers into it, in place. seed: of the small part's first values; PyTorch's own
+    random state is not touched.
+
+    Raises ValueError, changing nothing, for a model that has something attached already or is packed, and for what the
+    method can't be put on.
+    """
+    if _holds(model, Wrapper):
+        raise ValueError("something is attached to this model already: detach or merge it first")
+    if _holds(model, JoinedLinear | PackedLinear):
+        raise ValueError("a packed model can't be trained: attach to it as it was loaded, before `pack`")
+    return Attached(model, method, method.wrap(model, torch.Generator().manual_seed(seed)))
+
+
+class Attached:
+    """A model with something attached. `parts`: the wrappers by the path of what they wrap."""
+
+    def __init__(self, model: nn.Module, method: Method, parts: dict[str, Wrapper]):
+        self.model, self.method, self.parts = model, method, parts
+        self._flags = [(weight, weight.requires_grad) for weight in model.parameters()]
+        model.requires_grad_(False)
+        self._place(parts)
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """What is trained, by name."""
+        return {
+            f"{path}.{name}": weight
+            for path, part in self.parts.items()
+            for name, weight in part.named_parameters()
+            if not name.startswith("base.")
+        }
+
+    @property
+    def count(self) -> int:
+        """How many numbers are trained."""
+        return sum(weight.numel() for weight in self.weights.values())
+
+    @contextmanager
+    def off(self) -> Iterator[nn.Module]:
+        """While inside, the model as it was, made of the very modules that it had."""
+        self._require_on()
+        self._place({path: part.base for path, part in self.parts.items()})
+        try:
+            yield self.model
+        finally:
+            self._place(self.parts)
+
+    def detach(self) -> nn.Module:
+        """The model as it was, for good: its own modules, each parameter trainable or not as before. What was learned stays
+        in this object and can still be saved."""
+        return self._end({path: part.base for path, part in self.parts.items()})
+
+    def merge(self) -> nn.Module:
+        """The model with what was learned added to its weights: an ordinary model, with nothing left to switch off.
+
+        There is no way back: the sum is rounded, and what is taken away again later need not give the old bits. Raises
+        ValueError, changing nothing, for a method whose part can't be written as a change of weights (all but LoRA), and over
+        quantized weights.
+        """
+        self._require_on()
+        merged = {path: self._merged(path, part) for path, part in self.parts.items()}
+        return self._end(merged)
+
+    def save(self, path: str | Path) -> None:
+        """Write what was learned, and nothing of the base. An older file there stays until this one is whole."""
+        tensors = {name: weight.detach() for name, weight in self.weights.items()}
+        write_tensors(path, tensors | {"base": _sample(self.model)}, {"kind": KIND, **self._facts()})
+
+    def load(self, path: str | Path) -> None:
+        """Take over what `save` wrote, for the same method and base (in any precision).
+
+        Raises ValueError, changing nothing, for a file that is damaged or foreign, or that belongs to other dials or weights.
+        """
+        tensors, facts = read_tensors(path, KIND)
+        for name, fact in self._facts().items():
+            require_same(f"the {name} of {path}", facts.get(name) or {}, fact)
+        stored, here = tensors.pop("base", torch.zeros(0)), _sample(self.model)
+        if stored.shape != here.shape or not torch.allclose(stored, here, rtol=0.02, atol=1e-6):
+            raise ValueError(f"{path} was trained on a model with other weights: load it onto that one")
+        require_same(f"what {path} holds", layout(tensors), layout(self.weights))
+        with torch.no_grad():
+            for name, weight in self.weights.items():
+                weight.copy_(tensors[name])
+
+    def _facts(self) -> dict[str, dict]:
+        """What a file must agree with, as JSON gives it back."""
+        dials = {"method": type(self.method).__name__, **asdict(self.method)}
+        return json.loads(json.dumps({"method": dials, "model": asdict(self.model.config)}))
+
+    def _merged(self, path: str, part: Wrapper) -> nn.Module:
+        if not hasattr(part, "merged"):
+            raise ValueError(
+                f"{type(self.method).__name__} adds a step of its own at {path}, which no change of weights can replace: "
+                "keep it attached, or detach it"
+            )
+        return part.merged()
+
+    def _place(self, modules: dict[str, nn.Module]) -> None:
+        for path, module in modules.items():
+            parent, _, name = path.rpartition(".")
+            setattr(self.model.get_submodule(parent), name, module)
+
+    def _end(self, modules: dict[str, nn.Module]) -> nn.Module:
+        self._require_on()
+        self._place(modules)
+        for weight, flag in self._flags:
+            weight.requires_grad_(flag)
+        return self.model
+
+    def _require_on(self) -> None:
+        if any(self.model.get_submodule(path) is not part for path, part in self.parts.items()):
+            raise ValueError(
+                "this isn't attached to its model any more: attach anew, and load what was saved"
+            )
+
+
+def kind_of_numbers(model: nn.Module) -> dict:
+    """Where and how precisely to keep what is trained over `model`: at its embedding's place, with 32 bits or more. Small steps
+    would be lost in 16."""
+    weight = model.embedding.weight
+    return {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
+
+
+def _holds(model: nn.Module, kind) -> bool:
+    return any(isinstance(module, kind) for module in model.modules())
+
+
+def _sample(model: nn.Module) -> Tensor:
+    """A few numbers of the embedding table, from all over it: enough to tell two models apart, and nearly the same when a model
+    is stored in 16 bits."""
+    table = model.embedding.weight.detach().flatten()
+    return table[:: max(1, len(table) // SAMPLE)][:SAMPLE].float().cpu()
