@@ -1,10 +1,10 @@
 """Reading GGUF, the one-file format of llama.cpp: settings, vocabulary, chat template and weights in few bits.
 
-The `gguf` package finds what is where in the file. What is done here: the weights' blocks of 4 and 8 bits become 32-bit
-numbers, and the names and layouts become the course's.
+The `gguf` package finds what is where in the file. What is done here: the weights' blocks of 4 and 8 bits become
+numbers, or are kept as they are (`quantize.blocks`), and the names and layouts become the course's.
 
 Not handled: architectures other than Llama's, vocabularies other than byte-level BPE, and tensor types other than those
-listed in `DEQUANTIZE`.
+listed in `BLOCKS` and `NUMBERS`.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from course_lib.model import Decoder, ModelConfig
+from course_lib.quantize import Q4_0, Q4_1, Q8_0, BlockWeight, QuantizedLinear
 from course_lib.text import GPT2, SMOLLM2, ChatTemplate, Tokenizer
 
 PATTERNS = {"smollm": SMOLLM2, "gpt-2": GPT2}
@@ -49,20 +50,23 @@ class LanguageModel:
     chat: ChatTemplate | None
 
 
-def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """Read a model of Llama's architecture. Raises FileNotFoundError, or ValueError that says what is wrong with the file."""
+def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32, quantized: bool = False) -> LanguageModel:
+    """Read a model of Llama's architecture. quantized: the linear layers keep the file's blocks (`QuantizedLinear`).
+
+    Raises FileNotFoundError, or ValueError that says what is wrong with the file.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return _read(path, dtype)
+        return _read(path, dtype, quantized)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever a damaged or foreign file leads to
         raise ValueError(f"{path} can't be read: {error}. If it may be damaged, get it again") from error
 
 
-def _read(path: Path, dtype: torch.dtype) -> LanguageModel:
+def _read(path: Path, dtype: torch.dtype, quantized: bool) -> LanguageModel:
     reader = _Reader(path)
     fields = _Fields((name, field.contents()) for name, field in reader.fields.items())
     config, tokenizer = _config(fields, reader), _tokenizer(fields)
@@ -71,7 +75,7 @@ def _read(path: Path, dtype: torch.dtype) -> LanguageModel:
     template = fields.get("tokenizer.chat_template")
     return LanguageModel(
         name=fields.get("general.name", path.stem),
-        model=_decoder(reader, config, dtype),
+        model=_decoder(reader, config, dtype, quantized),
         tokenizer=tokenizer,
         chat=ChatTemplate(template, tokenizer) if template else None,
     )
@@ -139,12 +143,18 @@ def _tokenizer(fields: dict) -> Tokenizer:
     )
 
 
-def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype) -> Decoder:
-    weights = {_name(t.name): _weight(t, config).to(dtype) for t in reader.tensors}
-    if config.tie_embeddings:
-        weights["head.weight"] = weights["embedding.weight"]
+def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype, quantized: bool) -> Decoder:
     with torch.device("meta"):  # no memory, no random numbers: the file's weights take every place
         model = Decoder(config)
+    kept = [t for t in reader.tensors if quantized and t.name.startswith("blk.") and t.tensor_type in BLOCKS]
+    for tensor in kept:
+        layer = _name(tensor.name).removesuffix(".weight")
+        model.set_submodule(layer, QuantizedLinear(_blocks(tensor, config)))
+    kept_names = {tensor.name for tensor in kept}
+    weights = {_name(t.name): _weight(t, config).to(dtype) for t in reader.tensors if t.name not in kept_names}
+    if config.tie_embeddings:
+        weights["head.weight"] = weights["embedding.weight"]
+    weights |= {name: value for name, value in model.state_dict().items() if not value.is_meta}
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
@@ -165,15 +175,32 @@ def _name(name: str) -> str:
 
 
 def _weight(tensor: gguf.ReaderTensor, config: ModelConfig) -> Tensor:
-    if tensor.tensor_type not in DEQUANTIZE:
+    if tensor.tensor_type in BLOCKS:
+        weight = _blocks(tensor, config).weight()
+    elif tensor.tensor_type in NUMBERS:
+        weight = NUMBERS[tensor.tensor_type](_raw(tensor)).view(tensor.shape.tolist()[::-1])
+        weight = _in_our_order(tensor, weight, config)
+    else:
         raise ValueError(f"{tensor.name} is stored as {tensor.tensor_type.name}, which is not handled")
-    raw = torch.from_numpy(np.array(tensor.data)).view(torch.uint8)
-    weight = DEQUANTIZE[tensor.tensor_type](raw).view(tensor.shape.tolist()[::-1])
     if not weight.sum().isfinite():
         raise ValueError(f"{tensor.name} holds numbers that are not finite")
-    if ".attn_q." in tensor.name or ".attn_k." in tensor.name:
-        weight = _halves_from_neighbours(weight, config.d_head)
     return weight
+
+
+def _blocks(tensor: gguf.ReaderTensor, config: ModelConfig) -> BlockWeight:
+    """A matrix in blocks, as the file has it; only whole rows change places."""
+    rows = _raw(tensor).view(int(tensor.shape[1]), -1)
+    stored = BlockWeight(BLOCKS[tensor.tensor_type], _in_our_order(tensor, rows, config))
+    return stored
+
+
+def _raw(tensor: gguf.ReaderTensor) -> Tensor:
+    return torch.from_numpy(np.array(tensor.data)).view(torch.uint8)
+
+
+def _in_our_order(tensor: gguf.ReaderTensor, rows: Tensor, config: ModelConfig) -> Tensor:
+    rotary = ".attn_q." in tensor.name or ".attn_k." in tensor.name
+    return _halves_from_neighbours(rows, config.d_head) if rotary else rows
 
 
 def _halves_from_neighbours(weight: Tensor, d_head: int) -> Tensor:
@@ -182,27 +209,8 @@ def _halves_from_neighbours(weight: Tensor, d_head: int) -> Tensor:
     return weight.unflatten(0, (-1, d_head // 2, 2)).transpose(1, 2).reshape(weight.shape)
 
 
-def dequantize_q4_1(raw: Tensor) -> Tensor:
-    """Blocks of 32 weights in 20 bytes: scale and minimum in 16 bits each, then 4 bits a weight, the block's first half in
-    the low nibbles. weight = scale · bits + minimum."""
-    blocks = raw.view(-1, 20)
-    scale, minimum = blocks[:, :4].contiguous().view(torch.float16).float().split(1, dim=1)
-    nibbles = blocks[:, 4:]
-    bits = torch.empty(len(blocks), 32)
-    bits[:, :16], bits[:, 16:] = nibbles & 15, nibbles >> 4
-    return bits.mul_(scale).add_(minimum)
-
-
-def dequantize_q8_0(raw: Tensor) -> Tensor:
-    """Blocks of 32 weights in 34 bytes: a 16-bit scale, then 8 bits a weight. weight = scale · bits."""
-    blocks = raw.view(-1, 34)
-    scale = blocks[:, :2].contiguous().view(torch.float16).float()
-    return blocks[:, 2:].view(torch.int8).float().mul_(scale)
-
-
-DEQUANTIZE: dict[Kind, Callable[[Tensor], Tensor]] = {
+BLOCKS = {Kind.Q8_0: Q8_0, Kind.Q4_0: Q4_0, Kind.Q4_1: Q4_1}
+NUMBERS: dict[Kind, Callable[[Tensor], Tensor]] = {
     Kind.F32: lambda raw: raw.view(torch.float32),
     Kind.F16: lambda raw: raw.view(torch.float16).float(),
-    Kind.Q8_0: dequantize_q8_0,
-    Kind.Q4_1: dequantize_q4_1,
 }

@@ -34,6 +34,9 @@ def find_smollm2() -> Path:
     )
 
 
-def load_smollm2(dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """The real model, ready to read and write: `model`, `tokenizer`, `chat`. About a second."""
-    return read_gguf(find_smollm2(), dtype)
+def load_smollm2(dtype: torch.dtype = torch.float32, quantized: bool = False) -> LanguageModel:
+    """The real model, ready to read and write: `model`, `tokenizer`, `chat`. About a second.
+
+    quantized: its linear layers keep the file's 4 bits a weight, instead of turning them into `dtype`.
+    """
+    return read_gguf(find_smollm2(), dtype, quantized)

@@ -3,16 +3,20 @@
 Writing one token reads every weight once, so the memory's speed is the limit; what keeps an ordinary model away from it is
 mostly the work around each of its hundreds of small steps, above all waking and awaiting the other threads. So layers that
 read the same input become one (query, key and value; gate and up), 16-bit weights are put into the order of oneDNN, the
-library beneath, beforehand instead of at every call, and 16-bit norms take half as many steps.
+library beneath, beforehand instead of at every call, and 16-bit norms take half as many steps. Layers stored in 4 or 8 bits
+get PyTorch's kernels that compute with the bits themselves (`quantize.fast`), where there is one.
 
 Not handled: training, saving, copying or converting a packed model; GPUs, where nothing of the kind is needed.
 """
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model import Attention, Decoder, RMSNorm, SwiGLU
+from course_lib.quantize import QuantizedLinear, fast_linear
 
 
 class JoinedLinear(nn.Module):
@@ -100,11 +104,30 @@ def _norm(plain: nn.Module | None) -> nn.Module | None:
     return PackedNorm(plain) if in_16_bits else plain
 
 
-def _join(*layers: nn.Linear) -> nn.Module:
+def _join(*layers: nn.Linear | QuantizedLinear) -> nn.Module:
+    if any(isinstance(layer, QuantizedLinear) for layer in layers):
+        return _join_quantized(layers)
     weight = _below_each_other([layer.weight for layer in layers])
     bias = _below_each_other([layer.bias for layer in layers]) if layers[0].bias is not None else None
     in_16_bits = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return PackedLinear(weight, bias) if in_16_bits else JoinedLinear(weight, bias)
+
+
+class SideBySide(nn.Module):
+    """Layers of different kinds that read the same input: their outputs, one after the other."""
+
+    def __init__(self, layers: Sequence[nn.Module]):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([layer(x) for layer in self.layers], dim=-1)
+
+
+def _join_quantized(layers: Sequence[nn.Module]) -> nn.Module:
+    alike = all(isinstance(layer, QuantizedLinear) for layer in layers)
+    fast = fast_linear(layers) if alike else None
+    return fast or (layers[0] if len(layers) == 1 else SideBySide(layers))
 
 
 def _below_each_other(weights: list[Tensor]) -> Tensor:

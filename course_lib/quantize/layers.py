@@ -1,0 +1,116 @@
+"""A linear layer whose weights are kept in few bits, whatever the way.
+
+Every way is a *format*: `format.store(weight)` gives a `Stored`, which knows its bytes and gives the weights back, rounded. So
+one layer serves all of them, and a model changes its format by having its layers exchanged.
+
+The layer turns its bits into numbers at each use: it saves memory, not time (`fast` saves both). It can be trained through, as
+QLoRA needs, but not trained itself.
+"""
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Stored(nn.Module):
+    """A matrix in few bits, all of it in buffers. shape: (rows, columns) of the weights that it stands for."""
+
+    shape: torch.Size
+
+    def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weights as numbers again, (rows, columns)."""
+        raise NotImplementedError
+
+    @property
+    def nbytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    def _apply(self, fn, recurse=True):
+        """Moves to another device with the model, but keeps its precision when the model changes its own."""
+        for name, buffer in self.named_buffers():
+            where = fn(buffer.new_empty(0)).device
+            setattr(self, name, buffer.to(where))
+        return self
+
+
+class Format(Protocol):
+    def store(self, weight: Tensor) -> Stored: ...
+
+
+class QuantizedLinear(nn.Module):
+    """`nn.Linear` over stored weights, (…, in_features) → (…, out_features)."""
+
+    def __init__(self, stored: Stored, bias: Tensor | None = None):
+        super().__init__()
+        self.stored, self.bias = stored, None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.out_features, self.in_features = stored.shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = _Product.apply(x, self.stored)
+        return y if self.bias is None else y + self.bias
+
+    @property
+    def nbytes(self) -> int:
+        return self.stored.nbytes + (0 if self.bias is None else self.bias.nbytes)
+
+
+class _Product(torch.autograd.Function):
+    """x Wᵀ. Unlike `F.linear` it doesn't keep W for the way back, but makes it from its bits once more."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, stored: Stored) -> Tensor:
+        ctx.stored = stored
+        return F.linear(x, stored.weight(x.dtype))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return grad @ ctx.stored.weight(grad.dtype), None
+
+
+LEFT_ALONE = ("head", "router")  # the head is mostly the embedding table; a router is tiny, and its choices jump
+
+
+def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
+    """Exchange each `nn.Linear` of the model, but for output layer and routers, for a `QuantizedLinear`, in place; return it.
+
+        quantize_linears(model, NF4())
+
+    Raises ValueError where there is none, or one that the format can't store; the model is then as it was.
+    """
+    plain = linears(model)
+    if not plain:
+        raise ValueError("the model has no nn.Linear to quantize: it is quantized already, or packed")
+    stored = {}
+    for name, layer in plain.items():
+        try:
+            stored[name] = format.store(layer.weight.detach())
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    for name, layer in plain.items():
+        bias = None if layer.bias is None else layer.bias.detach()
+        model.set_submodule(name, QuantizedLinear(stored[name], bias))
+    return model
+
+
+def linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """The layers that `quantize_linears` exchanges, by their names."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if type(layer) is nn.Linear and name.rpartition(".")[2] not in LEFT_ALONE
+    }
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes that all parameters and buffers take, shared ones once."""
+    return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+
+
+def require_finite(weight: Tensor) -> None:
+    """Raise ValueError for a weight that no scale could hold."""
+    if weight.dim() != 2 or not weight.numel():
+        raise ValueError(f"only matrices are quantized, not a tensor of shape {tuple(weight.shape)}")
+    if not weight.isfinite().all():
+        raise ValueError("the weights hold NaN or ∞, which have no place on a grid: look for what went wrong in training")
