@@ -1,6 +1,5 @@
-"""Logits → text: the cache, sampling, the loop that writes, and the faster layout of weights."""
+"""Logits → text: the cache, the loop that writes, and the faster layout of weights."""
 
-import math
 from copy import deepcopy
 from functools import cache, partial
 
@@ -9,11 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from references import failed_examples, random_tokens, smollm2, tiny_config, tiny_decoder
-from transformers import TopKLogitsWarper, TopPLogitsWarper
 
 import course_lib.generate
 from course_lib.families import LanguageModel
-from course_lib.generate import KVCache, complete, generate, pack, probabilities, sample
+from course_lib.generate import KVCache, complete, generate, pack, sample
 from course_lib.model import Trace
 from course_lib.text import Tokenizer
 
@@ -258,170 +256,6 @@ def test_sampling_with_a_seed_is_reproducible(model, tokens):
 def test_choosing_may_be_anyones(model):
     assert written(model, [1], 4, choose=lambda logits: logits.argmin(-1)) != written(model, [1], 4)
     assert written(model, [1], 4, choose=lambda logits: 7) == [7] * 4
-
-
-# Sampling
-
-
-def logits_of(*rows):
-    return torch.tensor(rows, dtype=torch.float32)
-
-
-def random_logits(rows=1, size=50, seed=0, scale=3.0):
-    return scale * torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
-
-
-def drawn(logits, times, **options):
-    """How often each token is drawn."""
-    generator = torch.Generator().manual_seed(0)
-    tokens = sample(logits.expand(times, -1), generator=generator, **options)
-    return torch.bincount(tokens, minlength=logits.shape[-1])
-
-
-def reachable(logits, **options):
-    """How many tokens of each row can be drawn, however rarely: those that `torch.multinomial` is given a chance of."""
-    seen = []
-
-    def multinomial(chances, *_, **__):
-        seen.append(chances)
-        return chances.argmax(-1, keepdim=True)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "multinomial", multinomial)
-        sample(logits, **options)
-    return (seen[0] > 0).sum(-1)
-
-
-def test_greedy_is_the_largest():
-    logits = random_logits(rows=20)
-    assert sample(logits).equal(logits.argmax(-1))
-    assert sample(logits, top_k=3, top_p=0.5).equal(logits.argmax(-1))
-    assert sample(logits.bfloat16()).shape == (20,)
-
-
-@pytest.mark.parametrize("temperature", [0.01, 0.7, 1.0, 5.0])
-def test_temperature_divides_the_logits(temperature):
-    logits = random_logits(rows=3)
-    expected = torch.distributions.Categorical(logits=logits / temperature).probs
-    torch.testing.assert_close(probabilities(logits, temperature), expected)
-    torch.testing.assert_close(probabilities(logits.half(), temperature).sum(-1), torch.ones(3))
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_tokens_are_drawn_as_often_as_the_probabilities_say(temperature):
-    """Pearson's chi-square over 7 outcomes: 6 degrees of freedom, above 22.5 once in a thousand."""
-    logits, times = logits_of([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0]), 20_000
-    expected = times * (logits[0].double() / temperature).softmax(-1)
-    assert ((drawn(logits, times, temperature=temperature) - expected).square() / expected).sum() < 22.5
-
-
-def test_what_is_left_is_drawn_in_proportion():
-    logits = logits_of([0.4, 0.3, 0.2, 0.1]).log()
-    expected = torch.tensor([4 / 7, 3 / 7, 0, 0])
-    for options in ({"top_k": 2}, {"top_p": 0.6}, {"top_k": 3, "top_p": 0.7}):
-        counts = drawn(logits, 20_000, temperature=1.0, **options)
-        torch.testing.assert_close(counts / 20_000, expected, atol=0.015, rtol=0)
-
-
-def test_top_1_is_greedy():
-    logits = random_logits(rows=30)
-    assert sample(logits, temperature=3.0, top_k=1).equal(sample(logits))
-    assert sample(logits, temperature=3.0, top_p=1e-6).equal(sample(logits))
-
-
-@pytest.mark.parametrize("top_k", [1, 2, 7, 49, 50])
-def test_top_k_keeps_what_transformers_keeps(top_k):
-    logits = random_logits(rows=40)
-    kept = TopKLogitsWarper(top_k)(None, logits).isfinite()
-    assert reachable(logits, temperature=1.0, top_k=top_k).equal(kept.sum(-1))
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(20):
-        assert kept.gather(1, sample(logits, 2.0, top_k, generator=generator)[:, None]).all()
-
-
-@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.5, 0.9, 0.99, 0.999])
-def test_the_nucleus_is_what_transformers_keeps(top_p):
-    logits = random_logits(rows=200)
-    kept = TopPLogitsWarper(top_p)(None, logits).isfinite()
-    assert reachable(logits, temperature=1.0, top_p=top_p).equal(kept.sum(-1))
-    for generator in map(torch.Generator().manual_seed, range(20)):
-        assert kept.gather(1, sample(logits, 1.0, top_p=top_p, generator=generator)[:, None]).all()
-
-
-def test_top_k_and_top_p_together_are_transformers():
-    logits = random_logits(rows=200)
-    kept = TopPLogitsWarper(0.8)(None, TopKLogitsWarper(6)(None, logits / 1.5)).isfinite()
-    assert reachable(logits, temperature=1.5, top_k=6, top_p=0.8).equal(kept.sum(-1))
-
-
-def test_the_nucleus_at_its_edges():
-    logits = logits_of([0.5, 0.25, 0.125, 0.125]).log()
-    sizes = {p: reachable(logits, temperature=1.0, top_p=p).item() for p in (0.4, 0.5, 0.51, 0.75, 0.76, 1.0)}
-    assert sizes == {0.4: 1, 0.5: 1, 0.51: 2, 0.75: 2, 0.76: 3, 1.0: 4}
-
-
-def test_a_nucleus_of_everything_leaves_nothing_out():
-    logits = random_logits(rows=4, size=49152)
-    assert reachable(logits, temperature=1.0, top_p=1.0).equal(torch.full((4,), 49152))
-
-
-@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-38, 1e-45, 5e-324])
-def test_a_temperature_near_zero_is_greedy(temperature):
-    logits = random_logits(rows=10, scale=20.0)
-    assert sample(logits, temperature).equal(sample(logits))
-
-
-@pytest.mark.parametrize("top_p", [1e-12, 1e-46, 5e-324])
-def test_a_nucleus_is_never_empty(top_p):
-    logits = random_logits(rows=10)
-    assert sample(logits, temperature=1.0, top_p=top_p).equal(sample(logits))
-
-
-def test_tokens_that_cannot_come_do_not():
-    logits = logits_of([-math.inf, 1.0, -math.inf, 0.0])
-    assert drawn(logits, 2_000, temperature=1.0)[[0, 2]].sum() == 0
-    assert reachable(logits, temperature=1.0, top_k=4).item() == 2
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5, "top_p": 0.5}])
-def test_logits_gone_wrong_are_refused(bad, options):
-    logits = random_logits(rows=3)
-    logits[1, 7] = bad
-    for broken in (logits, torch.full((1, 50), -math.inf), torch.full((2, 50), math.nan)):
-        with pytest.raises(ValueError, match="logits' largest value is not finite"):
-            sample(broken, **options)
-
-
-@pytest.mark.parametrize(
-    "options, message",
-    [
-        ({"top_k": 0}, "top_k must lie between 1 and the vocabulary's 50, not 0"),
-        ({"top_k": -1}, "top_k"),
-        ({"top_k": 51}, "top_k must lie between 1 and the vocabulary's 50, not 51"),
-        ({"top_p": 0}, "top_p must lie above 0 and at most at 1, not 0"),
-        ({"top_p": 1.01}, "top_p"),
-        ({"top_p": math.nan}, "top_p"),
-        ({"temperature": -0.5}, "temperature"),
-        ({"temperature": math.nan}, "temperature"),
-        ({"temperature": math.inf}, "temperature"),
-    ],
-)
-def test_impossible_settings_are_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        sample(random_logits(), **({"temperature": 1.0} | options))
-
-
-def test_probabilities_have_no_temperature_zero():
-    with pytest.raises(ValueError, match="temperature must be above 0, not 0.*greedily"):
-        probabilities(random_logits(), 0)
-
-
-def test_sampling_leaves_the_logits_alone():
-    logits = random_logits()
-    before = logits.clone()
-    sample(logits, 1.0, top_k=3, top_p=0.5)
-    assert logits.equal(before)
 
 
 # Weights laid out for speed

@@ -11,6 +11,7 @@ from course_lib.generate.sampling import sample
 from course_lib.model import Decoder, Memory
 
 Choose = Callable[[Tensor], Tensor]
+Adjust = Callable[[Tensor, Tensor], Tensor]
 
 
 def generate(
@@ -21,12 +22,15 @@ def generate(
     stop: Collection[int] = (),
     cached: bool = True,
     memory: Memory | None = None,
+    adjust: Adjust | None = None,
 ) -> Iterator[int]:
     """Token ids that follow `prompt`, one at a time as they are chosen.
 
     choose: logits (1, vocab_size) → token (1,); greedy unless told otherwise, e.g. `partial(sample, temperature=0.8)`.
     Ends before a token of `stop`, after `max_new_tokens`, or when the context is full. cached=False reads everything again for
     each token: the same tokens, slowly. memory: an encoder's states, for the decoder of an `EncoderDecoder`.
+    adjust: logits (1, vocab_size) and all tokens so far, the prompt's first (1, time) → logits, before `choose` sees them; for
+    penalties, which must know what has been written.
     Raises ValueError for an empty prompt or one longer than the context.
     """
     if len(prompt) == 0:
@@ -37,7 +41,7 @@ def generate(
     if room < 0:
         raise ValueError(f"the prompt's {len(prompt)} tokens don't fit the context of {model.config.context}")
     # Checked above and here, at the call; what follows runs when the first token is asked for.
-    return _write(model, list(prompt), min(max_new_tokens, room + 1), choose, set(stop), cached, memory)
+    return _write(model, list(prompt), min(max_new_tokens, room + 1), choose, set(stop), cached, memory, adjust)
 
 
 @torch.inference_mode()
@@ -49,6 +53,7 @@ def _write(
     stop: set[int],
     cached: bool,
     memory: Memory | None,
+    adjust: Adjust | None,
 ) -> Iterator[int]:
     weight = model.embedding.weight
     capacity = min(len(text) + n, model.config.context)
@@ -57,7 +62,10 @@ def _write(
     for _ in range(n):
         read = unread if cached else text
         hidden = model.hidden(torch.tensor([read], device=weight.device), cache, memory=memory)
-        token = int(choose(model.head(hidden[:, -1])))
+        logits = model.head(hidden[:, -1])
+        if adjust is not None:
+            logits = adjust(logits, torch.tensor([text], device=weight.device))
+        token = int(choose(logits))
         if token in stop:
             return
         yield token
@@ -70,6 +78,7 @@ def complete(
     max_new_tokens: int = 100,
     choose: Choose = sample,
     chat: bool = True,
+    adjust: Adjust | None = None,
 ) -> Iterator[str]:
     """The text that answers `prompt` (through the chat template) or goes on from it (chat=False), piece by piece.
 
@@ -79,5 +88,5 @@ def complete(
     if chat and lm.chat is None:
         raise ValueError(f"{lm.name} has no chat template, so it can only go on from a text: pass chat=False")
     ids = lm.chat.encode(prompt) if chat else lm.tokenizer.encode(prompt)
-    written = generate(lm.model, ids, max_new_tokens, choose, stop=lm.tokenizer.special.values())
+    written = generate(lm.model, ids, max_new_tokens, choose, lm.tokenizer.special.values(), adjust=adjust)
     return lm.tokenizer.decode_stream(written)

@@ -1,0 +1,706 @@
+"""Logits → one token: each knob beside transformers', draws beside their probabilities; several continuations at once, and the
+best of them."""
+
+import math
+from functools import partial
+from itertools import combinations, permutations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from references import random_tokens, smollm2, tiny_decoder
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from course_lib.generate import (
+    KNOBS,
+    best_of,
+    complete,
+    continuations,
+    distinct,
+    draw,
+    entropy,
+    expected_best,
+    find_loop,
+    frequency_penalty,
+    generate,
+    greedy,
+    log_likelihood,
+    min_p,
+    ngrams,
+    presence_penalty,
+    probabilities,
+    repeated,
+    repetition_penalty,
+    sample,
+    sampling,
+    temperature,
+    top_k,
+    top_p,
+)
+
+calm = settings(derandomize=True, deadline=None, max_examples=60)
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def logits_of(*rows):
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def random_logits(rows=1, size=50, seed=0, scale=3.0):
+    return scale * torch.randn(rows, size, generator=torch.Generator().manual_seed(seed))
+
+
+@st.composite
+def some_logits(draw, ties=True):
+    """Of any shape and precision; rounded ones hold many ties."""
+    rows, size, seed = draw(st.integers(1, 4)), draw(st.integers(1, 300)), draw(st.integers(0, 10_000))
+    logits = random_logits(rows, size, seed, draw(st.sampled_from([0.1, 3.0, 30.0])))
+    logits = logits.round() if ties and draw(st.booleans()) else logits
+    return logits.to(draw(st.sampled_from(DTYPES)))
+
+
+def wide(logits):
+    """At least 32 bits: in 16, transformers' sums of probabilities are rounded badly."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def same(ours, theirs, logits):
+    assert ours.shape == logits.shape and ours.dtype == logits.dtype
+    torch.testing.assert_close(ours, theirs.to(logits.dtype))
+
+
+# Each knob beside transformers'
+
+
+@calm
+@given(some_logits(), st.floats(0.05, 20))
+def test_temperature_is_transformers(logits, t):
+    same(temperature(logits, t), TemperatureLogitsWarper(t)(None, logits), logits)
+
+
+@calm
+@given(some_logits(), st.data())
+def test_top_k_is_transformers(logits, data):
+    k = data.draw(st.integers(1, logits.shape[-1]))
+    same(top_k(logits, k), TopKLogitsWarper(k)(None, logits), logits)
+
+
+@calm
+@given(some_logits(), st.floats(0.001, 1))
+def test_top_p_is_transformers(logits, p):
+    """At ties as many are kept, though not always the same ones: their sort isn't stable."""
+    ours, theirs = top_p(logits, p), TopPLogitsWarper(p)(None, wide(logits)).to(logits.dtype)
+    same(ours.sort().values, theirs.sort().values, logits)
+    if all(len(row.unique()) == len(row) for row in logits):
+        same(ours, theirs, logits)
+
+
+@calm
+@given(some_logits(), st.floats(0, 1))
+def test_min_p_is_transformers(logits, p):
+    same(min_p(logits, p), MinPLogitsWarper(p)(None, wide(logits)), logits)
+
+
+@calm
+@given(some_logits(), st.floats(0.5, 3), st.integers(0, 9), st.integers(0, 99))
+def test_repetition_penalty_is_transformers(logits, penalty, time, seed):
+    rows, size = logits.shape
+    tokens = torch.randint(size, (rows, time), generator=torch.Generator().manual_seed(seed))
+    same(repetition_penalty(logits, tokens, penalty), RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits), logits)
+
+
+def test_all_knobs_in_sample_are_transformers_in_their_order(reachable):
+    logits = random_logits(rows=200)
+    theirs = MinPLogitsWarper(0.05)(None, TopPLogitsWarper(0.8)(None, TopKLogitsWarper(6)(None, logits / 1.5)))
+    assert reachable(logits, temperature=1.5, top_k=6, top_p=0.8, min_p=0.05).equal(theirs.isfinite().sum(-1))
+
+
+# Each knob by hand, and what it promises
+
+
+def test_ties_are_kept_or_split_as_the_header_says():
+    logits = logits_of([2.0, 1.0, 1.0, 1.0, 0.0])
+    assert top_k(logits, 2).isfinite().tolist() == [[True, True, True, True, False]]
+    assert min_p(logits, math.exp(-1) - 1e-6).isfinite().tolist() == [[True, True, True, True, False]]
+    assert top_p(torch.zeros(1, 4), 0.5).isfinite().tolist() == [[False, False, True, True]]
+
+
+@calm
+@given(some_logits(ties=False), st.floats(0.01, 0.99))
+def test_top_p_keeps_the_smallest_set_that_reaches_p(logits, p):
+    """What is kept reaches p; without its least likely token it doesn't."""
+    chances = logits.double().softmax(-1)
+    kept = top_p(logits, p).isfinite()
+    inside = chances.masked_fill(~kept, 0).sum(-1)
+    least = chances.masked_fill(~kept, 2).amin(-1)
+    several = kept.sum(-1) > 1
+    assert (inside >= p - 1e-5).all() and (inside - least < p + 1e-5)[several].all()
+    assert (chances.masked_fill(kept, 0).amax(-1) <= least + 1e-9).all()
+
+
+def test_the_sets_of_knobs_by_hand():
+    logits = logits_of([0.5, 0.25, 0.125, 0.0625, 0.0625]).log()
+    assert top_k(logits, 3).isfinite().sum() == 3
+    sizes = {p: int(top_p(logits.double(), p).isfinite().sum()) for p in (0.4, 0.49, 0.51, 0.74, 0.76, 1.0)}
+    assert sizes == {0.4: 1, 0.49: 1, 0.51: 2, 0.74: 2, 0.76: 3, 1.0: 5}
+    assert [int(min_p(logits, p).isfinite().sum()) for p in (0, 0.12, 0.2, 0.3, 1)] == [5, 5, 3, 2, 1]
+
+
+def test_penalties_by_hand():
+    logits, tokens = logits_of([2.0, -2.0, 4.0, 0.5]), torch.tensor([[0, 1, 1, 1]])
+    assert repetition_penalty(logits, tokens, 2.0).tolist() == [[1.0, -4.0, 4.0, 0.5]]
+    assert presence_penalty(logits, tokens, 0.5).tolist() == [[1.5, -2.5, 4.0, 0.5]]
+    assert frequency_penalty(logits, tokens, 0.5).tolist() == [[1.5, -3.5, 4.0, 0.5]]
+    nothing = torch.empty(1, 0, dtype=torch.long)
+    for penalize in (repetition_penalty, presence_penalty, frequency_penalty):
+        assert penalize(logits, nothing, 1.5).equal(logits)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_each_row_has_penalties_of_its_own(dtype):
+    logits, tokens = random_logits(3, 9).to(dtype), torch.tensor([[0, 1], [2, 2], [8, 8]])
+    changed = frequency_penalty(logits, tokens, 1.0) != logits
+    assert changed.nonzero().tolist() == [[0, 0], [0, 1], [1, 2], [2, 8]]
+    assert frequency_penalty(logits, tokens, 1.0).dtype == dtype
+
+
+def test_adding_a_constant_changes_what_a_repetition_penalty_does_and_not_what_the_others_do():
+    logits, tokens = random_logits(), torch.tensor([[3, 4]])
+    for penalize, moves in ((repetition_penalty, True), (presence_penalty, False), (frequency_penalty, False)):
+        plain, raised = (penalize(scores, tokens, 1.5).softmax(-1) for scores in (logits, logits + 10))
+        assert torch.allclose(plain, raised, atol=1e-5) != moves
+
+
+CHAIN = {
+    "temperature": partial(temperature, t=1.7),
+    "top_k": partial(top_k, k=9),
+    "top_p": partial(top_p, p=0.8),
+    "min_p": partial(min_p, p=0.05),
+    "repetition": lambda logits: repetition_penalty(logits, torch.tensor([[1, 2]] * len(logits)), 1.3),
+    "presence": lambda logits: presence_penalty(logits, torch.tensor([[3, 3]] * len(logits)), 0.7),
+    "frequency": lambda logits: frequency_penalty(logits, torch.tensor([[3, 3]] * len(logits)), 0.7),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_knobs_compose_in_any_order(dtype):
+    logits = random_logits(rows=3).to(dtype)
+    for order in permutations(CHAIN, 4):
+        scores = logits
+        for name in order:
+            scores = CHAIN[name](scores)
+        chosen = draw(scores, torch.Generator().manual_seed(0))
+        assert scores.shape == logits.shape and scores.dtype == dtype and not scores.isnan().any()
+        assert scores.gather(1, chosen[:, None]).isfinite().all()
+        assert scores.gather(1, greedy(scores)[:, None]).isfinite().all()
+
+
+def test_the_order_of_temperature_and_top_p_matters():
+    logits = logits_of([0.6, 0.2, 0.1, 0.1]).log()
+    assert top_p(temperature(logits, 3.0), 0.7).isfinite().sum() == 3
+    assert temperature(top_p(logits, 0.7), 3.0).isfinite().sum() == 2
+
+
+@pytest.mark.parametrize("turn", CHAIN.values(), ids=CHAIN)
+def test_no_knob_changes_its_input(turn):
+    logits = random_logits(rows=2)
+    before = logits.clone()
+    turn(logits)
+    assert logits.equal(before)
+
+
+@pytest.mark.parametrize("bad, what", [(math.nan, "NaN"), (math.inf, "∞"), ("nothing", "a row of nothing but −∞")])
+@pytest.mark.parametrize("turn", [*CHAIN.values(), draw, greedy, sample, probabilities])
+def test_every_knob_refuses_logits_gone_wrong(turn, bad, what):
+    logits = random_logits(rows=3)
+    if bad == "nothing":
+        logits[1] = -math.inf
+    else:
+        logits[1, 7] = bad
+    with pytest.raises(ValueError, match=f"the logits hold .*{what}.*went wrong"):
+        turn(logits)
+
+
+@pytest.mark.parametrize("broken", [torch.zeros(1, 5, dtype=torch.long), torch.zeros(1, 0), torch.tensor(1.0)])
+def test_what_is_no_logits_is_refused(broken):
+    with pytest.raises(ValueError, match="logits are floating-point numbers"):
+        greedy(broken)
+
+
+IMPOSSIBLE = [
+    *[(temperature, t, "temperature must be above 0.*decode greedily") for t in (0, -1.0, math.nan, math.inf, "1", True)],
+    (temperature, 1e-45, "no longer fit torch.float32; decode greedily"),
+    *[(top_k, k, "top_k must be a whole number between 1 and the vocabulary's 50") for k in (0, -1, 51, 2.0, True, "3")],
+    *[(top_p, p, "top_p must lie above 0 and at most at 1") for p in (0, -0.1, 1.01, math.nan, True, "0.5")],
+    *[(min_p, p, "min_p must lie between 0 and 1") for p in (-0.1, 1.01, math.nan, True)],
+]
+
+
+@pytest.mark.parametrize("turn, value, message", IMPOSSIBLE)
+def test_a_knob_refuses_impossible_settings(turn, value, message):
+    with pytest.raises(ValueError, match=message):
+        turn(random_logits(), value)
+
+
+@pytest.mark.parametrize("penalize", [repetition_penalty, presence_penalty, frequency_penalty])
+def test_penalties_refuse_impossible_settings(penalize):
+    logits = random_logits()
+    for penalty in (math.nan, math.inf, "1", True):
+        with pytest.raises(ValueError, match=f"{penalize.__name__} must be"):
+            penalize(logits, torch.tensor([[1]]), penalty)
+    for tokens in ([[50]], [[-1]]):
+        with pytest.raises(ValueError, match="tokens must lie between 0 and 49"):
+            penalize(logits, torch.tensor(tokens), 1.1)
+    with pytest.raises(ValueError, match="must have the same rows"):
+        penalize(logits, torch.tensor([1, 2]), 1.1)
+
+
+@pytest.mark.parametrize("penalty", [0, -1.0])
+def test_a_repetition_penalty_is_above_0(penalty):
+    with pytest.raises(ValueError, match="repetition_penalty must be above 0"):
+        repetition_penalty(random_logits(), torch.tensor([[1]]), penalty)
+
+
+def test_numbers_of_numpy_are_numbers():
+    logits = random_logits()
+    assert top_k(logits, np.int64(3)).equal(top_k(logits, 3))
+    assert top_p(logits, np.float64(0.5)).equal(top_p(logits, 0.5))
+
+
+# Draws follow the probabilities
+
+
+def chi_square(logits, adjusted, times=20_000, seed=0):
+    """Pearson's statistic of seeded draws against exact probabilities, and the degrees of freedom."""
+    tokens = draw(adjusted.expand(times, -1), torch.Generator().manual_seed(seed))
+    counts = torch.bincount(tokens, minlength=logits.shape[-1]).double()
+    expected = times * adjusted[0].double().softmax(-1)
+    possible = expected > 0
+    assert counts[~possible].sum() == 0
+    return ((counts - expected).square() / expected)[possible].sum().item(), int(possible.sum()) - 1
+
+
+# Above these in one of a thousand runs: chi-square's 99.9% points for so many degrees of freedom.
+LIMITS = {1: 10.83, 2: 13.82, 3: 16.27, 4: 18.47, 5: 20.52, 6: 22.46, 7: 24.32}
+COUNTED = {
+    "temperature": partial(temperature, t=1.5),
+    "top_k": partial(top_k, k=5),
+    "top_p": partial(top_p, p=0.8),
+    "min_p": partial(min_p, p=0.2),
+    "repetition": CHAIN["repetition"],
+    "presence": CHAIN["presence"],
+    "frequency": CHAIN["frequency"],
+}
+
+
+@pytest.mark.parametrize("names", [(), *combinations(COUNTED, 1), *combinations(COUNTED, 2)], ids=" ".join)
+def test_draws_follow_the_exact_distribution(names):
+    logits = adjusted = logits_of([2.0, 1.0, 0.5, 0.0, -0.3, 0.7, -1.0, -0.5])
+    for name in names:
+        adjusted = COUNTED[name](adjusted)
+    statistic, freedom = chi_square(logits, adjusted)
+    assert freedom >= 1 and statistic < LIMITS[freedom]
+
+
+def test_the_chi_square_test_would_notice():
+    """Draws of another temperature, a shift of one, or a knob left out fail by far."""
+    logits = logits_of([2.0, 1.0, 0.5, 0.0, -0.3, 0.7, -1.0, -0.5])
+    counts = torch.bincount(draw(logits.expand(20_000, -1), torch.Generator().manual_seed(0)), minlength=8)
+    for other in (logits * 1.1, logits.roll(1)):
+        expected = 20_000 * other[0].double().softmax(-1)
+        assert ((counts - expected).square() / expected).sum() > LIMITS[7]
+
+
+def test_rows_are_drawn_independently():
+    logits = logits_of([0.0, 0.0]).expand(20_000, 2)
+    generator = torch.Generator().manual_seed(1)
+    first, second = draw(logits, generator), draw(logits, generator)
+    table = torch.bincount(2 * first + second, minlength=4) / 20_000
+    torch.testing.assert_close(table, torch.full((4,), 0.25), atol=0.015, rtol=0)
+    assert (first[1:] == first[:-1]).double().mean().sub(0.5).abs() < 0.015
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_of_a_large_vocabulary_only_what_is_possible_is_drawn(dtype):
+    logits = torch.full((2_000, 49_152), -math.inf, dtype=dtype)
+    logits[:, [0, 777, 49_151]] = 0
+    counts = torch.bincount(draw(logits[:300], torch.Generator().manual_seed(0)), minlength=49_152)
+    assert counts.sum() == 300 and counts[[0, 777, 49_151]].min() > 70
+
+
+# `sample`, all knobs in one
+
+
+def drawn(logits, times, **options):
+    """How often each token is drawn."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = sample(logits.expand(times, -1), generator=generator, **options)
+    return torch.bincount(tokens, minlength=logits.shape[-1])
+
+
+@pytest.fixture
+def reachable(monkeypatch):
+    """How many tokens of each row `sample` can draw, however rarely."""
+
+    def count(logits, **options):
+        seen = []
+        with monkeypatch.context() as patch:
+            patch.setattr(sampling, "draw", lambda adjusted, _: seen.append(adjusted))
+            sample(logits, **options)
+        return (seen[0].softmax(-1) > 0).sum(-1)
+
+    return count
+
+
+def test_greedy_is_the_largest():
+    logits = random_logits(rows=20)
+    assert sample(logits).equal(logits.argmax(-1))
+    assert sample(logits, top_k=3, top_p=0.5).equal(logits.argmax(-1))
+    assert sample(logits.bfloat16()).shape == (20,)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.7, 1.0, 5.0])
+def test_temperature_divides_the_logits(temperature):
+    logits = random_logits(rows=3)
+    expected = torch.distributions.Categorical(logits=logits / temperature).probs
+    torch.testing.assert_close(probabilities(logits, temperature), expected)
+    torch.testing.assert_close(probabilities(logits.half(), temperature).sum(-1), torch.ones(3))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_are_drawn_as_often_as_the_probabilities_say(temperature):
+    """Pearson's chi-square over 7 outcomes: 6 degrees of freedom, above 22.5 once in a thousand."""
+    logits, times = logits_of([2.0, 1.0, 0.5, 0.0, -0.5, -1.0, -2.0]), 20_000
+    expected = times * (logits[0].double() / temperature).softmax(-1)
+    assert ((drawn(logits, times, temperature=temperature) - expected).square() / expected).sum() < 22.5
+
+
+def test_what_is_left_is_drawn_in_proportion():
+    logits = logits_of([0.4, 0.3, 0.2, 0.1]).log()
+    expected = torch.tensor([4 / 7, 3 / 7, 0, 0])
+    for options in ({"top_k": 2}, {"top_p": 0.6}, {"top_k": 3, "top_p": 0.7}):
+        counts = drawn(logits, 20_000, temperature=1.0, **options)
+        torch.testing.assert_close(counts / 20_000, expected, atol=0.015, rtol=0)
+
+
+def test_top_1_is_greedy():
+    logits = random_logits(rows=30)
+    assert sample(logits, temperature=3.0, top_k=1).equal(sample(logits))
+    assert sample(logits, temperature=3.0, top_p=1e-6).equal(sample(logits))
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 7, 49, 50])
+def test_top_k_keeps_what_transformers_keeps(top_k, reachable):
+    logits = random_logits(rows=40)
+    kept = TopKLogitsWarper(top_k)(None, logits).isfinite()
+    assert reachable(logits, temperature=1.0, top_k=top_k).equal(kept.sum(-1))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        assert kept.gather(1, sample(logits, 2.0, top_k, generator=generator)[:, None]).all()
+
+
+@pytest.mark.parametrize("top_p", [0.01, 0.3, 0.5, 0.9, 0.99, 0.999])
+def test_the_nucleus_is_what_transformers_keeps(top_p, reachable):
+    logits = random_logits(rows=200)
+    kept = TopPLogitsWarper(top_p)(None, logits).isfinite()
+    assert reachable(logits, temperature=1.0, top_p=top_p).equal(kept.sum(-1))
+    for generator in map(torch.Generator().manual_seed, range(20)):
+        assert kept.gather(1, sample(logits, 1.0, top_p=top_p, generator=generator)[:, None]).all()
+
+
+def test_top_k_and_top_p_together_are_transformers(reachable):
+    logits = random_logits(rows=200)
+    kept = TopPLogitsWarper(0.8)(None, TopKLogitsWarper(6)(None, logits / 1.5)).isfinite()
+    assert reachable(logits, temperature=1.5, top_k=6, top_p=0.8).equal(kept.sum(-1))
+
+
+def test_the_nucleus_at_its_edges(reachable):
+    logits = logits_of([0.5, 0.25, 0.125, 0.125]).log()
+    sizes = {p: reachable(logits, temperature=1.0, top_p=p).item() for p in (0.4, 0.51, 0.74, 0.76, 1.0)}
+    assert sizes == {0.4: 1, 0.51: 2, 0.74: 2, 0.76: 3, 1.0: 4}
+
+
+def test_a_nucleus_of_everything_leaves_nothing_out(reachable):
+    logits = random_logits(rows=4, size=49152)
+    assert reachable(logits, temperature=1.0, top_p=1.0).equal(torch.full((4,), 49152))
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-30, 1e-38, 1e-45, 5e-324])
+def test_a_temperature_near_zero_is_greedy(temperature):
+    logits = random_logits(rows=10, scale=20.0)
+    assert sample(logits, temperature).equal(sample(logits))
+
+
+@pytest.mark.parametrize("top_p", [1e-12, 1e-46, 5e-324])
+def test_a_nucleus_is_never_empty(top_p):
+    logits = random_logits(rows=10)
+    assert sample(logits, temperature=1.0, top_p=top_p).equal(sample(logits))
+
+
+def test_tokens_that_cannot_come_do_not(reachable):
+    logits = logits_of([-math.inf, 1.0, -math.inf, 0.0])
+    assert drawn(logits, 2_000, temperature=1.0)[[0, 2]].sum() == 0
+    assert reachable(logits, temperature=1.0, top_k=4).item() == 2
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5, "top_p": 0.5}])
+def test_logits_gone_wrong_are_refused(bad, options):
+    logits = random_logits(rows=3)
+    logits[1, 7] = bad
+    for broken in (logits, torch.full((1, 50), -math.inf), torch.full((2, 50), math.nan)):
+        with pytest.raises(ValueError, match="the logits hold"):
+            sample(broken, **options)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"top_k": 0}, "top_k must be a whole number between 1 and the vocabulary's 50, not 0"),
+        ({"top_k": -1}, "top_k"),
+        ({"top_k": 51}, "top_k must be a whole number between 1 and the vocabulary's 50, not 51"),
+        ({"top_p": 0}, "top_p must lie above 0 and at most at 1, not 0"),
+        ({"top_p": 1.01}, "top_p"),
+        ({"top_p": math.nan}, "top_p"),
+        ({"temperature": -0.5}, "temperature"),
+        ({"temperature": math.nan}, "temperature"),
+        ({"temperature": math.inf}, "temperature"),
+    ],
+)
+def test_impossible_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        sample(random_logits(), **({"temperature": 1.0} | options))
+
+
+def test_probabilities_have_no_temperature_zero():
+    with pytest.raises(ValueError, match="temperature must be above 0, not 0.*greedily"):
+        probabilities(random_logits(), 0)
+
+
+def test_sampling_leaves_the_logits_alone():
+    logits = random_logits()
+    before = logits.clone()
+    sample(logits, 1.0, top_k=3, top_p=0.5)
+    assert logits.equal(before)
+
+
+def test_sample_is_the_knobs_called_one_after_another():
+    logits = random_logits(rows=50)
+    one, other = (torch.Generator().manual_seed(4) for _ in range(2))
+    by_hand = draw(min_p(top_p(top_k(temperature(logits, 1.3), 20), 0.9), 0.02), one)
+    assert sample(logits, 1.3, 20, 0.9, 0.02, other).equal(by_hand)
+    assert list(KNOBS) == ["temperature", "top_k", "top_p", "min_p"]
+
+
+def test_sample_refuses_impossible_settings_when_greedy_too():
+    for options in ({"top_k": 0}, {"top_p": 2}, {"min_p": -1}):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            sample(random_logits(), **options)
+
+
+# Adjusting while writing
+
+
+def test_adjusting_sees_all_that_was_written():
+    model, seen = tiny_decoder(), []
+
+    def adjust(logits, tokens):
+        seen.append((tuple(logits.shape), tokens.tolist()))
+        return logits
+
+    plain = list(generate(model, [3, 4], 4))
+    for cached in (True, False):
+        seen.clear()
+        assert list(generate(model, [3, 4], 4, adjust=adjust, cached=cached)) == plain
+        assert seen == [((1, 61), [[3, 4, *plain[:i]]]) for i in range(4)]
+
+
+def test_a_penalty_prevents_repetition():
+    """A model that can't repeat a token writes each at most once."""
+    model = tiny_decoder()
+
+    def never_twice(logits, tokens):
+        return presence_penalty(logits, tokens, 1e4)
+
+    text = [5, *generate(model, [5], 40, adjust=never_twice)]
+    assert len(set(text)) == len(text) == 41
+    assert len(set(generate(model, [5], 40))) < 40
+
+
+def test_completing_can_be_adjusted():
+    lm, france = smollm2(), smollm2().tokenizer.encode(" Paris")
+
+    def without_paris(logits, tokens):
+        return logits.index_fill(1, torch.tensor(france), -math.inf)
+
+    assert "Paris" not in "".join(complete(lm, "The capital of France is", 3, chat=False, adjust=without_paris))
+    assert "Paris" in "".join(complete(lm, "The capital of France is", 3, chat=False))
+
+
+# Several continuations
+
+
+@calm
+@given(st.integers(1, 47), st.integers(1, 5), st.integers(0, 60), st.integers(0, 3))
+def test_greedy_continuations_are_what_generate_writes(length, n, new, seed):
+    model = tiny_decoder(seed=seed)
+    prompt = random_tokens(model, time=length, seed=seed)[0].tolist()
+    assert continuations(model, prompt, n, new) == [list(generate(model, prompt, new))] * n
+
+
+@pytest.mark.parametrize("length", [1, 46, 48])
+def test_continuations_end_when_the_context_is_full(length):
+    model = tiny_decoder()
+    prompt = random_tokens(model, time=length)[0].tolist()
+    assert {len(row) for row in continuations(model, prompt, 3, 1_000)} == {48 - length + 1}
+
+
+def test_each_row_ends_at_its_own_stop_token():
+    model = tiny_decoder()
+
+    def rows(stop):
+        choose = partial(sample, temperature=3.0, generator=torch.Generator().manual_seed(0))
+        return continuations(model, [1, 2, 3], 6, 30, choose, stop=stop)
+
+    free, stopped = rows(()), rows({7, 8, 9, 10, 11})
+    assert stopped == [row[: next((i for i, t in enumerate(row) if 7 <= t <= 11), 30)] for row in free]
+    assert len({len(row) for row in stopped}) > 2
+
+
+def test_rows_do_not_disturb_each_other():
+    """Rows forced onto different ways go on as each would alone."""
+    model, firsts = tiny_decoder(), [10, 20, 30]
+
+    def force(logits, tokens):
+        if tokens.shape[1] > 2:
+            return logits
+        forced = torch.full_like(logits, -math.inf)
+        return forced.scatter(1, torch.tensor(firsts)[:, None], 0.0)
+
+    together = continuations(model, [1, 2], 3, 12, adjust=force)
+    assert together == [[first, *generate(model, [1, 2, first], 11)] for first in firsts]
+
+
+def test_sampled_continuations_follow_the_models_distribution():
+    """Two tokens of a small vocabulary, 4,000 times, against all pairs' exact probabilities."""
+    model = tiny_decoder(vocab_size=5)
+    choose = partial(sample, temperature=1.0, generator=torch.Generator().manual_seed(0))
+    pairs = torch.tensor(continuations(model, [1], 4_000, 2, choose))
+    counts = torch.bincount(5 * pairs[:, 0] + pairs[:, 1], minlength=25)
+    exact = torch.tensor([log_likelihood(model, [1], [a, b]).sum().exp() for a in range(5) for b in range(5)])
+    expected = 4_000 * exact.double()
+    enough = expected > 5
+    assert exact.sum().item() == pytest.approx(1, abs=1e-5)
+    assert ((counts - expected).square() / expected)[enough].sum() < 52.6  # 25 degrees of freedom at most, 1 in 1,000
+
+
+def test_impossible_continuations_are_refused():
+    model = tiny_decoder()
+    for prompt in ([], [1] * 49):
+        with pytest.raises(ValueError, match=f"a prompt has 1 to 48 tokens .*, not {len(prompt)}"):
+            continuations(model, prompt, 2)
+    for n, new in ((0, 1), (1, -1)):
+        with pytest.raises(ValueError, match="n must be 1 or more and max_new_tokens 0 or more"):
+            continuations(model, [1], n, new)
+    assert continuations(model, [1], 2, 0) == [[], []]
+
+
+def test_log_likelihood_is_what_the_model_says():
+    model, prompt, text = tiny_decoder(), [1, 2, 3], [4, 5, 6, 7]
+    scores = model(torch.tensor([[*prompt, *text]]))[0].log_softmax(-1)
+    expected = [scores[2 + i, token].item() for i, token in enumerate(text)]
+    assert log_likelihood(model, prompt, text).tolist() == pytest.approx(expected, abs=1e-5)
+    assert log_likelihood(model, prompt, []).shape == (0,)
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        log_likelihood(model, [], text)
+
+
+def test_greedy_takes_the_likeliest_next_token_and_not_the_likeliest_text():
+    """Of two tokens: greedy's first is the likelier, and some pair is likelier than greedy's in some model."""
+    def best_pair(model):
+        pairs = [(a, b) for a in range(8) for b in range(8)]
+        return list(best_of(pairs, lambda pair: log_likelihood(model, [1], pair).sum()))
+
+    models = [tiny_decoder(vocab_size=8, seed=seed) for seed in range(12)]
+    greedy_pairs = [list(generate(model, [1], 2)) for model in models]
+    found = [best_pair(model) for model in models]
+    assert any(a != b for a, b in zip(found, greedy_pairs, strict=True))
+
+
+# The best of several
+
+
+def test_the_best_is_the_first_that_scores_highest():
+    assert best_of(["a", "bbb", "ccc"], len) == "bbb"
+    with pytest.raises(ValueError, match="no candidates"):
+        best_of([], len)
+    with pytest.raises(ValueError, match="candidate 1 has no score"):
+        best_of([1.0, math.nan], float)
+
+
+@calm
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.data())
+def test_the_expected_best_is_the_mean_over_all_subsets(scores, data):
+    n = data.draw(st.integers(1, len(scores)))
+    values = data.draw(st.lists(st.floats(-5, 5), min_size=len(scores), max_size=len(scores)))
+    subsets = list(combinations(range(len(scores)), n))
+    assert expected_best(scores, n) == pytest.approx(sum(max(scores[i] for i in s) for s in subsets) / len(subsets))
+    chosen = [best_of(subset, lambda i: scores[i]) for subset in subsets]
+    assert expected_best(scores, n, values) == pytest.approx(sum(values[i] for i in chosen) / len(subsets), abs=1e-9)
+
+
+def test_the_expected_best_of_right_and_wrong_is_pass_at_k():
+    """1 − C(wrong, k) / C(all, k): Chen et al. 2021."""
+    assert expected_best([1, 0, 0, 1, 0], 2) == pytest.approx(1 - math.comb(3, 2) / math.comb(5, 2))
+
+
+def test_an_impossible_best_is_refused():
+    for n, values in ((0, None), (4, None), (1, [1])):
+        with pytest.raises(ValueError, match="n must lie between 1 and the pool's 3"):
+            expected_best([1, 2, 3], n, values)
+
+
+# Measures
+
+
+def test_entropy_by_hand():
+    assert entropy(torch.zeros(2, 8)).tolist() == pytest.approx([math.log(8)] * 2)
+    assert entropy(logits_of([0.5, 0.25, 0.25]).log()).item() == pytest.approx(1.5 * math.log(2))
+    assert entropy(logits_of([0.0, -math.inf])).item() == 0
+    expected = torch.distributions.Categorical(logits=random_logits(5)).entropy()
+    torch.testing.assert_close(entropy(random_logits(5)).float(), expected)
+
+
+def test_counting_ngrams_by_hand():
+    assert ngrams("abc", 2) == [("a", "b"), ("b", "c")] and ngrams("a", 2) == []
+    assert repeated("abab" * 3, 4) == pytest.approx(1 - 2 / 9)
+    assert repeated("abcdef", 4) == 0 and repeated("abc", 4) == 0 and repeated("aaaaa", 4) == 0.5
+    assert distinct(["ab", "ab"], 1) == 0.5 and distinct(["ab", "cd"], 2) == 0.5 and distinct([], 2) == 0
+    with pytest.raises(ValueError, match="an n-gram has 1 token or more"):
+        ngrams("abc", 0)
+
+
+@calm
+@given(st.lists(st.integers(0, 3), max_size=4), st.lists(st.integers(0, 3), min_size=1, max_size=4), st.integers(2, 4), st.data())
+def test_a_loop_is_found_and_is_one(head, body, rounds, data):
+    tail = body[: data.draw(st.integers(0, len(body) - 1))]
+    text = [*head, *body * rounds, *tail]
+    start, period = find_loop(text, rounds)
+    assert period <= len(body) and len(text) - start >= rounds * period
+    assert text[start:-period] == text[start + period :]
+    assert start == 0 or text[start - 1] != text[start - 1 + period]
+
+
+def test_no_loop_is_none():
+    for text in ("", "a", "abcdefgh", "ababc", "abcabc", "aaab"):
+        assert find_loop(text) is None
+    with pytest.raises(ValueError, match="a loop goes round 2 times or more"):
+        find_loop("aaa", 1)
