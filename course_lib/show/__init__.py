@@ -17,6 +17,8 @@ from course_lib.show.bertviz_offline import head_view, model_view
 from course_lib.show.course_map import draw_map
 from course_lib.show.experts import Routing, describe_routing, draw_routing, routing
 from course_lib.show.figures import Html, show
+from course_lib.show.guess import guess_game
+from course_lib.show.next_token import NextToken, describe_next_token, draw_next_token, next_token
 from course_lib.show.style import use_style
 from course_lib.show.tokens import draw_tokens, explore_tokens, figure_tokens
 from course_lib.show.training import draw_loss, live_loss
@@ -24,23 +26,28 @@ from course_lib.show.training import draw_loss, live_loss
 __all__ = [
     "Attention",
     "Html",
+    "NextToken",
     "Routing",
     "attention",
+    "describe_next_token",
     "describe_routing",
     "draw_alignment",
     "draw_attention",
     "draw_head_grid",
     "draw_loss",
     "draw_map",
+    "draw_next_token",
     "draw_routing",
     "draw_row",
     "draw_tokens",
     "explore_attention",
     "explore_tokens",
     "figure_tokens",
+    "guess_game",
     "head_view",
     "live_loss",
     "model_view",
+    "next_token",
     "routing",
     "show",
     "use_style",

@@ -1,0 +1,54 @@
+"""A game: which of these wrote which text? Menus where a notebook is alive, and the texts alone on any other page."""
+
+import html
+import textwrap
+from collections.abc import Mapping, Sequence
+
+from IPython import get_ipython
+from IPython.display import display
+
+LETTERS = "ABCDEFGHIJ"
+
+
+def guess_game(texts: Sequence[tuple[str, str]], width: int = 96) -> None:
+    """Print each text under a letter, without saying who wrote it, and ask.
+
+    texts: pairs (who wrote it, text), in the order in which they are shown. Raises ValueError for none, or more than ten.
+    """
+    if not 1 <= len(texts) <= len(LETTERS):
+        raise ValueError(f"a game has 1 to {len(LETTERS)} texts, not {len(texts)}")
+    answers = {letter: who for letter, (who, _) in zip(LETTERS, texts, strict=False)}
+    for letter, (_, text) in zip(LETTERS, texts, strict=False):
+        print(textwrap.fill(f"{letter}  {' '.join(text.split())}", width, subsequent_indent="   "), end="\n\n")
+    print("Who wrote which? " + " · ".join(sorted(set(answers.values()))))
+    if hasattr(get_ipython(), "kernel"):
+        _show_menus(answers)
+
+
+def mark(guesses: Mapping[str, str], answers: Mapping[str, str]) -> list[str]:
+    """A line for each letter, then how many are right. A letter without a guess counts as wrong."""
+    lines = []
+    for letter, who in answers.items():
+        guess = guesses.get(letter)
+        verdict = "right" if guess == who else f"you said {guess}" if guess else "no guess"
+        lines.append(f"{letter}: {who} ({verdict})")
+    right = sum(guesses.get(letter) == who for letter, who in answers.items())
+    return [*lines, f"{right} of {len(answers)} right; a coin with as many sides would get about 1"]
+
+
+def _show_menus(answers: dict[str, str]) -> None:
+    from ipywidgets import HTML, Button, Dropdown, HBox, VBox
+
+    choices = [("?", None), *((who, who) for who in sorted(set(answers.values())))]
+    menus = {letter: Dropdown(options=choices, description=letter) for letter in answers}
+    button, verdict = Button(description="Who was it?"), HTML()
+
+    def reveal(_: Button) -> None:
+        lines = mark({letter: menu.value for letter, menu in menus.items()}, answers)
+        verdict.value = "<br>".join(map(html.escape, lines))
+
+    button.on_click(reveal)
+    view = VBox([*menus.values(), HBox([button]), verdict])
+    data = {"model_id": view.model_id, "version_major": 2, "version_minor": 0}
+    text = "(Menus to guess with appear here when the notebook runs.)"
+    display({"application/vnd.jupyter.widget-view+json": data, "text/plain": text}, raw=True)
