@@ -39,9 +39,14 @@ class Uniform:
         if self.group not in ("channel", "tensor") and not (isinstance(self.group, int) and self.group >= 1):
             raise ValueError(f'group must be "channel", "tensor" or a number of columns, not {self.group!r}')
 
+    @property
+    def top(self) -> int:
+        """The highest code."""
+        return 2**self.bits - 1 - self.symmetric
+
     def codes(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, columns) → codes (groups, group) from 0 on, scale and minimum (groups, 1): weight ≈ scale · code + minimum."""
-        groups, top = self._split(weight), 2**self.bits - 1
+        groups, top = self._split(weight), self.top
         if self.symmetric:
             half = top // 2
             scale = _in_16_bits(groups.abs().amax(dim=1, keepdim=True) / half)
@@ -59,7 +64,7 @@ class Uniform:
     def store(self, weight: Tensor) -> "UniformWeight":
         """Raises ValueError for weights that aren't finite, are too large for 16-bit scales, or don't divide into groups."""
         require_finite(weight)
-        return UniformWeight(self, weight.float())
+        return UniformWeight(self, weight.shape, *self.codes(weight.float()))
 
     def _split(self, weight: Tensor) -> Tensor:
         if self.group == "tensor":
@@ -73,10 +78,9 @@ class Uniform:
 class UniformWeight(Stored):
     """codes: packed; scale and (asymmetric only) minimum: (groups, 1) in 16 bits."""
 
-    def __init__(self, format: Uniform, weight: Tensor):
+    def __init__(self, format: Uniform, shape: torch.Size, codes: Tensor, scale: Tensor, minimum: Tensor):
         super().__init__()
-        self.format, self.shape = format, weight.shape
-        codes, scale, minimum = format.codes(weight)
+        self.format, self.shape = format, shape
         if not (scale.isfinite().all() and minimum.isfinite().all()):
             raise ValueError("the weights are too large for scales of 16 bits (above 65,504)")
         self.register_buffer("packed", pack_bits(codes, format.bits))
@@ -89,7 +93,7 @@ class UniformWeight(Stored):
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         scale = self.scale.float()
-        minimum = -(2 ** (self.format.bits - 1) - 1) * scale if self.minimum is None else self.minimum.float()
+        minimum = -(self.format.top // 2) * scale if self.minimum is None else self.minimum.float()
         return (self.codes().float() * scale + minimum).view(self.shape).to(dtype)
 
 
