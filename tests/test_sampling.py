@@ -1,6 +1,7 @@
 """Logits → one token: each knob beside transformers', draws beside their probabilities; several continuations at once, and the
 best of them."""
 
+import json
 import math
 from functools import partial
 from itertools import combinations, permutations
@@ -19,6 +20,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from course_lib.families import LanguageModel
 from course_lib.generate import (
     KNOBS,
     best_of,
@@ -45,6 +47,8 @@ from course_lib.generate import (
     top_k,
     top_p,
 )
+from course_lib.generate import sampling_curves as curves
+from course_lib.text import Tokenizer
 
 calm = settings(derandomize=True, deadline=None, max_examples=60)
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
@@ -704,3 +708,67 @@ def test_no_loop_is_none():
         assert find_loop(text) is None
     with pytest.raises(ValueError, match="a loop goes round 2 times or more"):
         find_loop("aaa", 1)
+
+
+# The long run behind the lesson
+
+
+@pytest.fixture
+def lm():
+    tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], {})
+    return LanguageModel("tiny", tiny_decoder(vocab_size=256, context=200), tokenizer, chat=None)
+
+
+def test_each_knob_is_measured_as_the_measures_say(lm):
+    """Plain sampling is every knob at rest; a knob at its tightest is greedy."""
+    plain = curves.measure(lm, "a tiger", "temperature", 1.0, rows=4, tokens=12)
+    for knob, rest in (("top_k", 256), ("top_p", 1.0), ("min_p", 0.0)):
+        assert curves.measure(lm, "a tiger", knob, rest, rows=4, tokens=12) == plain
+    tight = [curves.measure(lm, "a tiger", *knob, rows=4, tokens=12) for knob in (("top_k", 1), ("min_p", 1.0))]
+    written = list(generate(lm.model, list(b"a tiger"), 12))
+    for found in tight:
+        assert found["entropy"] == 0 and found["different"] == 1
+        assert found["log_likelihood"] == pytest.approx(log_likelihood(lm.model, list(b"a tiger"), written).mean().item(), abs=1e-3)
+        assert found["distinct"] == round(distinct([written] * 4), 3) and found["repeated"] == round(repeated(written), 3)
+    assert curves.measure(lm, "a tiger", "repetition_penalty", 1.0, tokens=12)["log_likelihood"] == tight[0]["log_likelihood"]
+    found = curves.loops(lm, "a tiger", 60)
+    assert found["tokens"] == 60 and found["loop"] == find_loop(list(generate(lm.model, list(b"a tiger"), 60)))
+
+
+@pytest.mark.parametrize(
+    "answer, right",
+    [("It is Paris.", True), ("PARIS", True), ("paris,france", True), ("Parisian", False), ("", False), ("Lyon", False)],
+)
+def test_an_answer_is_right_when_it_holds_the_word(answer, right):
+    assert curves.is_right(answer, ("paris", "lutetia")) is right
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("The tiger swam in the river.", 3),
+        ("The TIGER swam!", 2),
+        ("tiger river", 2),
+        ("The tiger swam. The river was cold.", 2),
+        ("Tigers and rivers.", 1),
+        ("tiger " * 16 + "river.", 2),
+        ("", 0),
+        (".", 0),
+    ],
+)
+def test_points_are_counted(text, expected):
+    assert curves.points(text, ("tiger", "river")) == expected
+
+
+def test_the_stored_log_is_complete():
+    log = json.loads(curves.PATH.read_text(encoding="utf-8"))
+    assert [entry["prompt"] for entry in log["greedy"]] == list(curves.PROMPTS)
+    assert list(log["knobs"]) == list(curves.SETTINGS)
+    for knob, values in curves.SETTINGS.items():
+        assert list(log["knobs"][knob]) == list(map(str, values))
+        assert {len(entries) for entries in log["knobs"][knob].values()} == {curves.IN_CURVES}
+    assert list(log["questions"]) == list(map(str, curves.ANSWER_TEMPERATURES))
+    assert {len(entry["right"]) for entry in log["questions"].values()} == {len(curves.QUESTIONS)}
+    for pair, pool in zip(curves.PAIRS, log["best_of"].values(), strict=True):
+        assert [curves.points(entry["text"], pair) for entry in pool] == [entry["points"] for entry in pool]
+        assert len(pool) == curves.POOL

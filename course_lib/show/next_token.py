@@ -72,5 +72,5 @@ def draw_next_token(t: NextToken, title: str = "", ax: Axes | None = None) -> Fi
             ax.plot(0, row, marker="x", color=INK, markersize=7, markeredgewidth=2, clip_on=False)
     ax.set(xlim=(0, 1.08 * max(t.before.max(), t.after.max())), xlabel="probability", title=title)
     ax.invert_yaxis()
-    ax.legend(loc="lower right", fontsize=12)
+    ax.legend(loc="center right", fontsize=12)
     return ax.figure
