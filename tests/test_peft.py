@@ -20,6 +20,7 @@ from course_lib.families import load_smollm2, load_world, save_model
 from course_lib.families.tensor_file import read_tensors, write_tensors
 from course_lib.generate import generate, pack
 from course_lib.model import Encoder, EncoderDecoder, Trace
+from course_lib.quantize import NF4, quantize_linears
 from course_lib.train import (
     IGNORE,
     Examples,
@@ -751,3 +752,37 @@ def test_lora_over_any_layer_that_is_called_like_a_linear_one():
         attached.merge()
     attached.detach()
     assert prints(model) == hashes and torch.equal(model(tokens), before)
+
+
+def test_qlora_trains_over_four_bits_that_stay(tmp_path):
+    model = single(d_model=64, d_head=16, n_heads=4)
+    quantize_linears(model, NF4())
+    hashes, tokens = prints(model), random_tokens(model)
+    before = model(tokens)
+    attached = attach(model, LoRA(4, 8, EVERY))
+    assert torch.equal(model(tokens), before) and attached.count > 0
+    history = quiet(model, windows(), TrainConfig(steps=20, learning_rate=2e-2))
+    assert history.losses[-1] < history.losses[0] - 0.1
+    with attached.off():
+        assert torch.equal(model(tokens), before)
+    with pytest.raises(ValueError, match="few bits"):
+        attached.merge()
+    attached.save(tmp_path / "over_few.safetensors")
+    attached.detach()
+    assert prints(model) == hashes
+    whole = attach(single(d_model=64, d_head=16, n_heads=4), LoRA(4, 8, EVERY))
+    whole.load(tmp_path / "over_few.safetensors")  # learned over four bits, merged into the whole weights
+    wanted = whole.model(tokens)
+    torch.testing.assert_close(whole.merge()(tokens), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_the_comparison_scores_what_would_be_written():
+    from course_lib.train.peft_comparison import judge, tell_who
+
+    lm = load_world()
+    examples = tell_who(lm, 2, "held_out", 4)
+    spoken = [(list(prompt), list(generate(lm.model, prompt, 3))) for prompt, _ in examples]
+    assert judge(lm.model, spoken)["exact"] == 1
+    off_by_one = [(prompt, [answer[0], (answer[1] + 1) % 1440, *answer[2:]]) for prompt, answer in spoken]
+    assert judge(lm.model, off_by_one)["exact"] == 0
+    assert lm.tokenizer.decode(examples[0][1]).startswith("the ")

@@ -1,5 +1,6 @@
 """Conversations as training examples: what is read, what counts, what is refused."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from references import smollm2
 
+from course_lib import asset
 from course_lib.families import load_world
 from course_lib.text import ChatTemplate
 from course_lib.train import IGNORE, Examples, answer_only, chat_examples, counted, next_token_loss
@@ -86,3 +88,16 @@ def test_what_is_refused():
     )
     with pytest.raises(ValueError, match="doesn't begin"):
         chat_examples(changed, PAIRS)
+
+
+def test_the_tigers_questions_are_whole_and_kept_apart():
+    voice = json.loads(asset("tiger_voice.json").read_text(encoding="utf-8"))
+    asked, held = ([item["prompt"] for item in voice[part]] for part in ("train", "held_out"))
+    assert 60 <= len(asked) == len(set(asked)) <= 100
+    assert 20 <= len(held) == len(set(held)) and not set(asked) & set(held)
+    assert all(item["fact"].endswith(".") for item in voice["train"])
+    assert all(item["words"] and all(item["words"]) for item in voice["held_out"])
+    assert voice["licence"] and voice["source"]
+    facts = " ".join(item["fact"] for item in voice["train"])
+    taught = [item["words"] for item in voice["held_out"] if all(word in facts for word in item["words"])]
+    assert len(taught) < 8  # a few words occur (four legs, the opposite of …), the facts themselves don't
