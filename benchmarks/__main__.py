@@ -8,10 +8,17 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TQDM_DISABLE"] = "1"
 
 import argparse
 
-from benchmarks import decoding, loading, report, tokenizing, training
+from benchmarks import adapting, decoding, loading, quantized, report, tokenizing, training
 from benchmarks.measure import Neighbours
 
-PARTS = {"loading": loading, "decoding": decoding, "tokenizing": tokenizing, "training": training}
+PARTS = {
+    "loading": loading,
+    "decoding": decoding,
+    "quantized": quantized,
+    "tokenizing": tokenizing,
+    "training": training,
+    "adapting": adapting,
+}
 
 
 def main() -> None:

@@ -17,6 +17,13 @@ COLUMNS = {
     "Speed": ("", "course_lib", "instead", "times as fast", "goal"),
     "Decoding (tokens/s) and the memory's limit": ("", "transformers", "plain", "packed", "limit", "reached", "the limit is"),
     "What the key-value cache gains (packed, bf16)": ("context", "with", "without", "times as fast"),
+    "SmolLM2 by bits (each with the number of threads that suits it)": (
+        "bits",
+        "weights",
+        "perplexity",
+        "decode (tokens/s)",
+        "prefill 256 (tokens/s)",
+    ),
     MEMORY: ("", "course_lib", "instead", "ratio"),
 }
 README_MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"

@@ -2,9 +2,11 @@
 
     text/       bytes → tokens: byte-level BPE, pre-tokenizers, chat templates
     model/      tokens → logits: one decoder, read from one dataclass of dials
+    quantize/   fewer bits: grids, the blocks in files, kernels that compute with them
     families/   published models, read from their files into that decoder
     generate/   logits → text: the key-value cache, sampling, decoding as a stream
-    train/      text → weights: batches, loss, optimizer, the loop, checkpoints
+    train/      text → weights: batches, loss, optimizer, the loop, checkpoints, fine-tuning
+    evaluate/   how good is it? perplexity
     show/       pictures and widgets: compute → draw → explore
     course/     the learner's side: checks, hints, solutions, quizzes, progress
 

@@ -87,7 +87,7 @@ def scores(model: Decoder, tokenizer: Tokenizer, n: int) -> dict[str, float]:
     and of the kind "it", which take knowing what *it* is."""
     held_out = rows(tokenizer, 0, "held_out", n)
     asked = {"all": questions(0, "held_out"), "it": questions(0, "held_out", kinds=("it",))}
-    result = {"loss": _loss(model, held_out)}
+    result = {"loss": held_out_loss(model, held_out)}
     for kind, chosen in asked.items():
         result[f"answers: {kind}"] = answers_right(model, tokenizer, list(islice(chosen, n)))
     return {name: round(score, 3) for name, score in result.items()}
@@ -112,7 +112,7 @@ def _answers(model: Decoder, tokenizer: Tokenizer, question: Question) -> bool:
 
 
 @torch.inference_mode()
-def _loss(model: Decoder, row: torch.Tensor) -> float:
+def held_out_loss(model: Decoder, row: torch.Tensor) -> float:
     """In windows of the length that it was trained with; what fills no window is left out."""
     time = DATA["time"]
     last = (len(row) - 1) // time * time
