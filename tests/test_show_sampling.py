@@ -59,7 +59,7 @@ def test_guesses_are_marked():
         "A: cold (right)",
         "B: hot (you said cold)",
         "C: cold (no guess)",
-        "1 of 3 right; a coin with as many sides would get about 1",
+        "1 of 3 right; guessing blindly gets 1.5 on average",
     ]
 
 

@@ -44,7 +44,7 @@ def continuations(
     ends, done = torch.tensor(sorted(stop), device=tokens.device, dtype=tokens.dtype), torch.zeros(n, dtype=torch.bool)
     hidden, cache = _read(model, tokens[:1], n, steps)
     for step in range(steps):
-        logits = model.head(hidden[:, -1]).expand(n, -1)
+        logits = model.head(hidden[:, -1]).expand(n, -1).contiguous()  # one row after the prompt
         chosen = choose(logits if adjust is None else adjust(logits, tokens)).view(n, 1)
         tokens = torch.cat([tokens, chosen], dim=1)
         done |= torch.isin(chosen[:, 0], ends).cpu()

@@ -33,7 +33,8 @@ def mark(guesses: Mapping[str, str], answers: Mapping[str, str]) -> list[str]:
         verdict = "right" if guess == who else f"you said {guess}" if guess else "no guess"
         lines.append(f"{letter}: {who} ({verdict})")
     right = sum(guesses.get(letter) == who for letter, who in answers.items())
-    return [*lines, f"{right} of {len(answers)} right; a coin with as many sides would get about 1"]
+    blind = len(answers) / len(set(answers.values()))
+    return [*lines, f"{right} of {len(answers)} right; guessing blindly gets {blind:.1f} on average"]
 
 
 def _show_menus(answers: dict[str, str]) -> None:
