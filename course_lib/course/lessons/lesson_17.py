@@ -32,18 +32,18 @@ def _matrices(rank=2):
 
 def check_lora(answer):
     x, W, A, B = _matrices()
-    got, path = call(answer, x, W, A, B, 6.0), x @ A.T @ B.T
+    got, path = call(answer, x, W, A, B, 5.0), x @ A.T @ B.T
     if same(got, x @ W.T + path):
         raise Mistake("the scale is forgotten: the path's result is multiplied by alpha / rank")
-    if same(got, x @ W.T + 6.0 * path):
+    if same(got, x @ W.T + 5.0 * path):
         raise Mistake("you multiplied by alpha alone; divide it by the rank, the number of rows of A")
-    if same(got, x @ W.T + 6.0 / 6 * path):
+    if same(got, x @ W.T + 5.0 / 6 * path):
         raise Mistake("you divided alpha by the width of the input; it is the rank, A.shape[0]")
-    if same(got, 3.0 * path):
+    if same(got, 2.5 * path):
         raise Mistake("the old layer is missing: the path is added to x Wᵀ, it doesn't replace it")
-    if same(got, 3.0 * (x @ W.T + path)):
+    if same(got, 2.5 * (x @ W.T + path)):
         raise Mistake("the scale belongs to the path alone; here it multiplies the old layer as well")
-    close(got, x @ W.T + 3.0 * path, "the output")
+    close(got, x @ W.T + 2.5 * path, "the output")
     x, W, A, B = _matrices(rank=3)
     close(call(answer, x, W, A, B, 6.0), x @ W.T + 2.0 * x @ A.T @ B.T, "the output at rank 3")
 
