@@ -225,7 +225,8 @@ def write_gguf(path, model, fields=None, kind=Kind.F32, extra=None):
         stored = kind if weight.ndim == 2 else Kind.F32
         writer.add_tensor(name, gguf.quantize(weight, stored), raw_dtype=stored)
     for name, weight in (extra or {}).items():
-        writer.add_tensor(name, weight)
+        stored = kind if weight.ndim == 2 else Kind.F32
+        writer.add_tensor(name, gguf.quantize(weight, stored), raw_dtype=stored)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -32,9 +32,9 @@ from transformers import AutoModelForCausalLM
 
 import course_lib.families
 from course_lib.families import find_smollm2, load_smollm2, read_gguf
-from course_lib.families.gguf_file import dequantize_q4_1, dequantize_q8_0
 from course_lib.generate import generate
 from course_lib.model import Trace
+from course_lib.quantize import Q4_0, Q4_1, Q8_0, BlockFormat, BlockWeight, QuantizedLinear, model_bytes
 from course_lib.text import GPT2
 
 TIGER = "The tiger jumped out of a tree to get a drink because it was thirsty."
@@ -121,6 +121,8 @@ def test_16_bits_say_nearly_the_same():
 
 # Numbers of few bits
 
+BLOCKS = {Kind.Q4_0: Q4_0, Kind.Q4_1: Q4_1, Kind.Q8_0: Q8_0}
+
 
 def finite_halves(count, seed):
     halves = np.random.default_rng(seed).integers(0, 1 << 16, 4 * count, dtype=np.uint16).view(np.float16)
@@ -129,26 +131,37 @@ def finite_halves(count, seed):
 
 def some_blocks(kind):
     """Blocks of any bits, but for scales that are not finite."""
-    scales, size = {Kind.Q4_1: (2, 20), Kind.Q8_0: (1, 34)}[kind]
+    scales, size = {Kind.Q4_0: (1, 18), Kind.Q4_1: (2, 20), Kind.Q8_0: (1, 34)}[kind]
     blocks = np.random.default_rng(0).integers(0, 256, (5_000, size), dtype=np.uint8)
     for i in range(scales):
         blocks[:, 2 * i : 2 * i + 2] = finite_halves(len(blocks), seed=i)
     return blocks
 
 
-@pytest.mark.parametrize("kind, dequantize", [(Kind.Q4_1, dequantize_q4_1), (Kind.Q8_0, dequantize_q8_0)])
-def test_random_blocks_become_the_reference_numbers_bit_for_bit(kind, dequantize):
+def numbers(format: BlockFormat, rows):
+    """The numbers that stored rows stand for, as bytes."""
+    return BlockWeight(format, torch.from_numpy(rows)).weight().numpy().tobytes()
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_random_blocks_become_the_reference_numbers_bit_for_bit(kind):
     blocks = some_blocks(kind)
-    ours = dequantize(torch.from_numpy(blocks).flatten())
-    assert ours.numpy().tobytes() == gguf.dequantize(blocks, kind).tobytes()
+    assert numbers(BLOCKS[kind], blocks) == gguf.dequantize(blocks, kind).tobytes()
 
 
 @pytest.mark.parametrize("name", ["token_embd", "blk.0.attn_q", "blk.0.attn_k", "blk.17.attn_v", "blk.29.ffn_down"])
 def test_the_files_tensors_become_the_reference_numbers_bit_for_bit(name):
     tensor = tensors()[f"{name}.weight"]
-    dequantize = {Kind.Q4_1: dequantize_q4_1, Kind.Q8_0: dequantize_q8_0}[tensor.tensor_type]
-    rows = np.array(tensor.data[:2_000])
-    assert dequantize(torch.from_numpy(rows).flatten()).numpy().tobytes() == gguf.dequantize(rows, tensor.tensor_type).tobytes()
+    kind, rows = tensor.tensor_type, np.array(tensor.data[:2_000])
+    assert numbers(BLOCKS[kind], rows) == gguf.dequantize(rows, kind).tobytes()
+
+
+@pytest.mark.parametrize("name", ["token_embd", "blk.0.attn_q", "blk.29.ffn_down"])
+def test_the_files_numbers_are_stored_as_the_package_stores_them(name):
+    tensor = tensors()[f"{name}.weight"]
+    kind, rows = tensor.tensor_type, np.array(tensor.data[:500])
+    weight = gguf.dequantize(rows, kind)
+    assert BLOCKS[kind].store(torch.from_numpy(weight)).raw.numpy().tobytes() == gguf.quantize(weight, kind).tobytes()
 
 
 @cache
@@ -168,17 +181,57 @@ def tiny_model(**changes):
     return tiny_decoder(torch.float32, **(TINY | {"vocab_size": len(TINY_TOKENS)} | changes))
 
 
-@pytest.mark.parametrize("kind", [Kind.F32, Kind.F16, Kind.Q8_0, Kind.Q4_1])
+ALL_KINDS = [Kind.F32, Kind.F16, *BLOCKS]
+quantized_or_not = pytest.mark.parametrize("quantized", [False, True], ids=["numbers", "kept"])
+
+
+@quantized_or_not
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("tie_embeddings", [True, False])
-def test_what_is_written_is_what_is_read(path, kind, tie_embeddings):
+def test_what_is_written_is_what_is_read(path, kind, tie_embeddings, quantized):
     model = tiny_model(tie_embeddings=tie_embeddings)
     write_gguf(path, model, kind=kind)
     for weight in model.parameters():
         if weight.ndim == 2:
             weight.copy_(torch.from_numpy(gguf.dequantize(gguf.quantize(weight.numpy(), kind), kind)))
-    lm, tokens = read_gguf(path), random_tokens(model)
+    lm, tokens = read_gguf(path, quantized=quantized), random_tokens(model)
     assert lm.model(tokens).equal(model(tokens))
     assert lm.model.config == replace(model.config, norm_eps=float(np.float32(model.config.norm_eps)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ALL_KINDS)
+def test_the_files_own_blocks_are_kept(path, kind, dtype):
+    """In the layers of the blocks; embedding and norms are numbers. In our order of rows, and not as a view of the file."""
+    write_gguf(path, tiny_model(), kind=kind)
+    plain, kept = (read_gguf(path, dtype, quantized).model for quantized in (False, True))
+    layers = {name: part for name, part in kept.named_modules() if isinstance(part, QuantizedLinear)}
+    assert len(layers) == (14 if kind in BLOCKS else 0)
+    for name, layer in layers.items():
+        assert layer.stored.format is BLOCKS[kind]
+        assert layer.stored.weight(dtype).equal(plain.get_submodule(name).weight)
+    assert {weight.dtype for weight in kept.parameters()} == {dtype}
+    assert not any(weight.requires_grad for weight in kept.parameters()) and not kept.training
+    assert kept.head.weight is kept.embedding.weight
+    inner = sum(layer.stored.shape.numel() for layer in layers.values())
+    bits = {Kind.Q4_0: 4.5, Kind.Q4_1: 5, Kind.Q8_0: 8.5}.get(kind, 0)
+    assert model_bytes(kept) == model_bytes(plain) - inner * dtype.itemsize + inner * bits / 8
+    path.write_bytes(bytes(path.stat().st_size))
+    assert kept(random_tokens(kept)).equal(plain(random_tokens(kept)))
+
+
+@torch.no_grad()
+def test_the_real_model_may_keep_its_4_bits():
+    """Same numbers, so same logits; and all its bytes, embedding in 16 bits, are at most a quarter of those in 32."""
+    lm, kept = smollm2(), load_smollm2(quantized=True)
+    assert sum(isinstance(part, QuantizedLinear) for part in kept.model.modules()) == 30 * 7
+    for layer in (0, 17, 29):
+        for part in ("attention.query", "attention.key", "feed_forward.down"):
+            name = f"blocks.{layer}.{part}"
+            assert kept.model.get_submodule(name).stored.weight().equal(lm.model.get_submodule(name).weight)
+    tokens = torch.tensor([lm.tokenizer.encode(TIGER)])
+    torch.testing.assert_close(kept.model(tokens), lm.model(tokens), atol=1e-4, rtol=0)
+    assert model_bytes(kept.model.bfloat16()) <= model_bytes(lm.model) / 4
 
 
 def test_the_vocabulary_is_read(path):
@@ -291,13 +344,16 @@ WRONG = {
 }
 
 
+@quantized_or_not
 @pytest.mark.parametrize("fields", WRONG.values(), ids=list(WRONG))
-def test_settings_that_cannot_be_are_refused(path, fields):
-    write_gguf(path, tiny_model(), fields)
+def test_settings_that_cannot_be_are_refused(path, fields, quantized):
+    write_gguf(path, tiny_model(), fields, kind=Kind.Q4_1)
     with refused(path):
-        read_gguf(path)
+        read_gguf(path, quantized=quantized)
 
 
+@quantized_or_not
+@pytest.mark.parametrize("kind", [Kind.F32, Kind.Q8_0])
 @pytest.mark.parametrize(
     "name",
     [
@@ -310,10 +366,12 @@ def test_settings_that_cannot_be_are_refused(path, fields):
         "output.weight",
     ],
 )
-def test_a_tensor_without_a_place_is_refused(path, name):
-    write_gguf(path, tiny_model(), extra={name: np.ones(8, np.float32)})
+def test_a_tensor_without_a_place_is_refused(path, name, kind, quantized):
+    """A matrix of blocks as well as a vector of numbers."""
+    extra = np.ones(8 if kind == Kind.F32 else (64, 64), np.float32)
+    write_gguf(path, tiny_model(), kind=kind, extra={name: extra})
     with refused(path):
-        read_gguf(path)
+        read_gguf(path, quantized=quantized)
 
 
 @pytest.mark.parametrize("old, new", [(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0mamba"), (b"architec", b"arkitekt")])
@@ -324,23 +382,26 @@ def test_another_architecture_is_refused(path, old, new):
         read_gguf(path)
 
 
-def test_a_missing_tensor_is_refused(path):
-    write_gguf(path, tiny_model())
+@quantized_or_not
+def test_a_missing_tensor_is_refused(path, quantized):
+    write_gguf(path, tiny_model(), kind=Kind.Q4_1)
     path.write_bytes(path.read_bytes().replace(b"blk.1.ffn_up.weight", b"blk.0.ffn_no.weight"))
     with refused(path):
-        read_gguf(path)
+        read_gguf(path, quantized=quantized)
 
 
-def test_another_type_of_tensor_is_refused(path):
+@quantized_or_not
+def test_another_type_of_tensor_is_refused(path, quantized):
     write_gguf(path, tiny_model(), kind=Kind.Q5_1)
     with refused(path, "Q5_1"):
-        read_gguf(path)
+        read_gguf(path, quantized=quantized)
 
 
-@pytest.mark.parametrize("kind", [Kind.F32, Kind.F16, Kind.Q8_0, Kind.Q4_1])
+@quantized_or_not
+@pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("name", ["token_embd.weight", "blk.1.attn_k.weight", "blk.1.ffn_down.weight"])
 @pytest.mark.parametrize("half", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_are_refused(path, kind, name, half):
+def test_numbers_that_are_not_finite_are_refused(path, kind, name, half, quantized):
     write_gguf(path, tiny_model(), kind=kind)
     offset = next(t.data_offset for t in gguf.GGUFReader(path).tensors if t.name == name)
     planted = np.array([half], dtype=np.float32 if kind == Kind.F32 else np.float16).tobytes()
@@ -348,16 +409,17 @@ def test_numbers_that_are_not_finite_are_refused(path, kind, name, half):
     content[offset : offset + len(planted)] = planted
     path.write_bytes(content)
     with refused(path, f"{name} holds numbers that are not finite"):
-        read_gguf(path)
+        read_gguf(path, quantized=quantized)
 
 
-def test_a_file_cut_short_anywhere_is_refused(path):
-    write_gguf(path, tiny_model())
+@quantized_or_not
+def test_a_file_cut_short_anywhere_is_refused(path, quantized):
+    write_gguf(path, tiny_model(), kind=Kind.Q8_0 if quantized else Kind.F32)
     whole = path.read_bytes()
     for length in [*range(0, 9_000, 91), *range(9_000, len(whole), 17_777), len(whole) - 33]:
         path.write_bytes(whole[:length])
         with refused(path):
-            read_gguf(path)
+            read_gguf(path, quantized=quantized)
 
 
 def test_the_real_file_cut_short_is_refused(path):
@@ -397,23 +459,24 @@ def test_a_length_that_the_file_cannot_hold_is_refused(path, shift):
                 read_gguf(path)
 
 
+@quantized_or_not
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_header_with_wrong_bytes_is_read_or_refused(path):
+def test_a_header_with_wrong_bytes_is_read_or_refused(path, quantized):
     """Some bytes may change without harm (a letter of the model's name); no others may end in anything but a clear error."""
     write_gguf(path, tiny_model(), kind=Kind.Q8_0)
     whole, rng = path.read_bytes(), random.Random(0)
     read = 0
-    for _ in range(400):
+    for _ in range(300):
         content = bytearray(whole)
         for place in rng.choices(range(9_000), k=rng.choice([1, 2, 5])):
             content[place] = rng.choice([0, 128, 255, content[place] ^ 1 << rng.randrange(8)])
         path.write_bytes(content)
         try:
             with seconds(8):
-                read += bool(read_gguf(path))
+                read += bool(read_gguf(path, quantized=quantized))
         except ValueError as error:
             assert str(path) in str(error)
-    assert 0 < read < 400
+    assert 0 < read < 300
 
 
 def test_a_file_that_is_not_there_is_named(path, tmp_path):

@@ -10,9 +10,22 @@ from hypothesis import strategies as st
 from references import failed_examples, random_tokens, smollm2, tiny_config, tiny_decoder
 
 import course_lib.generate
-from course_lib.families import LanguageModel
+from course_lib.evaluate import evaluation_text, perplexity
+from course_lib.families import LanguageModel, load_smollm2
 from course_lib.generate import KVCache, complete, generate, pack, sample
 from course_lib.model import Trace
+from course_lib.quantize import (
+    NF4,
+    Q4_0,
+    Q4_1,
+    Q8_0,
+    Int4Linear,
+    Int8Linear,
+    QuantizedLinear,
+    Uniform,
+    model_bytes,
+    quantize_linears,
+)
 from course_lib.text import Tokenizer
 
 calm = settings(derandomize=True, deadline=None, max_examples=40)
@@ -325,6 +338,120 @@ def test_the_packed_real_model_in_16_bits_says_nearly_the_same():
     tokens = torch.tensor([lm.tokenizer.encode(TIGER)])
     full, coarse = (model(tokens).float().log_softmax(-1) for model in (lm.model, packed))
     assert (full.exp() * (full - coarse)).sum(-1).mean() < 0.01
+
+
+# Weights in few bits, laid out for speed
+
+
+def wide(**changes):
+    """Wide enough for blocks of 32 and for the kernels."""
+    sizes = {"d_model": 64, "d_head": 16, "n_heads": 4, "n_kv_heads": 2, "n_layers": 2, "d_ff": 96}
+    return tiny_decoder(torch.float32, **(sizes | changes))
+
+
+def kinds_of_layers(model):
+    return {type(part) for part in model.modules() if "Linear" in type(part).__name__}
+
+
+KERNELS = {"Q4_1": (Q4_1, Int4Linear), "Q4_0": (Q4_0, Int4Linear), "8 bits": (Uniform(), Int8Linear)}
+NO_KERNEL = {"Q8_0": Q8_0, "NF4": NF4(), "groups": Uniform(4, group=32)}
+
+
+def errors_in_16_bits(plain, packed):
+    """Of the plain layers in 16 bits and of the packed ones, from the same stored weights in 32."""
+    tokens = random_tokens(plain, 2)
+    truth = plain(tokens)
+    return [(model(tokens).float() - truth).abs().mean() for model in (deepcopy(plain).bfloat16(), packed)]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", KERNELS)
+def test_packing_quantized_layers_changes_rounding_only(name, bias):
+    """Scales lose 3 of their 11 bits, which is as much as bfloat16 takes from everything else."""
+    format, kernel = KERNELS[name]
+    plain = quantize_linears(wide(bias=bias), format)
+    packed = pack(deepcopy(plain).bfloat16())
+    assert kernel in kinds_of_layers(packed) and QuantizedLinear not in kinds_of_layers(packed)
+    errors = errors_in_16_bits(plain, packed)
+    assert errors[1] < 3 * errors[0]
+
+
+@pytest.mark.parametrize("name", NO_KERNEL)
+def test_quantized_layers_without_a_kernel_stay_as_they_are(name):
+    plain = quantize_linears(wide(), NO_KERNEL[name])
+    packed = pack(deepcopy(plain).bfloat16())
+    assert QuantizedLinear in kinds_of_layers(packed) and not {Int4Linear, Int8Linear} & kinds_of_layers(packed)
+    errors = errors_in_16_bits(plain, packed)
+    assert errors[1] < 1.5 * errors[0]
+
+
+@pytest.mark.parametrize("changes", [{"d_model": 30, "d_head": 10, "n_heads": 3, "n_kv_heads": 1, "d_ff": 17}, {"d_ff": 33}])
+def test_shapes_that_the_8_bit_kernel_would_read_beyond_are_left_alone(changes):
+    plain = quantize_linears(wide(**changes), Uniform())
+    packed = pack(deepcopy(plain).bfloat16())
+    assert QuantizedLinear in kinds_of_layers(packed)
+    errors = errors_in_16_bits(plain, packed)
+    assert errors[1] < 3 * errors[0]
+
+
+@pytest.mark.parametrize("exchange", ["query", "key", "value"])
+def test_layers_stored_in_different_ways_stand_side_by_side(exchange):
+    plain = wide()
+    for block in plain.blocks:
+        layer = getattr(block.attention, exchange)
+        setattr(block.attention, exchange, QuantizedLinear(Q4_1.store(layer.weight)))
+    errors = errors_in_16_bits(plain, pack(deepcopy(plain).bfloat16()))
+    assert errors[1] < 2 * errors[0]
+    for block in plain.blocks:
+        block.attention.output = QuantizedLinear(NF4().store(block.attention.output.weight))
+        block.feed_forward.gate = QuantizedLinear(Uniform().store(block.feed_forward.gate.weight))
+        block.feed_forward.up = QuantizedLinear(Q4_0.store(block.feed_forward.up.weight))
+    errors = errors_in_16_bits(plain, pack(deepcopy(plain).bfloat16()))
+    assert errors[1] < 2 * errors[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, DOUBLE])
+def test_packing_leaves_quantized_models_of_other_precisions_as_they_are(dtype):
+    model = quantize_linears(wide(), Q4_1).to(dtype)
+    tokens = random_tokens(model)
+    before = model(tokens)
+    assert pack(model)(tokens).equal(before)
+
+
+def test_a_packed_quantized_model_of_experts_and_a_cache():
+    plain = quantize_linears(wide(n_experts=3, n_active=2), Q4_1)
+    packed = pack(deepcopy(plain).bfloat16())
+    tokens = random_tokens(plain)
+    cache = KVCache(packed.config, 12, dtype=torch.bfloat16)
+    logits = torch.cat([packed(piece, cache) for piece in tokens.split([7, 1, 4], dim=1)], dim=1)
+    assert (logits.float() - packed(tokens).float()).abs().mean() < 0.1 * packed(tokens).float().std()
+    assert pack(packed) is packed and not torch.is_inference(logits)
+
+
+@cache
+def packed_in_4_bits():
+    """The real model in the file's own 4 bits, laid out for speed, and its bytes before that."""
+    model = load_smollm2(torch.bfloat16, quantized=True).model
+    return pack(deepcopy(model)), model_bytes(model)
+
+
+def test_the_real_model_in_its_4_bits_takes_a_quarter_of_the_bytes():
+    assert packed_in_4_bits()[1] <= model_bytes(smollm2().model) / 4
+
+
+def test_the_real_model_in_its_4_bits_writes_nearly_the_same():
+    prompt, expected = really_written()
+    packed, _ = packed_in_4_bits()
+    assert {Int4Linear} <= kinds_of_layers(packed)
+    tokens = written(packed, prompt, 40)
+    assert tokens[:8] == expected[:8]
+
+
+def test_the_real_model_in_its_4_bits_is_as_good_as_in_32():
+    """Perplexity within 1% of that of the same weights as numbers of 32 bits."""
+    text = smollm2().tokenizer.encode(evaluation_text())
+    full, packed = (perplexity(model, text) for model in (smollm2().model, packed_in_4_bits()[0]))
+    assert abs(packed / full - 1) < 0.01
 
 
 # Text

@@ -29,9 +29,8 @@ def token_losses(model: Decoder, ids: Sequence[int], window: int = 512) -> Tenso
         raise ValueError(f"window must be from 2 to the model's context of {model.config.context}, not {window}")
     if len(ids) < 2:
         raise ValueError(f"a text of {len(ids)} tokens has none to score: the first is only given")
-    device = model.norm.weight.device
-    losses = [_losses(model, torch.tensor([ids[i : i + window]], device=device)) for i in range(0, len(ids), window)]
-    return torch.cat(losses)
+    tokens = torch.as_tensor(ids, device=model.norm.weight.device)
+    return torch.cat([_losses(model, piece.unsqueeze(0)) for piece in tokens.split(window)])
 
 
 def perplexity(model: Decoder, ids: Sequence[int], window: int = 512) -> float:

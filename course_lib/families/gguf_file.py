@@ -148,8 +148,9 @@ def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype, q
         model = Decoder(config)
     kept = [t for t in reader.tensors if quantized and t.name.startswith("blk.") and t.tensor_type in BLOCKS]
     for tensor in kept:
-        layer = _name(tensor.name).removesuffix(".weight")
-        model.set_submodule(layer, QuantizedLinear(_blocks(tensor, config)))
+        stored = _blocks(tensor, config)
+        _require_finite(tensor, stored.weight())
+        _keep(model, _name(tensor.name), stored)
     kept_names = {tensor.name for tensor in kept}
     weights = {_name(t.name): _weight(t, config).to(dtype) for t in reader.tensors if t.name not in kept_names}
     if config.tie_embeddings:
@@ -161,6 +162,13 @@ def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype, q
         raise ValueError(f"the weights don't fit the settings: {error}") from error
     model.tie()
     return model.eval().requires_grad_(False)
+
+
+def _keep(model: Decoder, name: str, stored: BlockWeight) -> None:
+    """Put the blocks where the weight of this name belongs."""
+    if model.get_parameter(name).shape != stored.shape:
+        raise ValueError(f"{name} has the shape {tuple(stored.shape)}, which doesn't fit the settings")
+    model.set_submodule(name.removesuffix(".weight"), QuantizedLinear(stored))
 
 
 def _name(name: str) -> str:
@@ -182,16 +190,19 @@ def _weight(tensor: gguf.ReaderTensor, config: ModelConfig) -> Tensor:
         weight = _in_our_order(tensor, weight, config)
     else:
         raise ValueError(f"{tensor.name} is stored as {tensor.tensor_type.name}, which is not handled")
+    _require_finite(tensor, weight)
+    return weight
+
+
+def _require_finite(tensor: gguf.ReaderTensor, weight: Tensor) -> None:
     if not weight.sum().isfinite():
         raise ValueError(f"{tensor.name} holds numbers that are not finite")
-    return weight
 
 
 def _blocks(tensor: gguf.ReaderTensor, config: ModelConfig) -> BlockWeight:
     """A matrix in blocks, as the file has it; only whole rows change places."""
     rows = _raw(tensor).view(int(tensor.shape[1]), -1)
-    stored = BlockWeight(BLOCKS[tensor.tensor_type], _in_our_order(tensor, rows, config))
-    return stored
+    return BlockWeight(BLOCKS[tensor.tensor_type], _in_our_order(tensor, rows, config))
 
 
 def _raw(tensor: gguf.ReaderTensor) -> Tensor:

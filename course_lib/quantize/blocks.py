@@ -30,6 +30,7 @@ class BlockFormat:
     decode: Callable[[Tensor], Tensor]
     affine: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
 
+    @torch.no_grad()
     def store(self, weight: Tensor) -> "BlockWeight":
         """Raises ValueError for weights that aren't finite, are too large for 16-bit scales, or rows that aren't whole blocks."""
         require_finite(weight)

@@ -20,6 +20,7 @@ from course_lib.quantize.layers import QuantizedLinear, Stored
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
 ROWS = 16  # the int4 kernel takes them by so many
+COLUMNS = 32  # the int8 kernel reads up to so many at a time, past the end of a row of fewer
 
 
 class Int4Linear(nn.Module):
@@ -40,7 +41,7 @@ class Int4Linear(nn.Module):
         self.out_features, self.in_features = codes.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.in_features)
+        rows = x.reshape(-1, self.in_features).contiguous()
         y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, SIZE, self.scales_and_zeros)
         return _finish(y, x, self.bias)
 
@@ -56,13 +57,16 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = self.codes.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.ops.aten._weight_int8pack_mm(x.reshape(-1, self.in_features), self.codes, self.scales)
+        rows = x.reshape(-1, self.in_features).contiguous()
+        y = torch.ops.aten._weight_int8pack_mm(rows, self.codes, self.scales)
         return _finish(y, x, self.bias)
 
 
 def fast_linear(layers: Sequence[QuantizedLinear]) -> nn.Module | None:
     """The kernel's layer for layers that read the same input, as one; None where there is no kernel for what they store."""
     stored = [layer.stored for layer in layers]
+    if len({layer.bias is None for layer in layers}) > 1:
+        return None
     bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers]).bfloat16()
     if all(map(_fits_int4, stored)) and sum(each.shape[0] for each in stored) % ROWS == 0:
         return Int4Linear(stored, bias)
@@ -76,7 +80,7 @@ def _fits_int4(stored: Stored) -> bool:
 
 
 def _fits_int8(stored: Stored) -> bool:
-    return isinstance(stored, UniformWeight) and stored.format == Uniform(bits=8)
+    return isinstance(stored, UniformWeight) and stored.format == Uniform(bits=8) and stored.shape[1] % COLUMNS == 0
 
 
 def _signed(stored: UniformWeight) -> Tensor:
@@ -85,5 +89,5 @@ def _signed(stored: UniformWeight) -> Tensor:
 
 
 def _finish(y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-    y = y.view(*x.shape[:-1], -1)
+    y = y.view(*x.shape[:-1], y.shape[-1])
     return y if bias is None else y + bias

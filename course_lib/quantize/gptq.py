@@ -17,6 +17,7 @@ from course_lib.quantize.layers import QuantizedLinear, linears, require_finite
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
 
+@torch.no_grad()
 def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01) -> UniformWeight:
     """Store weight (rows, columns), given inputs (samples, columns) such as it meets.
 
@@ -29,7 +30,7 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
     codes, scale, minimum = format.codes(weight.float())
     steps, start = (x.double().expand(codes.shape).reshape(weight.shape) for x in (scale, minimum))
     factor = _inverse_factor(inputs.double(), damping)
-    left, chosen = weight.double(), torch.empty_like(weight, dtype=torch.float64)
+    left, chosen = weight.to(torch.float64, copy=True), torch.empty_like(weight, dtype=torch.float64)
     for i in range(weight.shape[1]):
         chosen[:, i] = _nearest_code(left[:, i], steps[:, i], start[:, i], format.top)
         error = left[:, i] - (steps[:, i] * chosen[:, i] + start[:, i])
@@ -52,11 +53,17 @@ def _inverse_factor(inputs: Tensor, damping: float) -> Tensor:
 def gptq_linears(model: nn.Module, tokens: Tensor, format: Uniform) -> nn.Module:
     """`quantize_linears` with GPTQ: each layer's inputs are those that the model, rounded up to there, has for `tokens` (batch, time).
 
-    In place, and returned. One run of the model for each layer.
+    In place, and returned. One run of the model for each layer. Raises ValueError as `quantize_linears` does; the model is then as it was.
     """
-    for name, layer in linears(model).items():
-        stored = gptq(layer.weight, _inputs(model, layer, tokens), format)
-        model.set_submodule(name, QuantizedLinear(stored, layer.bias))
+    plain = linears(model)
+    try:
+        for name, layer in plain.items():
+            stored = gptq(layer.weight, _inputs(model, layer, tokens), format)
+            model.set_submodule(name, QuantizedLinear(stored, layer.bias))
+    except BaseException:
+        for name, layer in plain.items():
+            model.set_submodule(name, layer)
+        raise
     return model
 
 

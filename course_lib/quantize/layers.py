@@ -49,7 +49,7 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = _Product.apply(x, self.stored)
-        return y if self.bias is None else y + self.bias
+        return y if self.bias is None else y + self.bias.to(y.dtype)
 
     @property
     def nbytes(self) -> int:
@@ -79,10 +79,7 @@ def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
 
     Raises ValueError where there is none, or one that the format can't store; the model is then as it was.
     """
-    plain = linears(model)
-    if not plain:
-        raise ValueError("the model has no nn.Linear to quantize: it is quantized already, or packed")
-    stored = {}
+    plain, stored = linears(model), {}
     for name, layer in plain.items():
         try:
             stored[name] = format.store(layer.weight.detach())
@@ -95,12 +92,15 @@ def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The layers that `quantize_linears` exchanges, by their names."""
-    return {
+    """The layers that `quantize_linears` exchanges, by their names. Raises ValueError where there is none."""
+    found = {
         name: layer
         for name, layer in model.named_modules()
         if type(layer) is nn.Linear and name.rpartition(".")[2] not in LEFT_ALONE
     }
+    if not found:
+        raise ValueError("the model has no nn.Linear to round: it is quantized or packed, or training with rounding already")
+    return found
 
 
 def model_bytes(model: nn.Module) -> int:

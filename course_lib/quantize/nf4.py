@@ -6,7 +6,8 @@ far apart at the ends, with an exact zero. Blocks of 64 weights share a scale, t
 Double quantization stores those scales, less their mean, in 8 bits, with one scale more for 256 of them: 4.5 bits a weight
 become 4.127. The 8-bit levels are the "dynamic" ones of Dettmers (2016, section 1.3): evenly spaced in each power of ten.
 
-Bit for bit what `bitsandbytes` makes of the same weights on a CPU.
+Bit for bit what `bitsandbytes` makes of the same weights on a CPU; only, of the scales' 256 levels it looks up the nearest in a table
+of 65,536 places, so that a scale that lies halfway between two may get the farther one there.
 """
 
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ class NF4:
 
     double: bool = False
 
+    @torch.no_grad()
     def store(self, weight: Tensor) -> "NF4Weight":
         """Raises ValueError for weights that aren't finite or whose number isn't a multiple of 64."""
         require_finite(weight)

@@ -29,10 +29,8 @@ def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
     Raises ValueError where there is none, or one that the format can't store.
     """
     layers = linears(model)
-    if not layers or any(map(parametrize.is_parametrized, layers.values())):
-        raise ValueError("the model has no nn.Linear to round: it is quantized or packed, or training with rounding already")
     for layer in layers.values():
-        format.codes(layer.weight.detach())
+        format.store(layer.weight)  # or an error, before anything is changed
     for layer in layers.values():
         parametrize.register_parametrization(layer, "weight", StraightThrough(format))
     return model
@@ -41,12 +39,14 @@ def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
 def finish_qat(model: nn.Module) -> nn.Module:
     """Store what was trained in the format's bits (`quantize_linears`), in place; the outputs stay what they were in training.
 
-    Raises ValueError for a model that `start_qat` didn't begin.
+    Raises ValueError, changing nothing, for a model that `start_qat` didn't begin or whose training went wrong (NaN).
     """
     rounded = {name: layer for name, layer in model.named_modules() if parametrize.is_parametrized(layer, "weight")}
     if not rounded:
         raise ValueError("nothing here is trained with rounding: begin with start_qat")
-    formats = {layer.parametrizations.weight[0].format for layer in rounded.values()}
+    for layer in rounded.values():
+        (rounding,) = layer.parametrizations.weight
+        rounding.format.store(layer.parametrizations.weight.original)
     for layer in rounded.values():
         parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-    return quantize_linears(model, formats.pop())
+    return quantize_linears(model, rounding.format)

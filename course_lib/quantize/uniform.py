@@ -61,6 +61,7 @@ class Uniform:
         codes, scale, minimum = self.codes(weight.float())
         return (codes * scale + minimum).view(weight.shape).to(weight.dtype)
 
+    @torch.no_grad()
     def store(self, weight: Tensor) -> "UniformWeight":
         """Raises ValueError for weights that aren't finite, are too large for 16-bit scales, or don't divide into groups."""
         require_finite(weight)
