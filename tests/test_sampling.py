@@ -340,6 +340,13 @@ def test_of_a_large_vocabulary_only_what_is_possible_is_drawn(dtype):
     assert counts.sum() == 300 and counts[[0, 777, 49_151]].min() > 70
 
 
+@pytest.mark.parametrize("dart, token", [(0.0, 1), (0.5, 3), (1 - 2**-53, 3)])
+def test_a_dart_at_the_very_edge_hits_what_can_come(monkeypatch, dart, token):
+    """0 isn't the impossible first token's, the middle belongs to the second half, and nothing lies beyond the last."""
+    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.full(shape, dart, dtype=options["dtype"]))
+    assert draw(logits_of([-math.inf, 0.0, -math.inf, 0.0, -math.inf])).item() == token
+
+
 # `sample`, all knobs in one
 
 
@@ -577,6 +584,14 @@ def test_each_row_ends_at_its_own_stop_token():
     free, stopped = rows(()), rows({7, 8, 9, 10, 11})
     assert stopped == [row[: next((i for i, t in enumerate(row) if 7 <= t <= 11), 30)] for row in free]
     assert len({len(row) for row in stopped}) > 2
+
+
+def test_nothing_is_read_once_all_rows_have_ended():
+    model, reads = tiny_decoder(), []
+    model.blocks[0].register_forward_hook(lambda *_: reads.append(1))
+    first = next(generate(model, [1, 2], 1))
+    reads.clear()
+    assert continuations(model, [1, 2], 3, 40, stop=[first]) == [[], [], []] and len(reads) == 1
 
 
 def test_rows_do_not_disturb_each_other():
