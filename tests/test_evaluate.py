@@ -115,7 +115,9 @@ def test_16_bits_are_scored_in_32():
 def test_windows_that_cannot_be_are_refused(window):
     model = tiny_decoder()
     for score in (token_losses, perplexity):
-        with pytest.raises(ValueError, match=f"window must be from 2 to the model's context of 48, not {window}"):
+        with pytest.raises(
+            ValueError, match=f"window must be from 2 to the model's context of 48, not {window}"
+        ):
             score(model, [1, 2, 3], window)
 
 
@@ -153,7 +155,9 @@ def test_the_text_is_not_one_that_the_courses_models_are_made_from():
 
 def test_the_text_is_text_to_the_real_model_and_scrambled_it_is_less():
     lm = smollm2()
-    text = lm.tokenizer.encode(evaluation_text())[:256]
+    text = lm.tokenizer.encode(evaluation_text())[:128]
     assert 5 < perplexity(lm.model, text) < 60
-    scrambled = [text[i] for i in torch.randperm(len(text), generator=torch.Generator().manual_seed(0)).tolist()]
+    scrambled = [
+        text[i] for i in torch.randperm(len(text), generator=torch.Generator().manual_seed(0)).tolist()
+    ]
     assert perplexity(lm.model, scrambled) > 10 * perplexity(lm.model, text)

@@ -17,6 +17,7 @@ from references import failed_examples, random_tokens, tiny_config, tiny_decoder
 from torch import nn
 
 import course_lib.quantize
+from course_lib.families import save_model
 from course_lib.generate import KVCache, generate
 from course_lib.model import Decoder, EncoderDecoder, Experts
 from course_lib.quantize import (
@@ -49,7 +50,16 @@ GRIDS = [
     Uniform(bits, symmetric, group)
     for bits, symmetric, group in product(range(2, 9), (True, False), ("tensor", "channel", 32, 8))
 ]
-FORMATS = [Q4_0, Q4_1, Q8_0, NF4(), NF4(double=True), Uniform(), Uniform(3, False, 32), Uniform(4, True, "tensor")]
+FORMATS = [
+    Q4_0,
+    Q4_1,
+    Q8_0,
+    NF4(),
+    NF4(double=True),
+    Uniform(),
+    Uniform(3, False, 32),
+    Uniform(4, True, "tensor"),
+]
 FAST = [Q4_0, Q4_1, Uniform()]
 
 
@@ -126,7 +136,11 @@ def some_weights(seed, step, scale):
 
 @kinds
 @calm
-@given(st.integers(0, 10**6), st.sampled_from([0, 0.125, 0.5, 1, 4]), st.sampled_from([1e-30, 1e-6, 1e-3, 0.3, 1, 500, 1e4]))
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([0, 0.125, 0.5, 1, 4]),
+    st.sampled_from([1e-30, 1e-6, 1e-3, 0.3, 1, 500, 1e4]),
+)
 def test_blocks_are_the_packages_bit_for_bit(kind, seed, step, scale):
     weight = some_weights(seed, step, scale)
     stored, expected = BLOCKS[kind].store(weight), theirs(kind, weight)
@@ -157,7 +171,9 @@ def test_any_block_is_the_packages_bit_for_bit(kind, block):
 @kinds
 def test_zeros_of_both_signs_are_zeros(kind):
     weight = torch.tensor([[-0.0, 0.0] * 16, [-0.0, 1.0] * 16])
-    assert BLOCKS[kind].store(weight).weight().numpy() == pytest.approx(gguf.dequantize(theirs(kind, weight), kind), abs=0)
+    assert BLOCKS[kind].store(weight).weight().numpy() == pytest.approx(
+        gguf.dequantize(theirs(kind, weight), kind), abs=0
+    )
 
 
 @kinds
@@ -237,7 +253,9 @@ def test_double_quantized_nf4_is_bitsandbytes_up_to_its_table(rows):
     exact = NF4().store(weight).scales
     relative = (exact - ours.offset) / ours.scales_of_scales.repeat_interleave(256)[:rows]
     levels, differ = dynamic_levels(), ours.scales != state.absmax
-    nearer, farther = ((levels[codes.int()] - relative).abs()[differ] for codes in (ours.scales, state.absmax))
+    nearer, farther = (
+        (levels[codes.int()] - relative).abs()[differ] for codes in (ours.scales, state.absmax)
+    )
     assert differ.float().mean() < 0.01
     assert (nearer <= farther + 1e-7).all() and (farther - nearer < 4 / 65_535).all()
     table = looked_up(exact, ours.offset, ours.scales_of_scales)
@@ -337,7 +355,9 @@ def test_a_scale_a_row_is_pytorchs_fake_quantization_per_channel(seed, bits):
     zeros = torch.zeros(7, dtype=torch.int32)
     expected = torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -half, half)
     ours = Uniform(bits).round(weight)
-    assert (ours - expected).abs().max() <= scale.max() * (1 if touches_a_tie(weight, scale[:, None]) else 1e-5)
+    assert (ours - expected).abs().max() <= scale.max() * (
+        1 if touches_a_tie(weight, scale[:, None]) else 1e-5
+    )
 
 
 def touches_a_tie(weight, scale):
@@ -362,7 +382,9 @@ def test_smaller_groups_have_smaller_errors(bits, symmetric):
 @grids
 def test_constant_weights_are_kept(format, value):
     weight = torch.full((2, 32), value)
-    torch.testing.assert_close(format.store(weight).weight(), weight, atol=slack(format, weight).item(), rtol=0)
+    torch.testing.assert_close(
+        format.store(weight).weight(), weight, atol=slack(format, weight).item(), rtol=0
+    )
 
 
 def test_an_asymmetric_grid_reaches_from_the_smallest_to_the_largest():
@@ -372,7 +394,18 @@ def test_an_asymmetric_grid_reaches_from_the_smallest_to_the_largest():
 
 
 @pytest.mark.parametrize(
-    "dials", [{"bits": 1}, {"bits": 9}, {"bits": 4.0}, {"bits": "4"}, {"bits": True}, {"group": 0}, {"group": -1}, {"group": "row"}, {"group": 2.5}]
+    "dials",
+    [
+        {"bits": 1},
+        {"bits": 9},
+        {"bits": 4.0},
+        {"bits": "4"},
+        {"bits": True},
+        {"group": 0},
+        {"group": -1},
+        {"group": "row"},
+        {"group": 2.5},
+    ],
 )
 def test_dials_out_of_range_are_refused(dials):
     with pytest.raises(ValueError, match=f"{next(iter(dials))} must be"):
@@ -415,6 +448,12 @@ def test_rows_that_do_not_divide_are_refused(format):
         format.store(normal(32, 33))
     with pytest.raises(ValueError, match="99 weights don't divide into blocks of 64"):
         NF4().store(normal(9, 11))
+
+
+@formats
+def test_weights_without_values_are_refused(format):
+    with pytest.raises(ValueError, match="meta device"):
+        format.store(torch.empty(64, 64, device="meta"))
 
 
 @formats
@@ -504,14 +543,18 @@ def test_another_precision_leaves_the_stored_bits_alone(format):
     for dtype in (torch.bfloat16, torch.float16, torch.float64, torch.float32):
         layer.to(dtype)
         assert layer.bias.dtype == dtype and same(before, everything(layer.stored))
-        assert {name: x.dtype for name, x in before.items()} == {name: x.dtype for name, x in layer.stored.state_dict().items()}
+        assert {name: x.dtype for name, x in before.items()} == {
+            name: x.dtype for name, x in layer.stored.state_dict().items()
+        }
     torch.testing.assert_close(layer(normal(3, 64)), y, atol=0.02, rtol=0.02)
     assert layer.half().to(torch.device("meta")).stored.weight().is_meta
 
 
 @formats
 def test_a_copy_is_another_and_a_state_dict_is_whole(format):
-    first, second = (QuantizedLinear(format.store(normal(32, 64, seed=i)), normal(32, seed=i)) for i in range(2))
+    first, second = (
+        QuantizedLinear(format.store(normal(32, 64, seed=i)), normal(32, seed=i)) for i in range(2)
+    )
     copy, x = deepcopy(first), normal(3, 64)
     assert copy(x).equal(first(x)) and not first(x).equal(second(x))
     second.load_state_dict(first.state_dict())
@@ -524,8 +567,24 @@ def test_a_copy_is_another_and_a_state_dict_is_whole(format):
 @formats
 def test_a_layer_knows_its_bytes(format):
     stored = format.store(normal(32, 64))
-    assert QuantizedLinear(stored).nbytes == stored.nbytes == sum(x.nbytes for x in stored.state_dict().values())
-    assert QuantizedLinear(stored, normal(32)).nbytes == stored.nbytes + 128 == model_bytes(QuantizedLinear(stored, normal(32)))
+    assert (
+        QuantizedLinear(stored).nbytes == stored.nbytes == sum(x.nbytes for x in stored.state_dict().values())
+    )
+    assert (
+        QuantizedLinear(stored, normal(32)).nbytes
+        == stored.nbytes + 128
+        == model_bytes(QuantizedLinear(stored, normal(32)))
+    )
+
+
+@pytest.mark.parametrize(
+    "format", [Uniform(8), Uniform(3, False), Uniform(5, group="tensor"), Uniform(2, group=1)], ids=label
+)
+def test_matrices_of_one_column_or_row_are_stored(format):
+    for shape in ((5, 1), (1, 5), (1, 1)):
+        weight = normal(*shape)
+        layer, x = QuantizedLinear(format.store(weight)), normal(2, shape[1], seed=1)
+        assert layer(x).equal(F.linear(x, format.round(weight)))
 
 
 def test_several_threads_may_use_a_layer():
@@ -551,7 +610,7 @@ def test_a_quantized_model_is_a_plain_one_of_the_stored_weights(format):
 
 @formats
 def test_a_quantized_model_writes_and_remembers(format):
-    model, tokens = quantize_linears(decoder(), format), None
+    model = quantize_linears(decoder(), format)
     tokens = random_tokens(model)
     cache = KVCache(model.config, 12)
     logits = torch.cat([model(piece, cache) for piece in tokens.split([7, 1, 4], dim=1)], dim=1)
@@ -566,8 +625,7 @@ def test_only_head_embedding_norms_and_routers_stay_plain():
     plain = {name for name, part in model.named_modules() if type(part) is nn.Linear}
     assert plain == {"head", "blocks.0.feed_forward.router", "blocks.1.feed_forward.router"}
     assert sum(isinstance(part, QuantizedLinear) for part in model.modules()) == 2 * (4 + 4 * 3)
-    assert {name.rpartition(".")[2] for name, _ in model.named_parameters()} == {"weight"}
-    assert model.head.weight is model.embedding.weight or not model.config.tie_embeddings
+    assert model.head.weight is model.embedding.weight
 
 
 def test_experts_compute_with_stored_weights():
@@ -580,7 +638,9 @@ def test_experts_compute_with_stored_weights():
 @formats
 def test_encoder_and_decoder_compute_with_stored_weights(format):
     torch.manual_seed(0)
-    model = EncoderDecoder(tiny_config(d_model=64, d_head=16, n_heads=4, n_kv_heads=2, d_ff=64, bias=True)).eval()
+    model = EncoderDecoder(
+        tiny_config(d_model=64, d_head=16, n_heads=4, n_kv_heads=2, d_ff=64, bias=True)
+    ).eval()
     model = quantize_linears(model.requires_grad_(False), format)
     source, target = torch.tensor([[1, 2, 3, 4]]), torch.tensor([[5, 6]])
     torch.testing.assert_close(model(source, target), dequantized(deepcopy(model))(source, target))
@@ -619,7 +679,11 @@ def test_quantizing_twice_is_refused():
     assert same(before, everything(model))
 
 
-@pytest.mark.parametrize("format, bits", [(Q8_0, 8.5), (Q4_0, 4.5), (Q4_1, 5), (NF4(), 4.5), (Uniform(2, group=32), 2.5)], ids=label)
+@pytest.mark.parametrize(
+    "format, bits",
+    [(Q8_0, 8.5), (Q4_0, 4.5), (Q4_1, 5), (NF4(), 4.5), (Uniform(2, group=32), 2.5)],
+    ids=label,
+)
 def test_a_models_bytes_are_counted(format, bits):
     model = decoder()
     assert model_bytes(model) == sum(4 * weight.numel() for weight in model.parameters())
@@ -633,6 +697,12 @@ def test_shared_weights_are_counted_once():
     assert model_bytes(untied) - model_bytes(tied) == 4 * 61 * 64
 
 
+def test_a_quantized_model_is_not_saved_as_a_plain_one(tmp_path):
+    with pytest.raises(ValueError, match="save it before packing or changing it"):
+        save_model(tmp_path / "model", quantize_linears(decoder(), Q4_1))
+    assert not list(tmp_path.iterdir())
+
+
 # Kernels that compute with the bits
 
 
@@ -643,7 +713,9 @@ def close_in_16_bits(y, expected):
 
 
 def layer_of(format, rows, columns, seed=0, biased=False):
-    return QuantizedLinear(format.store(0.1 * normal(rows, columns, seed=seed)), normal(rows, seed=9) if biased else None)
+    return QuantizedLinear(
+        format.store(0.1 * normal(rows, columns, seed=seed)), normal(rows, seed=9) if biased else None
+    )
 
 
 @pytest.mark.parametrize("format", FAST, ids=label)
@@ -706,7 +778,10 @@ def test_what_has_no_kernel_is_told(name):
 
 def correlated(samples, columns, seed, rank=4):
     """Inputs that are mostly mixtures of a few directions, as those of real layers are."""
-    few, mix, noise = (normal(*shape, seed=seed + i) for i, shape in enumerate([(samples, rank), (rank, columns), (samples, columns)]))
+    few, mix, noise = (
+        normal(*shape, seed=seed + i)
+        for i, shape in enumerate([(samples, rank), (rank, columns), (samples, columns)])
+    )
     return few @ mix + 0.3 * noise
 
 
@@ -730,13 +805,19 @@ def obq(weight, inputs, format, damping=0.01):
     return left
 
 
-@pytest.mark.parametrize("format", [Uniform(3), Uniform(4, False, 8), Uniform(2, True, 16), Uniform(3, False, "tensor")], ids=label)
+@pytest.mark.parametrize(
+    "format", [Uniform(3), Uniform(4, False, 8), Uniform(2, True, 16), Uniform(3, False, "tensor")], ids=label
+)
 def test_gptq_is_obq_column_after_column(format):
     weight, inputs = normal(8, 32), correlated(200, 32, seed=5)
-    torch.testing.assert_close(gptq(weight, inputs, format).weight().double(), obq(weight, inputs, format), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        gptq(weight, inputs, format).weight().double(), obq(weight, inputs, format), atol=1e-5, rtol=0
+    )
 
 
-@pytest.mark.parametrize("format", [Uniform(2), Uniform(3), Uniform(4, False, 16), Uniform(4, group="tensor")], ids=label)
+@pytest.mark.parametrize(
+    "format", [Uniform(2), Uniform(3), Uniform(4, False, 16), Uniform(4, group="tensor")], ids=label
+)
 def test_gptq_makes_the_outputs_errors_smaller(format):
     total = {"nearest": 0.0, "gptq": 0.0}
     for seed in range(8):
@@ -785,7 +866,11 @@ def test_gptq_leaves_weight_and_inputs_as_they_are(dtype):
 def test_gptq_uses_the_grid_that_rounding_uses():
     weight, inputs = normal(4, 32), correlated(50, 32, seed=0)
     stored, plain = gptq(weight, inputs, Uniform(3, False, 8)), Uniform(3, False, 8).store(weight)
-    assert stored.scale.equal(plain.scale) and stored.minimum.equal(plain.minimum) and stored.nbytes == plain.nbytes
+    assert (
+        stored.scale.equal(plain.scale)
+        and stored.minimum.equal(plain.minimum)
+        and stored.nbytes == plain.nbytes
+    )
 
 
 @pytest.mark.parametrize(
@@ -816,7 +901,9 @@ def test_gptq_of_a_model_comes_closer_than_plain_rounding():
 
 def test_gptq_of_a_model_gives_experts_and_biases_their_due():
     model = decoder(n_experts=4, n_active=1, normalize_gates=False, bias=True)
-    careful = gptq_linears(deepcopy(model), random_tokens(model, 1, 2), Uniform(4))  # some experts see nothing
+    careful = gptq_linears(
+        deepcopy(model), random_tokens(model, 1, 2), Uniform(4)
+    )  # some experts see nothing
     assert careful(random_tokens(model)).isfinite().all()
     assert careful.blocks[0].attention.query.bias.equal(model.blocks[0].attention.query.bias)
 
@@ -886,7 +973,10 @@ def test_training_with_rounding_learns_where_rounding_afterwards_fails():
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4))
 
-    afterwards, in_view = quantize_linears(learn(network()), format), finish_qat(learn(start_qat(network(), format)))
+    afterwards, in_view = (
+        quantize_linears(learn(network()), format),
+        finish_qat(learn(start_qat(network(), format))),
+    )
     losses = [F.mse_loss(net(x), y).item() for net in (afterwards, in_view)]
     assert losses[1] < 0.5 * losses[0]
 

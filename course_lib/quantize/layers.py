@@ -104,7 +104,7 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes that all parameters and buffers take, shared ones once."""
+    """Bytes that all parameters and buffers take, shared ones once. (Not counted: what `pack` laid out anew in 16 or 32 bits.)"""
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
@@ -112,5 +112,7 @@ def require_finite(weight: Tensor) -> None:
     """Raise ValueError for a weight that no scale could hold."""
     if weight.dim() != 2 or not weight.numel():
         raise ValueError(f"only matrices are quantized, not a tensor of shape {tuple(weight.shape)}")
+    if weight.is_meta:
+        raise ValueError("the weights are on the meta device, where nothing has a value: load them first")
     if not weight.isfinite().all():
         raise ValueError("the weights hold NaN or ∞, which have no place on a grid: look for what went wrong in training")
