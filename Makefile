@@ -64,6 +64,11 @@ bench: $(VENV)/.test  ## measure speed and memory beside what you would use inst
 world: $(VENV)/.course  ## train the small model of the made-up world anew (assets/world.safetensors)
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.world_model
 
+experiments: $(VENV)/.course  ## run the long experiments of lessons 17, 19 and 22 anew (assets/*.json)
+	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.peft_comparison
+	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.qat_comparison
+	$(BIN)/python -m course_lib.generate.sampling_curves
+
 address: $(VENV)/.course  ## write pyproject.toml's public address into the lessons and the README
 	$(BIN)/python -m course_lib.course.publish
 
@@ -102,4 +107,4 @@ $(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
 	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(explain)
 	@touch $@
 
-.PHONY: help setup lab test notebooks bench world address clean
+.PHONY: help setup lab test notebooks bench world experiments address clean

@@ -20,6 +20,8 @@ def check_bytes(answer):
         raise Mistake("each block has two numbers of 16 bits: you counted the scale, and not the minimum")
     if answer == 576 * 576 // 2 + 576 * 4:
         raise Mistake("you gave each row one scale and one minimum; here each block of 32 has its own")
+    if answer == 20:
+        raise Mistake("that is one block; the matrix has 10,368 of them")
     if answer == BYTES * 8:
         raise Mistake("these are bits; eight of them are a byte")
     if answer == 576 * 576 * 4:
@@ -40,6 +42,8 @@ def check_round_to_grid(answer):
     if not isinstance(got, tuple | list) or len(got) != 2:
         raise Mistake("return two things, the codes and the scale: `return codes, scale`")
     codes, scale = got
+    if same(codes, w.abs().max() / 7):
+        raise Mistake("the two results are there, in the other order: first the codes, then the scale")
     largest, want = w.abs().max(), w.abs().max() / 7
     if same(scale, largest / 8):
         raise Mistake("with the scale largest / 8 the largest weight gets code 8, which four bits with a sign don't have: divide by 7")
@@ -48,6 +52,8 @@ def check_round_to_grid(answer):
     if same(scale, w.max() / 7) and not same(scale, want):
         raise Mistake("the largest weight may be negative: take the largest absolute value")
     close(scale, want, "the scale")
+    if same(codes, w / want):
+        raise Mistake("these aren't whole numbers yet: round them")
     if same(codes, (w / want).trunc()):
         raise Mistake("you cut the decimals off; the nearest level is one or the other: round")
     if same(codes, (w / want).round() * want):
@@ -55,6 +61,8 @@ def check_round_to_grid(answer):
     close(codes, (w / want).round(), "the codes")
     w = -torch.tensor([0.1, 0.2, 0.9])
     codes, scale = call(answer, w, 3)
+    if same(scale, 0.9 / 7):
+        raise Mistake("right for 4 bits; for 3 the last step is 3, not 7: 2 ** (bits - 1) - 1")
     close(scale, 0.3, "the scale of three negative weights in 3 bits")
     close(codes, [0, -1, -3], "the codes of three negative weights in 3 bits")
 
@@ -82,6 +90,20 @@ def grid_without_sign(w, bits):
 def grid_truncated(w, bits):
     scale = w.abs().max() / (2 ** (bits - 1) - 1)
     return (w / scale).trunc(), scale
+
+
+def grid_seven(w, bits):
+    scale = w.abs().max() / 7
+    return (w / scale).round(), scale
+
+
+def grid_swapped(w, bits):
+    return solve_round_to_grid(w, bits)[::-1]
+
+
+def grid_unrounded(w, bits):
+    scale = w.abs().max() / (2 ** (bits - 1) - 1)
+    return w / scale, scale
 
 
 def grid_rounded_weights(w, bits):
@@ -142,6 +164,20 @@ def block_centred(block):
     return [scale * (code - 8) + minimum for code in _codes(block)]
 
 
+def block_big_endian(block):
+    scale, minimum = struct.unpack(">2e", block[:4])
+    return [scale * code + minimum for code in _codes(block)]
+
+
+def block_minus(block):
+    scale, minimum = _scale_and_minimum(block)
+    return [scale * code - minimum for code in _codes(block)]
+
+
+def block_codes(block):
+    return _codes(block)
+
+
 def block_bytes(block):
     scale, minimum = _scale_and_minimum(block)
     return [scale * byte + minimum for byte in block[4:]]
@@ -156,34 +192,46 @@ MISREADINGS = (
     (block_high_first, "the halves changed places: the low four bits are the first sixteen weights"),
     (block_scale_last, "the scale comes first in the block, then the minimum"),
     (block_without_minimum, "the minimum is missing: code 0 stands for it"),
+    (block_big_endian, "the two numbers lie in the file with their low byte first: \"<2e\", not \">2e\""),
+    (block_minus, "the minimum is added, not taken away"),
+    (block_codes, "these are the codes; scale and minimum make weights of them"),
     (block_centred, "code 0 is the minimum itself; subtracting 8 belongs to Q4_0, which has no minimum"),
 )
 
 
+def _quarters(x):
+    return (4 * x).round() / 4
+
+
 def check_straight_through(answer):
-    w = _weights().requires_grad_()
+    call(answer, _weights().requires_grad_(), _quarters)
+    w, used = _weights(), _weights().requires_grad_()
     with torch.enable_grad():
-        got = call(answer, w, lambda x: (4 * x).round() / 4)
-        want = (4 * w.detach()).round() / 4
+        got = answer(used, _quarters)
+        if not used.equal(w):
+            raise Mistake("you changed w itself: training needs the full weight again at the next step")
         if same(got, w):
             raise Mistake("the result is the weight itself, not rounded: the model would learn to do without rounding")
-        close(got, want, "the result")
-        if not (isinstance(got, torch.Tensor) and got.requires_grad):
-            raise Mistake("the numbers are right, but the result has no gradient at all: the weight must come in outside of detach()")
-        # `call` hands over a copy, so its gradient is asked of the result's own graph.
-        slope = _slope(answer)
+        if same(got, w + _quarters(w)):
+            raise Mistake("the two are added: what must be added to w is only the difference, rounding(w) − w")
+        close(got, _quarters(w), "the result")
+        slope = _slope(got, used)
+    if slope is None:
+        raise Mistake("the numbers are right, but nothing leads back to w: it must come in outside of detach()")
     if same(slope, torch.zeros(40)):
         raise Mistake("the result hangs on the weight only through the rounding, whose slope is 0: nothing would be learned")
+    if same(slope, -torch.ones(40)):
+        raise Mistake("the gradient is −1: you detached the weight that is added, instead of the difference")
     if same(slope, 2 * torch.ones(40)):
         raise Mistake("the weight comes in twice with its gradient, which is then 2: detach the part that you subtract")
     close(slope, torch.ones(40), "the gradient")
 
 
-def _slope(answer):
-    """The gradient of the answer's sum with respect to its weight."""
-    w = _weights().requires_grad_()
-    answer(w, lambda x: (4 * x).round() / 4).sum().backward()
-    return torch.zeros(40) if w.grad is None else w.grad
+def _slope(result, w):
+    """The gradient of the result's sum with respect to w; None where nothing leads back to it."""
+    if not (isinstance(result, torch.Tensor) and result.requires_grad):
+        return None
+    return torch.autograd.grad(result.sum(), w, allow_unused=True)[0]
 
 
 def solve_straight_through(w, rounding):
@@ -200,6 +248,19 @@ def through_detached(w, rounding):
 
 def through_nothing(w, rounding):
     return w
+
+
+def through_overwriting(w, rounding):
+    w.data = rounding(w)
+    return w
+
+
+def through_sum(w, rounding):
+    return w + rounding(w).detach()
+
+
+def through_minus(w, rounding):
+    return w.detach() + (rounding(w) - w)
 
 
 def through_twice(w, rounding):
@@ -224,8 +285,9 @@ EXERCISES = (
             Wrong(168_192, "you gave each row one scale"),
             Wrong(1_658_880, "these are bits"),
             Wrong(1_327_104, "four bytes a weight"),
+            Wrong(20, "that is one block"),
         ),
-        learned="four bits are five once their scales are counted, and five bits are 6.4 times fewer than 32.",
+        learned="four bits are five once scales and minima are counted; 32 bits are 6.4 times as many.",
         why="331,776 weights / 2 = 165,888 bytes of codes, and 10,368 blocks · 4 = 41,472 bytes of scales and minima.",
     ),
     Exercise(
@@ -235,7 +297,7 @@ EXERCISES = (
         level="medium",
         hints=(
             "With b bits and a sign there are 2**(b − 1) − 1 steps on either side of zero: 7 for 4 bits.",
-            "The largest absolute value should land on the last step: scale = w.abs().max() / 7.",
+            "The largest absolute value should land on the last step: scale = w.abs().max() / (2 ** (bits - 1) - 1).",
             "codes = (w / scale).round()",
         ),
         check=check_round_to_grid,
@@ -246,6 +308,9 @@ EXERCISES = (
             Wrong(grid_without_sign, "take the largest absolute value"),
             Wrong(grid_truncated, "you cut the decimals off"),
             Wrong(grid_rounded_weights, "these are the rounded weights already"),
+            Wrong(grid_seven, "right for 4 bits"),
+            Wrong(grid_swapped, "in the other order"),
+            Wrong(grid_unrounded, "whole numbers yet"),
         ),
         learned="one number, the largest, decides how finely all the others are told apart.",
     ),
@@ -267,6 +332,9 @@ EXERCISES = (
             Wrong(block_scale_last, "the scale comes first"),
             Wrong(block_without_minimum, "the minimum is missing"),
             Wrong(block_centred, "belongs to Q4_0"),
+            Wrong(block_big_endian, "low byte first"),
+            Wrong(block_minus, "is added, not taken away"),
+            Wrong(block_codes, "these are the codes;"),
             Wrong(block_bytes, "a block holds 32 weights"),
         ),
         learned="these lines, over and over, are how the 98 MB of a file become 135 million weights.",
@@ -284,7 +352,10 @@ EXERCISES = (
         solution=solve_straight_through,
         wrong=(
             Wrong(through_rounding, "whose slope is 0"),
-            Wrong(through_detached, "has no gradient at all"),
+            Wrong(through_detached, "nothing leads back to w"),
+            Wrong(through_overwriting, "you changed w itself"),
+            Wrong(through_sum, "the two are added"),
+            Wrong(through_minus, "the gradient is −1"),
             Wrong(through_nothing, "is the weight itself"),
             Wrong(through_twice, "the weight comes in twice"),
         ),
@@ -308,15 +379,15 @@ QUIZ = (
     ),
     Question(
         id="22-q2",
-        text="The linear layers read a sixth of the bytes of 32 bits. Why doesn't the model write six times as fast?",
+        text="From 16 bits to the file's 4, the linear layers shrink to less than a third. Why doesn't the model write three times as fast?",
         choices=(
             Choice(
-                "Turning bits into numbers takes longer than reading them saved",
-                "With a kernel that does it in registers it doesn't. Without one, as at 3 bits here, it does.",
+                "Because 4-bit weights are first written out as 16-bit ones in memory",
+                "The kernel unpacks them in registers. Layers without a kernel, here those of 3 and 2 bits, do write them out.",
             ),
             Choice(
                 "Because other work stays: the output layer, and hundreds of small steps for each token",
-                "What isn't made faster soon takes most of the time: Amdahl's law.",
+                "You timed the parts: only the linear layers got faster, and what isn't made faster soon takes most of the time.",
                 right=True,
             ),
             Choice("Because of rounding errors", "They cost quality, not time."),
@@ -326,8 +397,8 @@ QUIZ = (
         id="22-q3",
         text="Our model lost nothing at all when rounded to 4 bits with a minimum for each group of 32. What does that show?",
         choices=(
-            Choice("4 bits are always enough", "Another grid of 4 bits raised its perplexity by a sixth, a third doubled it."),
-            Choice("Perplexity is a poor measure", "It saw every other rounding at once; here there was nothing to see."),
+            Choice("4 bits are always enough", "NF4, also of 4 bits, raised the perplexity by a sixth, and one scale per row doubled it."),
+            Choice("Perplexity is a poor measure", "It saw even 8 bits, by a tenth of a point; here there was nothing to see."),
             Choice(
                 "That its weights came from such a grid in the first place",
                 "The file holds them so. What that first rounding cost can't be learned from this file.",
