@@ -387,6 +387,12 @@ def test_constant_weights_are_kept(format, value):
     )
 
 
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_a_symmetric_grid_has_one_level_fewer(bits):
+    assert Uniform(bits, symmetric=False).top == 2**bits - 1
+    assert Uniform(bits).top == 2**bits - 2
+
+
 def test_an_asymmetric_grid_reaches_from_the_smallest_to_the_largest():
     weight = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     assert Uniform(2, symmetric=False).round(weight).equal(weight)
