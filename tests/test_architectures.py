@@ -481,7 +481,10 @@ def test_every_kind_of_decoder_is_causal_cached_and_packed_alike(name, kind):
     logits = model(tokens)
     changed = tokens.clone()
     changed[:, 7:] += 1
-    assert torch.equal(model(changed % 61)[:, :7], logits[:, :7])
+    earlier = model(changed % 61)[:, :7]
+    agree(earlier, logits[:, :7])
+    # How many tokens meet in an expert, the later ones too, may change how a processor rounds its product.
+    assert name == "n_experts" or torch.equal(earlier, logits[:, :7])
     cache = KVCache(model.config, 12, batch=2, dtype=torch.float64)
     pieces = [model(part, cache) for part in tokens.split([5, 1, 6], dim=1)]
     agree(torch.cat(pieces, dim=1), logits)
