@@ -205,6 +205,17 @@ def test_off_comes_back_on_after_an_error():
     assert isinstance(model.blocks[0].attention.query, LoRALinear)
 
 
+@pytest.mark.parametrize("change", [partial(attach, method=Bottleneck(2)), pack], ids=["attach", "pack"])
+def test_what_changes_the_parts_while_they_are_off_is_told(change):
+    model = single()
+    attached = attach(model, LoRA(2))
+    with pytest.raises(ValueError, match="stays off"), attached.off():
+        change(model)
+    assert not any(isinstance(module, LoRALinear) for module in model.modules())
+    with pytest.raises(ValueError, match="any more"):
+        attached.detach()
+
+
 @each_method
 def test_what_is_trained_is_counted_and_the_rest_frozen(method):
     model = single()
@@ -338,6 +349,20 @@ def test_experts_and_biases_are_wrapped_too():
         torch.testing.assert_close(attached.merge()(tokens), merged, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", [LoRA(2), Bottleneck(2)], ids=str)
+def test_both_stacks_of_an_encoder_decoder_are_wrapped(method, tmp_path):
+    torch.manual_seed(0)
+    model, tokens = EncoderDecoder(tiny_config()).eval(), torch.tensor([[1, 2, 3]])
+    before = model(tokens, tokens)
+    attached = attach(model, method)
+    assert {path.partition(".")[0] for path in attached.parts} == {"encoder", "decoder"}
+    assert torch.equal(model(tokens, tokens), before)
+    stir(attached).save(tmp_path / "small.safetensors")
+    attached.load(tmp_path / "small.safetensors")
+    assert not torch.allclose(model(tokens, tokens), before, atol=1e-3)
+    assert torch.equal(attached.detach()(tokens, tokens), before)
+
+
 # Refused, with nothing changed
 
 
@@ -366,7 +391,11 @@ def test_what_does_not_fit_is_refused(method, message):
         (lambda: LoRA(0), "rank"),
         (lambda: LoRA(1.5), "rank"),
         (lambda: LoRA(1, 0), "alpha"),
+        (lambda: LoRA(True), "rank"),
         (lambda: LoRA(1, float("nan")), "alpha"),
+        (lambda: LoRA(1, 10**400), "alpha"),
+        (lambda: LoRA(1, torch.tensor(2.0)), "alpha"),  # no file could hold it
+        (lambda: LoRA(1, "2"), "alpha"),
         (lambda: LoRA(1, 1, ()), "target"),
         (lambda: Bottleneck(0), "width"),
         (lambda: SoftPrompt(0), "tokens"),
@@ -434,6 +463,14 @@ def test_merged_it_is_an_ordinary_model_with_the_same_outputs(targets, tmp_path)
     torch.testing.assert_close(pack(copy.deepcopy(model))(tokens), wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_merged_weights_are_as_trainable_as_before():
+    model = single().requires_grad_(True)
+    model.blocks[1].attention.query.weight.requires_grad_(False)
+    flags = {name: weight.requires_grad for name, weight in model.named_parameters()}
+    attach(model, LoRA(2)).merge()
+    assert {name: weight.requires_grad for name, weight in model.named_parameters()} == flags
+
+
 def test_merging_can_not_be_undone_by_taking_away():
     lora = by_hand(torch.tensor([[0.1]]), torch.tensor([[1000.0]]), torch.tensor([[1.0]]), alpha=1.0)
     back = lora.merged().weight - lora.change()
@@ -498,6 +535,26 @@ def test_a_file_fits_the_same_base_in_16_bits(tmp_path):
     assert half.model(torch.tensor([[1, 2]])).dtype == torch.bfloat16
 
 
+def test_a_file_in_another_precision_fits_and_one_without_numbers_does_not(tmp_path):
+    path = tmp_path / "small.safetensors"
+    attached = stir(attach(single(), LoRA(2)))
+    attached.save(path)
+    tensors, facts = read_tensors(path, "adapter")
+    wanted = {name: weight.clone() for name, weight in attached.weights.items()}
+    write_tensors(path, {name: tensor.double() for name, tensor in tensors.items()}, facts)
+    stir(attached).load(path)
+    assert all(torch.equal(wanted[name], weight) for name, weight in attached.weights.items())
+    last = list(wanted)[-1]
+    for bad in (tensors[last] * float("nan"), tensors[last].double() + 1e39, tensors[last].int()):
+        write_tensors(path, tensors | {last: bad}, facts)
+        with pytest.raises(ValueError, match="finite"):
+            attached.load(path)
+        assert all(torch.equal(wanted[name], weight) for name, weight in attached.weights.items())
+    write_tensors(path, tensors, {"kind": "adapter", "method": ["LoRA"], "model": "tiny"})
+    with pytest.raises(ValueError, match="differs"):
+        attached.load(path)
+
+
 def test_damaged_and_foreign_files(tmp_path):
     path = tmp_path / "small.safetensors"
     attached = attach(single(), LoRA(2))
@@ -523,20 +580,40 @@ def test_damaged_and_foreign_files(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["small.safetensors"]
 
 
-def test_a_run_over_an_adapter_can_be_stopped_and_continued(tmp_path):
-    config = TrainConfig(steps=6, learning_rate=1e-2)
-    whole = attach(single(), LoRA(2))
-    Training(whole.model, config).run(windows(), progress=False)
-    first = attach(single(), LoRA(2))
-    training = Training(first.model, config)
-    training.run(windows(), until=3, progress=False)
-    save_checkpoint(tmp_path / "run.safetensors", training)
-    second = attach(single(), LoRA(2), seed=9)
-    training = Training(second.model, config)
-    load_checkpoint(tmp_path / "run.safetensors", training)
-    training.run(windows(), progress=False)
-    for name, weight in whole.weights.items():
-        assert torch.equal(weight, second.weights[name])
+def stopped_and_continued(make, batches, path):
+    """Two models after the same steps: one without a stop, one with."""
+    config, whole, first, second = TrainConfig(steps=6, learning_rate=1e-2), *(make(seed) for seed in (0, 0, 9))
+    Training(whole, config).run(batches, progress=False)
+    training = Training(first, config)
+    training.run(batches, until=3, progress=False)
+    save_checkpoint(path, training)
+    training = Training(second, config)
+    load_checkpoint(path, training)
+    training.run(batches, progress=False)
+    return whole.state_dict(), second.state_dict()
+
+
+@each_method
+def test_a_run_over_an_adapter_can_be_stopped_and_continued(method, tmp_path):
+    batches = batches_for(attach(single(), method), windows())
+    whole, second = stopped_and_continued(
+        lambda seed: attach(single(), method, seed).model, batches, tmp_path / "run.safetensors"
+    )
+    assert all(torch.equal(whole[name], second[name]) for name in whole)
+
+
+def test_weights_that_lie_column_by_column_are_continued_too(tmp_path):
+    """Their averages come from the file row by row, and the fused AdamW walks through memory."""
+
+    def make(seed):
+        model = single().requires_grad_(True)
+        for block in model.blocks:
+            weight = block.attention.query.weight
+            weight.data = weight.data.t().contiguous().t()
+        return model
+
+    whole, second = stopped_and_continued(make, windows(), tmp_path / "run.safetensors")
+    assert all(torch.equal(whole[name], second[name]) for name in whole)
 
 
 # Against the package peft
@@ -642,6 +719,8 @@ def change_config(folder, **changes):
         ({"bias": "all"}, "bias"),
         ({"rank_pattern": {"q_proj": 4}}, "rank_pattern"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"init_lora_weights": "pissa"}, "base's weights"),
+        ({"alora_invocation_tokens": [5]}, "alora"),
         ({"target_modules": "all-linear"}, "targets"),
         ({"target_modules": ["c_attn"]}, "targets"),
         ({"peft_type": "IA3"}, "LoRA"),
@@ -680,7 +759,10 @@ def test_damaged_folders_and_other_architectures(tmp_path):
     config.write_text("{")
     with pytest.raises(ValueError, match="damaged"):
         load_peft(model, tmp_path)
-    for changes in ({"positions": "learned"}, {"feed_forward": "gelu"}, {"n_experts": 2}):
+    for stack in (Encoder(tiny_config()), EncoderDecoder(tiny_config())):
+        with pytest.raises(ValueError, match="Llama"):
+            save_peft(tmp_path / "new", attach(stack, LoRA(2)))
+    for changes in ({"positions": "learned"}, {"feed_forward": "gelu"}, {"n_experts": 2}, {"norm": "layer"}):
         with pytest.raises(ValueError, match="Llama"):
             load_peft(single(**changes), tmp_path)
     with pytest.raises(ValueError, match="only LoRA"):

@@ -80,6 +80,8 @@ def test_what_is_refused():
         chat_examples(smollm2(), [("Hello", "  ")])
     with pytest.raises(ValueError, match="forge"):
         chat_examples(smollm2(), [("Hello", "a<|im_end|>b")])
+    with pytest.raises(ValueError, match="no text"):
+        chat_examples(smollm2(), [("Hello", None)])
     opened = with_template("{% for m in messages %}{{ m['content'] }}{% endfor %}")
     with pytest.raises(ValueError, match="open"):
         chat_examples(opened, PAIRS)
@@ -88,6 +90,19 @@ def test_what_is_refused():
     )
     with pytest.raises(ValueError, match="doesn't begin"):
         chat_examples(changed, PAIRS)
+
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+OPEN = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+
+
+@pytest.mark.parametrize(
+    "source", [TURNS, (TURNS + OPEN).replace("m['content']", "m['content'] | upper")], ids=["not opened", "rewritten"]
+)
+def test_a_template_that_would_teach_something_else_is_refused(source):
+    with pytest.raises(ValueError, match="doesn't hold its response"):
+        chat_examples(with_template(source), PAIRS)
+    assert len(chat_examples(with_template(TURNS + OPEN), PAIRS)) == 2
 
 
 def test_the_tigers_questions_are_whole_and_kept_apart():

@@ -56,6 +56,7 @@ def stored_weights(model: nn.Module) -> dict[str, Tensor]:
 
 def require_same(what: str, stored: dict, wanted: dict) -> None:
     """Raise ValueError, naming the entries, unless the file's are as wanted."""
+    stored = stored if isinstance(stored, dict) else {}
     names = [name for name in (wanted | stored) if stored.get(name) != wanted.get(name)]
     if names:
         differences = (

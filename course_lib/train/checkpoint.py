@@ -70,14 +70,19 @@ def _averages(training: Training) -> dict[str, Tensor]:
 
 def _optimizer_state(training: Training, averages: dict[str, Tensor]) -> dict:
     """The optimizer's own form of `averages`. A parameter that never had a gradient has none."""
-    sizes = layout(stored_weights(training.model))
+    sizes, weights = layout(stored_weights(training.model)), dict(training.model.named_parameters())
     state = {}
     for i, name in enumerate(_names(training)):
         if kept := _part(name, averages):
             wanted = {"exp_avg": sizes[name], "exp_avg_sq": sizes[name], "step": ((), torch.float32)}
             require_same(f"what the optimizer keeps for {name}", layout(kept), wanted)
-            state[i] = kept
+            state[i] = {key: _strided_like(weights[name], tensor) for key, tensor in kept.items()}
     return training.optimizer.state_dict() | {"state": state}
+
+
+def _strided_like(weight: Tensor, average: Tensor) -> Tensor:
+    """The same numbers in the order in which the weight's lie in memory: the fused AdamW takes it for granted."""
+    return torch.empty_like(weight, dtype=average.dtype).copy_(average) if average.shape == weight.shape else average
 
 
 def _history(path: str | Path, columns: dict[str, Tensor]) -> History:

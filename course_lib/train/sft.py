@@ -23,8 +23,9 @@ def chat_examples(lm: LanguageModel, pairs: Iterable[tuple[str | Sequence[Messag
     """(prompt, response) pairs as ids: what the model is given, up to where its turn begins, and what it is to write, up to and
     with the token that ends its turn. A prompt is a user's message, or the messages so far.
 
-    Raises ValueError for a model without chat template, an empty response, and a template under which the conversation doesn't go on from
-    the prompt or leaves the assistant's turn open: such a model would be trained on other text than it is asked with.
+    Raises ValueError for a model without chat template, a response that is empty or no text, and a template under which the conversation
+    doesn't go on from the prompt with the response, or leaves the assistant's turn open: such a model would be trained on
+    other text than it is asked with.
     """
     if lm.chat is None:
         raise ValueError(f"{lm.name} has no chat template, and can't be taught by conversations")
@@ -32,8 +33,8 @@ def chat_examples(lm: LanguageModel, pairs: Iterable[tuple[str | Sequence[Messag
 
 
 def _example(lm: LanguageModel, prompt: str | Sequence[Message], response: str) -> Example:
-    if not response.strip():
-        raise ValueError(f"the response to {prompt!r} is empty: there is nothing to learn from it")
+    if not isinstance(response, str) or not response.strip():
+        raise ValueError(f"the response to {prompt!r} is empty or no text ({response!r}): there is nothing to learn from it")
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     asked = lm.chat.encode(messages)
     whole = lm.chat.encode(
@@ -48,6 +49,11 @@ def _example(lm: LanguageModel, prompt: str | Sequence[Message], response: str) 
     if not ends:
         raise ValueError(
             "this chat template leaves the assistant's turn open: the model would never learn to stop"
+        )
+    if response.strip() not in lm.tokenizer.decode(answer[: ends[0]]):
+        raise ValueError(
+            f"under this chat template the turn that is learned doesn't hold its response: {response!r}. Does it open the "
+            "assistant's turn where it is asked to, and write what it is given?"
         )
     return asked, answer[: ends[0] + 1]
 

@@ -17,7 +17,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from course_lib.families.tensor_file import layout, read_tensors, require_same, write_tensors
+from course_lib.families.tensor_file import read_tensors, require_same, write_tensors
 from course_lib.generate.pack import JoinedLinear, PackedLinear
 
 KIND = "adapter"
@@ -82,12 +82,18 @@ class Attached:
 
     @contextmanager
     def off(self) -> Iterator[nn.Module]:
-        """While inside, the model as it was, made of the very modules that it had."""
+        """While inside, the model as it was, made of the very modules that it had.
+
+        Raises ValueError at the end where these were exchanged meanwhile (packed, say, or attached to): it then stays off.
+        """
         self._require_on()
-        self._place({path: part.base for path, part in self.parts.items()})
+        bases = {path: part.base for path, part in self.parts.items()}
+        self._place(bases)
         try:
             yield self.model
         finally:
+            if not self._in_place(bases):
+                raise ValueError("while this was off, something else was done to the model's parts: it stays off")
             self._place(self.parts)
 
     def detach(self) -> nn.Module:
@@ -104,7 +110,10 @@ class Attached:
         """
         self._require_on()
         merged = {path: self._merged(path, part) for path, part in self.parts.items()}
-        return self._end(merged)
+        self._end(merged)
+        for path, layer in merged.items():  # as trainable as the weight that it replaces
+            layer.weight.requires_grad_(self.parts[path].base.weight.requires_grad)
+        return self.model
 
     def save(self, path: str | Path) -> None:
         """Write what was learned, and nothing of the base. An older file there stays until this one is whole."""
@@ -114,18 +123,16 @@ class Attached:
     def load(self, path: str | Path) -> None:
         """Take over what `save` wrote, for the same method and base (in any precision).
 
-        Raises ValueError, changing nothing, for a file that is damaged or foreign, or that belongs to other dials or weights.
+        Raises ValueError, changing nothing, for a file that is damaged or foreign, or that belongs to other dials or another
+        base. A base is known again by its embedding: one that differs elsewhere only isn't told apart.
         """
         tensors, facts = read_tensors(path, KIND)
         for name, fact in self._facts().items():
             require_same(f"the {name} of {path}", facts.get(name) or {}, fact)
         stored, here = tensors.pop("base", torch.zeros(0)), _sample(self.model)
-        if stored.shape != here.shape or not torch.allclose(stored, here, rtol=0.02, atol=1e-6):
+        if stored.shape != here.shape or not torch.allclose(stored.float(), here, rtol=0.02, atol=1e-6):
             raise ValueError(f"{path} was trained on a model with other weights: load it onto that one")
-        require_same(f"what {path} holds", layout(tensors), layout(self.weights))
-        with torch.no_grad():
-            for name, weight in self.weights.items():
-                weight.copy_(tensors[name])
+        fill(self.weights, tensors, path)
 
     def _facts(self) -> dict[str, dict]:
         """What a file must agree with, as JSON gives it back."""
@@ -152,17 +159,37 @@ class Attached:
             weight.requires_grad_(flag)
         return self.model
 
+    def _in_place(self, modules: dict[str, nn.Module]) -> bool:
+        there = dict(self.model.named_modules(remove_duplicate=False))
+        return all(there.get(path) is module for path, module in modules.items())
+
     def _require_on(self) -> None:
-        if any(self.model.get_submodule(path) is not part for path, part in self.parts.items()):
+        if not self._in_place(self.parts):
             raise ValueError(
                 "this isn't attached to its model any more: attach anew, and load what was saved"
             )
 
 
+def fill(weights: dict[str, Tensor], tensors: dict[str, Tensor], source: str | Path) -> None:
+    """Write what was read from `source` into the weights of the same names, in their own precision.
+
+    Raises ValueError, changing nothing, unless names and shapes agree and every number is finite.
+    """
+    shapes = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (tensors, weights))
+    require_same(f"what {source} holds", *shapes)
+    for name, weight in weights.items():
+        tensor = tensors[name].to(weight.dtype)
+        if not (tensors[name].is_floating_point() and tensor.isfinite().all()):
+            raise ValueError(f"{name} in {source} isn't made of finite numbers")
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(tensors[name])
+
+
 def kind_of_numbers(model: nn.Module) -> dict:
     """Where and how precisely to keep what is trained over `model`: at its embedding's place, with 32 bits or more. Small steps
     would be lost in 16."""
-    weight = model.embedding.weight
+    weight = _table(model)
     return {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
 
 
@@ -170,8 +197,13 @@ def _holds(model: nn.Module, kind) -> bool:
     return any(isinstance(module, kind) for module in model.modules())
 
 
+def _table(model: nn.Module) -> Tensor:
+    """The embedding table; of an encoder-decoder, the encoder's."""
+    return getattr(model, "encoder", model).embedding.weight
+
+
 def _sample(model: nn.Module) -> Tensor:
     """A few numbers of the embedding table, from all over it: enough to tell two models apart, and nearly the same when a model
     is stored in 16 bits."""
-    table = model.embedding.weight.detach().flatten()
+    table = _table(model).detach().flatten()
     return table[:: max(1, len(table) // SAMPLE)][:SAMPLE].float().cpu()

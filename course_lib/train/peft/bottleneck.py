@@ -27,7 +27,7 @@ class Bottleneck:
     width: int = 16
 
     def __post_init__(self):
-        if not (isinstance(self.width, int) and self.width >= 1):
+        if type(self.width) is not int or self.width < 1:
             raise ValueError(f"width must be a whole number of at least 1, not {self.width!r}")
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:

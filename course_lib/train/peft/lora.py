@@ -10,6 +10,7 @@ Not handled: dropout on the path, ranks that differ between matrices, rsLoRA's a
 """
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -35,10 +36,10 @@ class LoRA:
     def __post_init__(self):
         targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
         object.__setattr__(self, "targets", targets)
-        if not (isinstance(self.rank, int) and self.rank >= 1):
+        if type(self.rank) is not int or self.rank < 1:
             raise ValueError(f"rank must be a whole number of at least 1, not {self.rank!r}")
-        if not 0 < self.alpha < float("inf"):
-            raise ValueError(f"alpha must be above 0, not {self.alpha!r}")
+        if type(self.alpha) not in (int, float) or not 0 < self.alpha <= sys.float_info.max:
+            raise ValueError(f"alpha must be a number above 0, Python's own, not {self.alpha!r}")
         if not targets:
             raise ValueError('name at least one target, such as "attention.query"')
 

@@ -11,13 +11,13 @@ import json
 import os
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from course_lib.families.tensor_file import layout, require_same, write_tensors
-from course_lib.train.peft.attach import Attached, attach
+from course_lib.families.tensor_file import write_tensors
+from course_lib.model import Decoder
+from course_lib.train.peft.attach import Attached, attach, fill
 from course_lib.train.peft.lora import LoRA
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -31,6 +31,16 @@ THEIRS = {
     "feed_forward.down": "mlp.down_proj",
 }
 OURS = {their.rpartition(".")[2]: our for our, their in THEIRS.items()}
+LLAMA = {
+    "positions": "rope",
+    "norm": "rms",
+    "norm_place": "pre",
+    "feed_forward": "swiglu",
+    "bias": False,
+    "residual": True,
+    "scale_embeddings": False,
+    "n_experts": 0,
+}
 # Settings under which peft computes something else than LoRA as it is here.
 PLAIN = {
     "use_rslora": False,
@@ -44,6 +54,10 @@ PLAIN = {
     "target_parameters": None,
     "fan_in_fan_out": False,
 }
+# The same, of later versions only: not written, and refused where one is set.
+VARIANTS = ("lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "kasa_config")
+VARIANTS += ("monteclora_config", "arrow_config")
+STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")  # those that leave the base's weights as they are
 
 
 def save_peft(folder: str | Path, attached: Attached) -> None:
@@ -67,20 +81,11 @@ def load_peft(model: nn.Module, folder: str | Path) -> Attached:
     tensors = _tensors(Path(folder) / WEIGHTS)
     attached = attach(model, method)
     try:
-        _fill(attached, tensors, folder)
+        fill({_their_name(name): weight for name, weight in attached.weights.items()}, tensors, folder)
     except ValueError:
         attached.detach()
         raise
     return attached
-
-
-def _fill(attached: Attached, tensors: dict[str, Tensor], folder: str | Path) -> None:
-    wanted = {_their_name(name): weight for name, weight in attached.weights.items()}
-    shapes = [{name: shape for name, (shape, _) in layout(some).items()} for some in (tensors, wanted)]
-    require_same(f"what {folder} holds", *shapes)
-    with torch.no_grad():
-        for name, weight in wanted.items():
-            weight.copy_(tensors[name])
 
 
 def _their_name(name: str) -> str:
@@ -116,9 +121,11 @@ def _method(path: Path) -> LoRA:
         raise ValueError(f"{path} is damaged: it is no JSON ({error})") from None
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ValueError(f"{path} doesn't describe a LoRA")
-    for name, plain in PLAIN.items():
+    for name, plain in (PLAIN | dict.fromkeys(VARIANTS)).items():
         if (config.get(name) or None) != (plain or None):
             raise ValueError(f"{path} asks for {name} = {config.get(name)!r}, which is not handled here")
+    if (start := config.get("init_lora_weights")) not in STARTS:
+        raise ValueError(f"{path} began as {start!r}, which may change the base's weights too: convert it to plain LoRA in peft")
     modules = config.get("target_modules")
     if not isinstance(modules, list) or not set(map(str, modules)) <= OURS.keys():
         raise ValueError(f"{path} has the targets {modules!r}; handled are lists of {', '.join(OURS)}")
@@ -147,7 +154,6 @@ def _write_json(path: Path, content: dict) -> None:
 
 
 def _require_llama(model: nn.Module) -> None:
-    config = getattr(model, "config", None)
-    fits = config and config.positions == "rope" and config.feed_forward == "swiglu" and not config.n_experts
-    if not fits or config.norm_place != "pre" or config.bias:
+    alone = isinstance(model, Decoder) and not model.cross
+    if not alone or any(getattr(model.config, name) != kind for name, kind in LLAMA.items()):
         raise ValueError("peft's files are read and written for models of Llama's kind only")

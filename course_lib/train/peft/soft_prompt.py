@@ -43,7 +43,7 @@ class _InFront:
     start: str = "vocabulary"
 
     def __post_init__(self):
-        if not (isinstance(self.tokens, int) and self.tokens >= 1):
+        if type(self.tokens) is not int or self.tokens < 1:
             raise ValueError(f"tokens must be a whole number of at least 1, not {self.tokens!r}")
         if self.start not in STARTS:
             raise ValueError(f"start must be one of {', '.join(STARTS)}, not {self.start!r}")
@@ -149,7 +149,7 @@ class PrefixAttention(Wrapper):
 
     def __init__(self, base: nn.Module, keys: Tensor, values: Tensor):
         super().__init__(base)
-        self.keys, self.values = nn.Parameter(keys.clone()), nn.Parameter(values.clone())
+        self.keys, self.values = (nn.Parameter(x.clone(memory_format=torch.contiguous_format)) for x in (keys, values))
 
     def forward(self, x: Tensor, place: Place = NOWHERE, remember=None, trace=None) -> Tensor:
         return self.base(x, place, partial(self._in_front, remember), trace)
