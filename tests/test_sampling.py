@@ -273,6 +273,27 @@ def test_a_repetition_penalty_is_above_0(penalty):
         repetition_penalty(random_logits(), torch.tensor([[1]]), penalty)
 
 
+@pytest.mark.parametrize("penalize", [presence_penalty, frequency_penalty, repetition_penalty])
+@pytest.mark.parametrize("dtype, penalty", [(torch.float32, 1e300), (torch.float16, 1e5)])
+def test_a_penalty_that_leaves_no_numbers_is_refused(penalize, dtype, penalty):
+    """1e300 · 0 in 32 bits would be NaN for what never occurred; 1e5 in half precision −∞ for all that did."""
+    logits = -random_logits().to(dtype).abs() - 1
+    with pytest.raises(ValueError, match="no longer fit"):
+        penalize(logits, torch.arange(50).expand(len(logits), -1), penalty)
+
+
+@pytest.mark.parametrize("tokens", [[[1.5]], [[True]]])
+def test_tokens_are_whole_numbers(tokens):
+    with pytest.raises(ValueError, match="be whole numbers"):
+        presence_penalty(random_logits(1), torch.tensor(tokens), 1.0)
+    assert presence_penalty(random_logits(1), torch.tensor([[]]), 1.0).equal(random_logits(1))
+
+
+def test_distances_from_the_likeliest_are_not_rounded_to_16_bits():
+    logits = (random_logits() * 4).bfloat16()
+    torch.testing.assert_close(probabilities(logits, 3.0), (logits.float() / 3).softmax(-1))
+
+
 def test_numbers_of_numpy_are_numbers():
     logits = random_logits()
     assert top_k(logits, np.int64(3)).equal(top_k(logits, 3))
@@ -640,6 +661,24 @@ def test_log_likelihood_is_what_the_model_says():
     assert log_likelihood(model, prompt, []).shape == (0,)
     with pytest.raises(ValueError, match="the prompt is empty"):
         log_likelihood(model, [], text)
+    for unknown in (61, -1):
+        with pytest.raises(ValueError, match="between 0 and 60"):
+            log_likelihood(model, prompt, [4, unknown])
+
+
+def test_what_fills_the_context_can_be_scored():
+    model, prompt = tiny_decoder(), [1] * 46
+    (written,) = continuations(model, prompt, 1)
+    scores = log_likelihood(model, prompt, written)
+    assert len(written) == len(scores) == 3  # the last one is written, and never read
+    assert scores[:2].tolist() == pytest.approx(log_likelihood(model, prompt, written[:2]).tolist(), abs=1e-5)
+
+
+def test_adjusting_keeps_the_shape():
+    model, wider = tiny_decoder(), lambda logits, tokens: torch.cat([logits, logits], dim=-1)
+    for write in (lambda: list(generate(model, [1], 1, adjust=wider)), lambda: continuations(model, [1], 2, 1, adjust=wider)):
+        with pytest.raises(ValueError, match="adjust was given logits"):
+            write()
 
 
 def test_greedy_takes_the_likeliest_next_token_and_not_the_likeliest_text():
@@ -661,6 +700,7 @@ def test_the_best_is_the_first_that_scores_highest():
     assert best_of(["a", "bbb", "ccc"], len) == "bbb"
     with pytest.raises(ValueError, match="no candidates"):
         best_of([], len)
+    assert best_of(np.array([3.0, 4.0]), float) == 4 and best_of(np.array([0.0]), float) == 0
     with pytest.raises(ValueError, match="candidate 1 has no score"):
         best_of([1.0, math.nan], float)
 
@@ -681,7 +721,14 @@ def test_the_expected_best_of_right_and_wrong_is_pass_at_k():
     assert expected_best([1, 0, 0, 1, 0], 2) == pytest.approx(1 - math.comb(3, 2) / math.comb(5, 2))
 
 
+def test_the_expected_best_of_large_pools_and_of_scores_without_end():
+    assert expected_best([0.0, 1.0] * 1500, 1500) == pytest.approx(1)  # out of more picks than a float can count
+    assert expected_best([-math.inf, 1.0, 2.0], 2) == pytest.approx((1 + 2 + 2) / 3)
+
+
 def test_an_impossible_best_is_refused():
+    with pytest.raises(ValueError, match="NaN"):
+        expected_best([1.0, math.nan], 1)
     for n, values in ((0, None), (4, None), (1, [1])):
         with pytest.raises(ValueError, match="n must lie between 1 and the pool's 3"):
             expected_best([1, 2, 3], n, values)

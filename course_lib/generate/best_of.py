@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from course_lib.generate.cache import KVCache
-from course_lib.generate.decode import Adjust, Choose
+from course_lib.generate.decode import Adjust, Choose, adjusted
 from course_lib.generate.sampling import sample
 from course_lib.model import Decoder
 
@@ -32,7 +32,7 @@ def continuations(
 
     choose: logits (n, vocab_size) → tokens (n,). adjust: logits (n, vocab_size), tokens so far (n, time) → logits. Each row
     ends before its own first token of `stop`; all end after `max_new_tokens`, or when the context is full.
-    Raises ValueError for an empty prompt, one longer than the context, or n below 1.
+    Raises ValueError for an empty prompt, one longer than the context, n below 1, or logits adjusted to another shape.
     """
     room = model.config.context - len(prompt)
     if len(prompt) == 0 or room < 0:
@@ -45,7 +45,7 @@ def continuations(
     hidden, cache = _read(model, tokens[:1], n, steps)
     for step in range(steps):
         logits = model.head(hidden[:, -1]).expand(n, -1).contiguous()  # one row after the prompt
-        chosen = choose(logits if adjust is None else adjust(logits, tokens)).view(n, 1)
+        chosen = choose(adjusted(logits, tokens, adjust)).view(n, 1)
         tokens = torch.cat([tokens, chosen], dim=1)
         done |= torch.isin(chosen[:, 0], ends).cpu()
         if done.all() or step == steps - 1:
@@ -74,19 +74,22 @@ def log_likelihood(model: Decoder, prompt: Sequence[int], continuation: Sequence
     """Natural logarithm of each token's probability after all that stands before it, (continuation's time,), in nats.
 
     `.sum()` is the log-likelihood of the continuation, `.mean()` that of a token. The model as it is: no temperature, no knob.
-    Raises ValueError for an empty prompt, which leaves the first token nothing to follow.
+    Raises ValueError for an empty prompt, which leaves the first token nothing to follow, and for tokens that the model doesn't know.
     """
     if len(prompt) == 0:
         raise ValueError("the prompt is empty: the first token has nothing to be likely after")
     tokens = torch.tensor([[*prompt, *continuation]], device=model.embedding.weight.device)
-    hidden = model.hidden(tokens)[:, len(prompt) - 1 : -1]
-    scores = model.head(hidden).float().log_softmax(dim=-1)
-    return scores.gather(-1, tokens[:, len(prompt) :, None])[0, :, 0]
+    targets, size = tokens[:, len(prompt) :], model.config.vocab_size
+    if targets.numel() and not 0 <= targets.min() <= targets.max() < size:
+        raise ValueError(f"the continuation's tokens must lie between 0 and {size - 1}, the vocabulary's last")
+    read = tokens[:, : max(len(prompt), tokens.shape[1] - 1)]  # nothing follows the last: it may be one beyond the context
+    scores = model.head(model.hidden(read)[:, len(prompt) - 1 :]).float().log_softmax(dim=-1)
+    return scores.gather(-1, targets.unsqueeze(-1))[0, :, 0]
 
 
 def best_of(candidates: Sequence[Candidate], score: Callable[[Candidate], float]) -> Candidate:
     """The candidate that scores highest; at a tie the first. Raises ValueError for none, or a score of NaN."""
-    if not candidates:
+    if len(candidates) == 0:
         raise ValueError("there are no candidates to choose from")
     scores = [float(score(candidate)) for candidate in candidates]
     if any(map(math.isnan, scores)):
@@ -99,12 +102,14 @@ def expected_best(scores: Sequence[float], n: int, values: Sequence[float] | Non
 
     The i-th smallest of a pool of N (from 1) is the best of those n with probability C(i − 1, n − 1) / C(N, n); for scores of 0 and 1
     this is pass@k of Chen et al. (2021, section 2.1). values: average these of the chosen instead of the scores they were
-    chosen by. Raises ValueError unless 1 ≤ n ≤ N, and values, if any, are as many.
+    chosen by. Raises ValueError unless 1 ≤ n ≤ N, and values, if any, are as many; and for a score of NaN.
     """
     size, values = len(scores), scores if values is None else values
     if not 1 <= n <= size or len(values) != size:
         raise ValueError(f"n must lie between 1 and the pool's {size}, with a value for each: not {n}, with {len(values)}")
+    if any(map(math.isnan, scores)):
+        raise ValueError("a score is NaN: the best can't be told")
     # Ties as in `best_of`: the earlier counts as the better.
     ascending = sorted(range(size), key=lambda i: (scores[i], -i))
-    ways = (math.comb(place, n - 1) for place in range(size))
-    return sum(way * values[i] for way, i in zip(ways, ascending, strict=True)) / math.comb(size, n)
+    picks = math.comb(size, n)  # may be beyond any float, the parts below are not
+    return sum(math.comb(place, n - 1) / picks * values[ascending[place]] for place in range(n - 1, size))

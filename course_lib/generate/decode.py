@@ -31,7 +31,7 @@ def generate(
     each token: the same tokens, slowly. memory: an encoder's states, for the decoder of an `EncoderDecoder`.
     adjust: logits (1, vocab_size) and all tokens so far, the prompt's first (1, time) → logits, before `choose` sees them; for
     penalties, which must know what has been written.
-    Raises ValueError for an empty prompt or one longer than the context.
+    Raises ValueError for an empty prompt or one longer than the context; and, while it writes, for logits adjusted to another shape.
     """
     if len(prompt) == 0:
         raise ValueError("the prompt is empty; give the model at least one token to go on from")
@@ -63,13 +63,19 @@ def _write(
         read = unread if cached else text
         hidden = model.hidden(torch.tensor([read], device=weight.device), cache, memory=memory)
         logits = model.head(hidden[:, -1])
-        if adjust is not None:
-            logits = adjust(logits, torch.tensor([text], device=weight.device))
-        token = int(choose(logits))
+        token = int(choose(adjusted(logits, torch.tensor([text], device=weight.device), adjust)))
         if token in stop:
             return
         yield token
         text, unread = [*text, token], [token]
+
+
+def adjusted(logits: Tensor, tokens: Tensor, adjust: Adjust | None) -> Tensor:
+    """What `adjust` makes of logits (rows, vocab_size) after tokens (rows, time). Raises ValueError for another shape."""
+    new = logits if adjust is None else adjust(logits, tokens)
+    if new.shape != logits.shape:
+        raise ValueError(f"adjust was given logits {tuple(logits.shape)} and must give as many back, not {tuple(new.shape)}")
+    return new
 
 
 def complete(

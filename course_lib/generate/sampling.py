@@ -28,9 +28,7 @@ def temperature(logits: Tensor, t: float) -> Tensor:
     """
     _expect_temperature(t)
     warmed = (_finite(logits).double() / t).to(logits.dtype)
-    if not warmed.amax(dim=-1).isfinite().all():
-        raise ValueError(f"at temperature {t} the logits no longer fit {logits.dtype}; decode greedily instead")
-    return warmed
+    return _fitting(warmed, f"temperature {t}", "decode greedily instead")
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
@@ -68,19 +66,19 @@ def repetition_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor
 
     tokens: ids (…, time), counted once however often they occur. Keskar et al. (2019, section 4.1) divide whatever the sign, which
     would make tokens with negative logits likelier; multiplying is what `transformers` and others do instead. 1 changes
-    nothing. Raises ValueError for a penalty that isn't above 0, or ids outside the vocabulary.
+    nothing. Raises ValueError for a penalty that isn't above 0 or makes the logits outgrow their precision, or ids outside the vocabulary.
     """
     if not _is_number(penalty) or not 0 < penalty < math.inf:
         raise ValueError(f"repetition_penalty must be above 0 (1 changes nothing), not {penalty!r}")
     weaker = torch.where(_finite(logits) < 0, logits * penalty, logits / penalty)
-    return torch.where(_counts(logits, tokens) > 0, weaker, logits)
+    return _fitting(torch.where(_counts(logits, tokens) > 0, weaker, logits), f"repetition_penalty {penalty}")
 
 
 def presence_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
     """Subtract `penalty` from the logit of what occurs in `tokens` (…, time), however often: OpenAI's definition, and vLLM's.
 
     They count what was written and not the prompt: pass only that. A negative penalty invites repetition.
-    Raises ValueError for a penalty that isn't finite, or ids outside the vocabulary.
+    Raises ValueError for a penalty that isn't finite or makes the logits outgrow their precision, or ids outside the vocabulary.
     """
     return _subtract(logits, _counts(logits, tokens) > 0, "presence_penalty", penalty)
 
@@ -127,7 +125,7 @@ def sample(
     temperature 0: the likeliest ("greedy"), whatever the others say. Raises ValueError for settings that a knob refuses.
     """
     # Relative to the likeliest: the same probabilities, and even at a temperature near 0 nothing overflows.
-    adjusted = _wide(_finite(logits) - logits.amax(dim=-1, keepdim=True))
+    adjusted = _below_the_top(logits)
     settings = {"temperature": temperature or None, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     for name, value in settings.items():
         if value is not None:
@@ -141,8 +139,7 @@ def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
     Raises ValueError for a temperature that isn't above 0, or logits gone wrong.
     """
     _expect_temperature(temperature)
-    below_the_top = _finite(logits) - logits.amax(dim=-1, keepdim=True)
-    return (below_the_top.double() / temperature).softmax(dim=-1).float()
+    return (_below_the_top(logits).double() / temperature).softmax(dim=-1).float()
 
 
 def _expect_temperature(t: float) -> None:
@@ -153,7 +150,7 @@ def _expect_temperature(t: float) -> None:
 def _subtract(logits: Tensor, times: Tensor, name: str, penalty: float) -> Tensor:
     if not _is_number(penalty) or not math.isfinite(penalty):
         raise ValueError(f"{name} must be a finite number (0 changes nothing), not {penalty!r}")
-    return (_wide(_finite(logits)) - penalty * times).to(logits.dtype)
+    return _fitting((_wide(_finite(logits)) - penalty * times).to(logits.dtype), f"{name} {penalty}")
 
 
 def _counts(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -161,8 +158,9 @@ def _counts(logits: Tensor, tokens: Tensor) -> Tensor:
     size = logits.shape[-1]
     if tokens.shape[:-1] != logits.shape[:-1]:
         raise ValueError(f"tokens {tuple(tokens.shape)} and logits {tuple(logits.shape)} must have the same rows")
-    if tokens.numel() and not 0 <= tokens.min() <= tokens.max() < size:
-        raise ValueError(f"tokens must lie between 0 and {size - 1}, the vocabulary's last")
+    whole = not tokens.is_floating_point() and tokens.dtype != torch.bool
+    if tokens.numel() and not (whole and 0 <= tokens.min() <= tokens.max() < size):
+        raise ValueError(f"tokens must lie between 0 and {size - 1}, the vocabulary's last, and be whole numbers")
     ones = torch.ones_like(tokens, dtype=torch.float32)
     return torch.zeros_like(logits, dtype=torch.float32).scatter_add(-1, tokens.long(), ones)
 
@@ -174,6 +172,18 @@ def _is_number(value: object) -> bool:
 def _wide(logits: Tensor) -> Tensor:
     """At least 32 bits."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _below_the_top(logits: Tensor) -> Tensor:
+    """Each row's distances from its likeliest, 0 and less, in at least 32 bits: in 16 they would be rounded."""
+    wide = _wide(_finite(logits))
+    return wide - wide.amax(dim=-1, keepdim=True)
+
+
+def _fitting(adjusted: Tensor, setting: str, advice: str = "take one nearer to what changes nothing") -> Tensor:
+    if not adjusted.amax(dim=-1).isfinite().all():
+        raise ValueError(f"at {setting} the logits no longer fit {adjusted.dtype}; {advice}")
+    return adjusted
 
 
 def _finite(logits: Tensor) -> Tensor:
