@@ -1,7 +1,8 @@
 """The long run behind lesson 19: what each knob does to SmolLM2's texts, over several prompts.
 
 `python -m course_lib.generate.sampling_curves` writes `assets/sampling_curves.json` anew, in about fifteen minutes on two cores.
-Texts are drawn with fixed seeds; on another machine 16-bit rounding may lead to other words, and to means a little different.
+Texts are drawn with fixed seeds. On another machine, or where `pack` adds up in another order, 16-bit rounding may lead to other
+words, and to means a little different. The stored log is from before `pack` worked norms out in one step.
 """
 
 import json
@@ -140,9 +141,12 @@ def request(pair: tuple[str, str]) -> str:
 
 
 def points(text: str, pair: tuple[str, str]) -> int:
-    """0 to 3: one for each of the two words, and one if it is a single sentence of at most fifteen words."""
+    """0 to 3: one for each of the two words, and one if it is a single sentence of at most fifteen words.
+
+    Quotation marks that follow the sentence's last mark don't spoil it.
+    """
     words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
-    text = text.strip()
+    text = text.rstrip().rstrip("\"'”’»")
     one_short_sentence = text[-1:] in ".!?" and sum(text.count(mark) for mark in ".!?") == 1 and 0 < len(words) <= 15
     return sum(word in words for word in pair) + one_short_sentence
 
