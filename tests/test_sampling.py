@@ -765,6 +765,12 @@ def test_a_loop_is_found_and_is_one(head, body, rounds, data):
     assert start == 0 or text[start - 1] != text[start - 1 + period]
 
 
+def test_tensors_are_counted_by_their_numbers():
+    text = torch.tensor([1, 2, 1, 2, 1])
+    assert repeated(text, 2) == repeated(text.tolist(), 2) == 0.5
+    assert distinct([text], 1) == distinct([text.tolist()], 1) == 0.4
+
+
 def test_no_loop_is_none():
     for text in ("", "a", "abcdefgh", "ababc", "abcabc", "aaab"):
         assert find_loop(text) is None

@@ -12,14 +12,15 @@ def entropy(logits: Tensor) -> Tensor:
     return torch.special.entr(chances).sum(dim=-1)
 
 
-def ngrams(tokens: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
+def ngrams(tokens: Sequence[Hashable] | Tensor, n: int) -> list[tuple[Hashable, ...]]:
     """All runs of n tokens, in order. Raises ValueError for n below 1."""
     if n < 1:
         raise ValueError(f"an n-gram has 1 token or more, not {n}")
+    tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens  # equal tensors are not the same to a set
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
-def repeated(tokens: Sequence[Hashable], n: int = 4) -> float:
+def repeated(tokens: Sequence[Hashable] | Tensor, n: int = 4) -> float:
     """Share of the n-grams that occurred before in the same text: seq-rep-n of Welleck et al. (2020).
 
     0 for a text with fewer than n tokens.
@@ -31,7 +32,7 @@ def repeated(tokens: Sequence[Hashable], n: int = 4) -> float:
     return 1 - len(set(found)) / len(found) if found else 0.0
 
 
-def distinct(texts: Iterable[Sequence[Hashable]], n: int = 2) -> float:
+def distinct(texts: Iterable[Sequence[Hashable] | Tensor], n: int = 2) -> float:
     """Different n-grams of all texts together, divided by their tokens: distinct-n of Li et al. (2016).
 
     1 means that next to nothing occurs twice, in any of them. 0 for no tokens.
