@@ -436,6 +436,16 @@ def test_what_was_detached_or_merged_is_at_an_end():
                 again()
 
 
+@each_method
+def test_a_model_with_something_attached_is_not_packed(method):
+    attached = attach(tiny_decoder(torch.float32), method)
+    tokens = random_tokens(attached.model)
+    before = outputs(attached, tokens)
+    with pytest.raises(ValueError, match="merge or detach it, then pack"):
+        pack(attached.model)
+    assert outputs(attached, tokens).equal(before)
+
+
 def test_a_model_with_something_attached_is_not_stored_as_a_plain_one(tmp_path):
     model = single()
     attach(model, LoRA(2))

@@ -85,8 +85,12 @@ def pack(model: Decoder) -> Decoder:
     """Replace the model's parts by the ones above, in place, and return it. Outputs agree to rounding.
 
     What has no packed form (mixtures of experts, ungated feed-forward layers, other norms) stays as it is, and so does a
-    model in another precision than float32 and bfloat16 (a quantized one: than bfloat16), or packed before.
+    model in another precision than float32 and bfloat16 (a quantized one: than bfloat16), or packed before. Raises ValueError,
+    changing nothing, for a model with something attached to it (`train.peft`).
     """
+    wrapped = [name for name, part in model.named_modules() if hasattr(part, "base")]
+    if wrapped:
+        raise ValueError(f"something is attached to this model, at {wrapped[0]} first of all: merge or detach it, then pack")
     quantized = any(isinstance(part, QuantizedLinear) for part in model.modules())
     precisions = (torch.bfloat16,) if quantized else (torch.float32, torch.bfloat16)
     if not isinstance(model.head, nn.Linear) or model.head.weight.dtype not in precisions:
