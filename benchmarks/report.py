@@ -42,7 +42,7 @@ def rate(times: Times, amount: float | None, unit: str) -> str:
     """The median, and the range: of seconds, or of `amount` per second."""
     values = sorted(times if amount is None else (amount / t for t in times))
     middle = times.median if amount is None else amount / times.median
-    return f"{_digits(middle)} {unit} ({_digits(values[0])}–{_digits(values[-1])})"
+    return f"{f'{_digits(middle)} {unit}'.strip()} ({_digits(values[0])}–{_digits(values[-1])})"
 
 
 def _digits(value: float) -> str:

@@ -45,7 +45,7 @@ def continuations(
     hidden, cache = _read(model, tokens[:1], n, steps)
     for step in range(steps):
         logits = model.head(hidden[:, -1]).expand(n, -1).contiguous()  # one row after the prompt
-        chosen = choose(adjusted(logits, tokens, adjust)).view(n, 1)
+        chosen = choose(logits if adjust is None else adjusted(logits, tokens, adjust)).view(n, 1)
         tokens = torch.cat([tokens, chosen], dim=1)
         done |= torch.isin(chosen[:, 0], ends).cpu()
         if done.all() or step == steps - 1:

@@ -63,16 +63,18 @@ def _write(
         read = unread if cached else text
         hidden = model.hidden(torch.tensor([read], device=weight.device), cache, memory=memory)
         logits = model.head(hidden[:, -1])
-        token = int(choose(adjusted(logits, torch.tensor([text], device=weight.device), adjust)))
+        if adjust is not None:
+            logits = adjusted(logits, torch.tensor([text], device=weight.device), adjust)
+        token = int(choose(logits))
         if token in stop:
             return
         yield token
         text, unread = [*text, token], [token]
 
 
-def adjusted(logits: Tensor, tokens: Tensor, adjust: Adjust | None) -> Tensor:
+def adjusted(logits: Tensor, tokens: Tensor, adjust: Adjust) -> Tensor:
     """What `adjust` makes of logits (rows, vocab_size) after tokens (rows, time). Raises ValueError for another shape."""
-    new = logits if adjust is None else adjust(logits, tokens)
+    new = adjust(logits, tokens)
     if new.shape != logits.shape:
         raise ValueError(f"adjust was given logits {tuple(logits.shape)} and must give as many back, not {tuple(new.shape)}")
     return new

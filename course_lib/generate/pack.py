@@ -61,12 +61,12 @@ class PackedAttention(Attention):
     def __init__(self, plain: Attention):
         nn.Module.__init__(self)
         self.d_head, self.causal = plain.d_head, plain.causal
-        self.widths = [layer.out_features for layer in (plain.query, plain.key, plain.value)]
+        self.parts = [layer.out_features // plain.d_head for layer in (plain.query, plain.key, plain.value)]
         self.query_key_value = _join(plain.query, plain.key, plain.value)
         self.output = _join(plain.output)
 
-    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, ...]:
-        return self.query_key_value(x).split(self.widths, dim=-1)
+    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.heads(self.query_key_value(x)).split(self.parts, dim=1)
 
 
 class PackedSwiGLU(SwiGLU):

@@ -90,7 +90,7 @@ def frequency_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> Tensor:
 
 def greedy(logits: Tensor) -> Tensor:
     """The likeliest of each row, (…, vocab_size) → (…); at a tie the first."""
-    return _finite(logits).argmax(dim=-1)
+    return _finite(logits).max(dim=-1).indices  # in 16 bits several times as fast as argmax
 
 
 def draw(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -124,6 +124,8 @@ def sample(
 
     temperature 0: the likeliest ("greedy"), whatever the others say. Raises ValueError for settings that a knob refuses.
     """
+    if temperature == 0 and (top_k, top_p, min_p) == (None, None, None):
+        return greedy(logits)
     # Relative to the likeliest: the same probabilities, and even at a temperature near 0 nothing overflows.
     adjusted = _below_the_top(logits)
     settings = {"temperature": temperature or None, "top_k": top_k, "top_p": top_p, "min_p": min_p}

@@ -94,22 +94,26 @@ class Attention(nn.Module):
         """place: the tokens' rotary tables and mask (`Positions.place`). remember: takes this call's keys and values and
         hands back all of the sequence's so far (a cache). trace: sees, and may change, each named step (`trace.py`).
         source: (batch, time of the source, d_model), where keys and values come from in cross-attention; else from x."""
-        q, k, v = (self._heads(projected) for projected in self.project(x, x if source is None else source))
+        q, k, v = self.project(x, x if source is None else source)
         if place.rotary is not None:
-            turned = rotate(torch.cat([q, k], dim=1), *place.rotary)  # by the same angles, so both at once
-            q, k = turned.split([q.shape[1], k.shape[1]], dim=1)
+            q, k = self.turn(q, k, place.rotary)
         q, k, v = note(trace, "query", q), note(trace, "key", k), note(trace, "value", v)
         if remember is not None:
             k, v = remember(k, v)
         heads = note(trace, "heads", self._attend(q, k, v, place.mask, trace))
         return note(trace, "output", self.output(heads.transpose(1, 2).flatten(2)))
 
-    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, ...]:
-        """All heads' queries, keys and values, side by side: (batch, time, heads · d_head) each."""
-        return self.query(x), self.key(source), self.value(source)
+    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All heads' queries, keys and values, (batch, heads, time, d_head) each."""
+        return self.heads(self.query(x)), self.heads(self.key(source)), self.heads(self.value(source))
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def heads(self, x: Tensor) -> Tensor:
+        """(batch, time, heads · d_head) → (batch, heads, time, d_head)."""
         return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+
+    def turn(self, q: Tensor, k: Tensor, rotary: tuple) -> tuple[Tensor, Tensor]:
+        """Queries and keys turned to their positions, by the same angles, so both at once."""
+        return rotate(torch.cat([q, k], dim=1), *rotary).split([q.shape[1], k.shape[1]], dim=1)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace) -> Tensor:
         """Only somebody who watches needs the weights; only somebody who changes them gets another result."""
