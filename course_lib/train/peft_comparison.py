@@ -36,8 +36,8 @@ FRENCH_STEPS, FRENCH_SEEDS = 300, 3
 
 @dataclass(frozen=True)
 class Way:
-    """A way of fine-tuning. method: None trains every weight. prepare: what is done to the base first. also: weights
-    of the model that are trained besides, by name."""
+    """A way of fine-tuning. method: None trains the model's own weights. prepare: what is done to the base first. also: weights
+    of the model that are trained besides a method's, by name; without a method, those alone."""
 
     name: str
     method: Method | None
@@ -57,6 +57,7 @@ BY_NAME = {way.name: way for way in WAYS}
 FRENCH_WAYS = (
     *(BY_NAME[name] for name in ("full", "LoRA, rank 1", "LoRA, rank 8", "soft prompt, 16 tokens")),
     Way("LoRA, rank 8, and table", LoRA(8, 16, EVERY), (1e-3, 3e-3), also=("embedding.weight",)),
+    Way("table alone", None, (1e-3, 3e-3), also=("embedding.weight",)),
 )
 
 
@@ -105,11 +106,11 @@ def tune(
     if way.prepare is not None:
         way.prepare(model)
     if way.method is None:
-        model.requires_grad_(True)
+        model.requires_grad_(not way.also)
     else:
         attach(model, way.method, seed)
-        for name in way.also:
-            model.get_parameter(name).requires_grad_(True)
+    for name in way.also:
+        model.get_parameter(name).requires_grad_(True)
     if isinstance(way.method, SoftPrompt):
         prompt = way.method.ids(model)
     config = TrainConfig(steps=steps, learning_rate=rate, warmup=10, weight_decay=0.0)
