@@ -65,28 +65,26 @@ def measure(rounds: int) -> Iterator[Row]:
         writers[LLAMA_CPP] = LlamaCpp().write
     decoded = _best(race(_runs(writers, prompt, NEW_TOKENS), rounds))
     read = _best(race(_runs(writers, LONG_PROMPT, 1), rounds))
-    yield from _compare(decoded, read, partial(write, models["4"], prompt, NEW_TOKENS), partial(write, models["4"], LONG_PROMPT, 1))
+    yield from _compare(decoded, read, models, prompt)
     ids = loading.ours().tokenizer.encode(evaluation_text())
     surprise = {bits: perplexity(models[bits], ids) for bits in sizes}
-    for bits, size in sizes.items():
-        ratio = f"{surprise[bits]:.2f} ({surprise[bits] / surprise['32'] - 1:+.1%})"
-        speeds = (rate(times[bits], n, "") for times, n in ((decoded, NEW_TOKENS), (read, len(LONG_PROMPT))))
-        yield Row(TABLE, (bits, f"{size / 1e6:.0f} MB", ratio, *speeds))
     for name in writers:
-        if name not in sizes:
-            speeds = (rate(times[name], n, "") for times, n in ((decoded, NEW_TOKENS), (read, len(LONG_PROMPT))))
-            yield Row(TABLE, (name, "", "", *speeds))
+        size = f"{sizes[name] / 1e6:.0f} MB" if name in sizes else ""
+        rise = f"{surprise[name]:.2f} ({surprise[name] / surprise['32'] - 1:+.1%})" if name in sizes else ""
+        speeds = (rate(times[name], n, "") for times, n in ((decoded, NEW_TOKENS), (read, len(LONG_PROMPT))))
+        yield Row(TABLE, (name, size, rise, *speeds))
 
 
-def _compare(decoded: dict, read: dict, decode: Callable, prefill: Callable) -> Iterator[Row]:
+def _compare(decoded: dict, read: dict, models: dict, prompt: list[int]) -> Iterator[Row]:
     rivals = [("transformers, fp32", "4", 4.0), ("transformers, bf16", "4", 2.0), ("transformers, fp32", "8", 1.0)]
     rivals += [(LLAMA_CPP, "4", 0.8)] if LLAMA_CPP in decoded else []
     for rival, bits, goal in rivals:
-        what, why = f"decode {NEW_TOKENS} tokens, {bits} bits", partial(profile, decode)
+        what, why = f"decode {NEW_TOKENS} tokens, {bits} bits", partial(profile, write, models[bits], prompt, NEW_TOKENS)
         yield comparison(what, decoded[bits], rival, decoded[rival], goal, why, NEW_TOKENS, "tokens/s")
     if LLAMA_CPP in read:
         what, n = f"prefill {len(LONG_PROMPT)} tokens, 4 bits", len(LONG_PROMPT)
-        yield comparison(what, read["4"], LLAMA_CPP, read[LLAMA_CPP], 4.0, partial(profile, prefill), n, "tokens/s")
+        why = partial(profile, write, models["4"], LONG_PROMPT, 1)
+        yield comparison(what, read["4"], LLAMA_CPP, read[LLAMA_CPP], 4.0, why, n, "tokens/s")
 
 
 def _threads() -> tuple[int, ...]:

@@ -474,6 +474,16 @@ def test_parameters_total_and_active():
 # All dials
 
 
+def slope_by_embedding(model, tokens, places):
+    """How the logits at some places move with each embedding, (batch, time, d_model): exactly 0 where nothing is looked at."""
+    model(tokens, trace=(kept := Trace(keep="embedding")))
+    leaf = kept["embedding"].clone().requires_grad_()
+    weights = torch.randn(61, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (model(tokens, trace=Trace(edits={"embedding": lambda _: leaf}))[:, places] @ weights).sum().backward()
+    assert leaf.grad[:, places].any()
+    return leaf.grad
+
+
 @pytest.mark.parametrize("name, kind", KINDS + [("bias", True), ("n_experts", 4), ("scale_embeddings", True)])
 def test_every_kind_of_decoder_is_causal_cached_and_packed_alike(name, kind):
     model = random_weights(Decoder(tiny_config(**{name: kind})), spread=0.2).requires_grad_(False)
@@ -485,6 +495,7 @@ def test_every_kind_of_decoder_is_causal_cached_and_packed_alike(name, kind):
     agree(earlier, logits[:, :7])
     # How many tokens meet in an expert, the later ones too, may change how a processor rounds its product.
     assert name == "n_experts" or torch.equal(earlier, logits[:, :7])
+    assert not slope_by_embedding(model, tokens, slice(7))[:, 7:].any()
     cache = KVCache(model.config, 12, batch=2, dtype=torch.float64)
     pieces = [model(part, cache) for part in tokens.split([5, 1, 6], dim=1)]
     agree(torch.cat(pieces, dim=1), logits)

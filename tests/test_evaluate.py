@@ -22,13 +22,16 @@ class Always(nn.Module):
 
     def __init__(self, probabilities, context=8):
         super().__init__()
-        self.config = type("Config", (), {"context": context})
-        self.norm = nn.LayerNorm(1)
+        self.config = type("Config", (), {"context": context, "vocab_size": 3})
+        self.embedding = nn.Embedding(3, 1)
         self.logits, self.read = torch.tensor(probabilities).log(), []
 
-    def forward(self, tokens):
+    def hidden(self, tokens):
         self.read.append(tokens.tolist())
-        return self.logits.expand(*tokens.shape, 3)
+        return self.embedding(tokens)
+
+    def head(self, hidden):
+        return self.logits.expand(*hidden.shape[:2], 3)
 
 
 def ids(model, count, seed=0):
@@ -79,7 +82,16 @@ def test_each_window_starts_anew_and_gives_its_first_token(count, window):
 def test_a_last_window_of_one_token_scores_nothing():
     model = Always([0.5, 0.25, 0.25])
     assert len(token_losses(model, [0, 1, 2, 0, 1], window=4)) == 3
-    assert model.read == [[[0, 1, 2, 0]], [[1]]]
+    assert model.read == [[[0, 1, 2]], [[1]]]  # what follows a window's last token is nobody's business
+
+
+@pytest.mark.parametrize("kind", [{"norm": "none"}, {"norm_place": "post"}])
+def test_a_model_without_a_last_norm_is_scored_too(kind):
+    model = tiny_decoder(**kind)
+    text = ids(model, 20)
+    logits = model(torch.tensor([text]))[0, :-1].log_softmax(-1)
+    by_hand = -logits.gather(1, torch.tensor(text)[1:, None])[:, 0].float()
+    torch.testing.assert_close(token_losses(model, text, 32), by_hand, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

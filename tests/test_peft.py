@@ -20,7 +20,7 @@ from course_lib.families import load_smollm2, load_world, save_model
 from course_lib.families.tensor_file import read_tensors, write_tensors
 from course_lib.generate import generate, pack
 from course_lib.model import Encoder, EncoderDecoder, Trace
-from course_lib.quantize import NF4, quantize_linears
+from course_lib.quantize import NF4, Uniform, quantize_linears
 from course_lib.train import (
     IGNORE,
     Examples,
@@ -437,11 +437,21 @@ def test_what_was_detached_or_merged_is_at_an_end():
 
 
 @each_method
+def test_a_model_with_something_attached_is_not_quantized(method):
+    attached = attach(tiny_decoder(torch.float32), method)
+    tokens, own = random_tokens(attached.model), prints(attached.model)
+    before = outputs(attached, tokens)
+    with pytest.raises(ValueError, match="merge or detach it first"):
+        quantize_linears(attached.model, Uniform(8))
+    assert outputs(attached, tokens).equal(before) and prints(attached.model) == own
+
+
+@each_method
 def test_a_model_with_something_attached_is_not_packed(method):
     attached = attach(tiny_decoder(torch.float32), method)
     tokens = random_tokens(attached.model)
     before = outputs(attached, tokens)
-    with pytest.raises(ValueError, match="merge or detach it, then pack"):
+    with pytest.raises(ValueError, match="merge or detach it first"):
         pack(attached.model)
     assert outputs(attached, tokens).equal(before)
 

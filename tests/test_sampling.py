@@ -662,7 +662,7 @@ def test_log_likelihood_is_what_the_model_says():
     with pytest.raises(ValueError, match="the prompt is empty"):
         log_likelihood(model, [], text)
     for unknown in (61, -1):
-        with pytest.raises(ValueError, match="between 0 and 60"):
+        with pytest.raises(ValueError, match="vocabulary holds 0 to 60"):
             log_likelihood(model, prompt, [4, unknown])
 
 

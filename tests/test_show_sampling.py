@@ -64,15 +64,13 @@ def test_guesses_are_marked():
 
 
 def test_in_a_notebook_the_menus_reveal(monkeypatch):
-    from course_lib.show import guess
+    from course_lib.show import figures, guess
 
     shown, made = [], []
     monkeypatch.setattr(guess, "get_ipython", lambda: type("Shell", (), {"kernel": 1})())
-    monkeypatch.setattr(guess, "display", lambda data, raw: shown.append(data))
-    import ipywidgets
-
-    original = ipywidgets.VBox
-    monkeypatch.setattr(ipywidgets, "VBox", lambda parts: made.append(parts) or original(parts))
+    monkeypatch.setattr(figures, "display", lambda data, raw: shown.append(data))
+    original = guess.VBox
+    monkeypatch.setattr(guess, "VBox", lambda parts: made.append(parts) or original(parts))
     guess_game([("cold", "a"), ("hot", "b")])
     first, second, row, verdict = made[0]
     assert shown[0]["text/plain"].startswith("(Menus") and [menu.description for menu in (first, second)] == ["A", "B"]

@@ -21,12 +21,11 @@ def answer_text(question: Question, letter: str) -> str:
 def show_buttons(question: Question, answer: Callable[[str], str]) -> None:
     """Draw a button for each choice; a click shows what ``answer(letter)`` says. Does nothing outside a notebook.
 
-    The text beside the widget is fixed, so that the stored page doesn't depend on the version of ipywidgets,
-    and a page that can't run widgets still reads well.
     """
     try:
-        from IPython.display import display
         from ipywidgets import HTML, Button, HBox, VBox
+
+        from course_lib.show.figures import show_widget
     except ImportError:
         return
     if not _in_notebook():
@@ -38,9 +37,8 @@ def show_buttons(question: Question, answer: Callable[[str], str]) -> None:
     for button in buttons:
         button.layout.width = "4em"
         button.on_click(lambda clicked: setattr(feedback, "value", _as_html(answer(clicked.description))))
-    view = {"model_id": VBox([HBox(buttons), feedback]).model_id, "version_major": 2, "version_minor": 0}
     text = f"(Buttons {' '.join(question.lettered())} appear here when the notebook runs.)"
-    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": text}, raw=True)
+    show_widget(VBox([HBox(buttons), feedback]), text)
 
 
 def _in_notebook() -> bool:

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib import asset
+from course_lib.generate import log_likelihood
 from course_lib.model import Decoder
 
 
@@ -17,7 +17,6 @@ def evaluation_text() -> str:
     return asset("evaluation.txt").read_text(encoding="utf-8")
 
 
-@torch.inference_mode()
 def token_losses(model: Decoder, ids: Sequence[int], window: int = 512) -> Tensor:
     """−log p in nats of each token after those before it in its window, (tokens,) in 32 bits.
 
@@ -29,8 +28,8 @@ def token_losses(model: Decoder, ids: Sequence[int], window: int = 512) -> Tenso
         raise ValueError(f"window must be from 2 to the model's context of {model.config.context}, not {window}")
     if len(ids) < 2:
         raise ValueError(f"a text of {len(ids)} tokens has none to score: the first is only given")
-    tokens = torch.as_tensor(ids, device=model.norm.weight.device)
-    return torch.cat([_losses(model, piece.unsqueeze(0)) for piece in tokens.split(window)])
+    pieces = torch.as_tensor(ids).split(window)
+    return -torch.cat([log_likelihood(model, piece[:1].tolist(), piece[1:].tolist()) for piece in pieces])
 
 
 def perplexity(model: Decoder, ids: Sequence[int], window: int = 512) -> float:
@@ -39,8 +38,3 @@ def perplexity(model: Decoder, ids: Sequence[int], window: int = 512) -> float:
     Arguments and errors as in `token_losses`. Comparable only between models with the same tokenizer, on the same text and windows.
     """
     return math.exp(token_losses(model, ids, window).mean().item())
-
-
-def _losses(model: Decoder, tokens: Tensor) -> Tensor:
-    logits = model(tokens)[0, :-1].float()
-    return F.cross_entropy(logits, tokens[0, 1:], reduction="none")

@@ -67,7 +67,7 @@ def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32, quantize
 
 
 def _read(path: Path, dtype: torch.dtype, quantized: bool) -> LanguageModel:
-    reader = _Reader(path)
+    reader = Reader(path)
     fields = _Fields((name, field.contents()) for name, field in reader.fields.items())
     config, tokenizer = _config(fields, reader), _tokenizer(fields)
     if tokenizer.vocab_size != config.vocab_size:
@@ -88,7 +88,7 @@ class _Fields(dict):
         raise ValueError(f"it lacks {name}, which a model's file has")
 
 
-class _Reader(gguf.GGUFReader):
+class Reader(gguf.GGUFReader):
     """The package's reader, which takes each of a vocabulary's 150,000 numbers through NumPy's slow memory-mapped class:
     on plain arrays it does the same in a fifth of the time. And it stops at the end of the file, where the package's
     goes on."""
@@ -146,13 +146,12 @@ def _tokenizer(fields: dict) -> Tokenizer:
 def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype, quantized: bool) -> Decoder:
     with torch.device("meta"):  # no memory, no random numbers: the file's weights take every place
         model = Decoder(config)
-    kept = [t for t in reader.tensors if quantized and t.name.startswith("blk.") and t.tensor_type in BLOCKS]
-    for tensor in kept:
-        stored = _blocks(tensor, config)
-        _require_finite(tensor, stored.weight())
-        _keep(model, _name(tensor.name), stored)
-    kept_names = {tensor.name for tensor in kept}
-    weights = {_name(t.name): _weight(t, config).to(dtype) for t in reader.tensors if t.name not in kept_names}
+    weights = {}
+    for tensor in reader.tensors:
+        if quantized and tensor.name.startswith("blk.") and tensor.tensor_type in BLOCKS:
+            _keep(model, tensor, _blocks(tensor, config))
+        else:
+            weights[_name(tensor.name)] = _weight(tensor, config).to(dtype)
     if config.tie_embeddings:
         weights["head.weight"] = weights["embedding.weight"]
     weights |= {name: value for name, value in model.state_dict().items() if not value.is_meta}
@@ -164,8 +163,10 @@ def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype, q
     return model.eval().requires_grad_(False)
 
 
-def _keep(model: Decoder, name: str, stored: BlockWeight) -> None:
-    """Put the blocks where the weight of this name belongs."""
+def _keep(model: Decoder, tensor: gguf.ReaderTensor, stored: BlockWeight) -> None:
+    """Put a tensor's blocks where its weight belongs."""
+    name = _name(tensor.name)
+    _require_finite(tensor, stored.weight())
     if model.get_parameter(name).shape != stored.shape:
         raise ValueError(f"{name} has the shape {tuple(stored.shape)}, which doesn't fit the settings")
     model.set_submodule(name.removesuffix(".weight"), QuantizedLinear(stored))

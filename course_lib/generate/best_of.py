@@ -81,7 +81,10 @@ def log_likelihood(model: Decoder, prompt: Sequence[int], continuation: Sequence
     tokens = torch.tensor([[*prompt, *continuation]], device=model.embedding.weight.device)
     targets, size = tokens[:, len(prompt) :], model.config.vocab_size
     if targets.numel() and not 0 <= targets.min() <= targets.max() < size:
-        raise ValueError(f"the continuation's tokens must lie between 0 and {size - 1}, the vocabulary's last")
+        raise ValueError(
+            f"the continuation's token ids run from {targets.min()} to {targets.max()}, but the vocabulary holds 0 to {size - 1}: "
+            "were they made by this model's tokenizer?"
+        )
     read = tokens[:, : max(len(prompt), tokens.shape[1] - 1)]  # nothing follows the last: it may be one beyond the context
     scores = model.head(model.hidden(read)[:, len(prompt) - 1 :]).float().log_softmax(dim=-1)
     return scores.gather(-1, targets.unsqueeze(-1))[0, :, 0]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model import Attention, Decoder, RMSNorm, SwiGLU
-from course_lib.quantize import QuantizedLinear, fast_linear
+from course_lib.quantize import QuantizedLinear, fast_linear, require_bare
 
 
 class JoinedLinear(nn.Module):
@@ -88,9 +88,7 @@ def pack(model: Decoder) -> Decoder:
     model in another precision than float32 and bfloat16 (a quantized one: than bfloat16), or packed before. Raises ValueError,
     changing nothing, for a model with something attached to it (`train.peft`).
     """
-    wrapped = [name for name, part in model.named_modules() if hasattr(part, "base")]
-    if wrapped:
-        raise ValueError(f"something is attached to this model, at {wrapped[0]} first of all: merge or detach it, then pack")
+    require_bare(model)
     quantized = any(isinstance(part, QuantizedLinear) for part in model.modules())
     precisions = (torch.bfloat16,) if quantized else (torch.float32, torch.bfloat16)
     if not isinstance(model.head, nn.Linear) or model.head.weight.dtype not in precisions:

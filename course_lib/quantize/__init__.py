@@ -11,7 +11,14 @@ from course_lib.quantize.bits import pack_bits, unpack_bits
 from course_lib.quantize.blocks import Q4_0, Q4_1, Q8_0, BlockFormat, BlockWeight
 from course_lib.quantize.fast import Int4Linear, Int8Linear, fast_linear
 from course_lib.quantize.gptq import gptq, gptq_linears
-from course_lib.quantize.layers import QuantizedLinear, Stored, linears, model_bytes, quantize_linears
+from course_lib.quantize.layers import (
+    QuantizedLinear,
+    Stored,
+    linears,
+    model_bytes,
+    quantize_linears,
+    require_bare,
+)
 from course_lib.quantize.nf4 import NF4, NF4Weight, nf4_levels
 from course_lib.quantize.qat import StraightThrough, finish_qat, start_qat
 from course_lib.quantize.uniform import Uniform, UniformWeight
@@ -40,6 +47,7 @@ __all__ = [
     "nf4_levels",
     "pack_bits",
     "quantize_linears",
+    "require_bare",
     "start_qat",
     "unpack_bits",
 ]

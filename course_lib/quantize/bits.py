@@ -13,7 +13,10 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
     57 is 00 11 10 01 in binary: read from the right, 1, 2, 3, 0.
     """
-    single = codes.flatten().to(torch.uint8).unsqueeze(1) >> torch.arange(bits, dtype=torch.uint8, device=codes.device) & 1
+    codes = codes.flatten().to(torch.uint8)
+    if bits == 8:
+        return codes
+    single = codes.unsqueeze(1) >> torch.arange(bits, dtype=torch.uint8, device=codes.device) & 1
     single = torch.nn.functional.pad(single.flatten(), (0, -single.numel() % 8)).view(-1, 8)
     return (single << torch.arange(8, dtype=torch.uint8, device=codes.device)).sum(dim=1, dtype=torch.uint8)
 

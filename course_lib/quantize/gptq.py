@@ -32,14 +32,10 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
     factor = _inverse_factor(inputs.double(), damping)
     left, chosen = weight.to(torch.float64, copy=True), torch.empty_like(weight, dtype=torch.float64)
     for i in range(weight.shape[1]):
-        chosen[:, i] = _nearest_code(left[:, i], steps[:, i], start[:, i], format.top)
+        chosen[:, i] = format.nearest(left[:, i], steps[:, i], start[:, i])
         error = left[:, i] - (steps[:, i] * chosen[:, i] + start[:, i])
         left[:, i + 1 :] -= torch.outer(error / factor[i, i], factor[i, i + 1 :])
     return UniformWeight(format, weight.shape, chosen.view(codes.shape), scale, minimum)
-
-
-def _nearest_code(weights: Tensor, scale: Tensor, minimum: Tensor, top: int) -> Tensor:
-    return torch.where(scale > 0, (weights - minimum) / scale, 0.0).round().clamp(0, top)
 
 
 def _inverse_factor(inputs: Tensor, damping: float) -> Tensor:

@@ -36,7 +36,10 @@ class Stored(nn.Module):
 
 
 class Format(Protocol):
-    def store(self, weight: Tensor) -> Stored: ...
+    """A way of keeping weights in few bits."""
+
+    def store(self, weight: Tensor) -> Stored:
+        """weight: (rows, columns). Raises ValueError for weights that have no place in the format."""
 
 
 class QuantizedLinear(nn.Module):
@@ -92,7 +95,9 @@ def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The layers that `quantize_linears` exchanges, by their names. Raises ValueError where there is none."""
+    """The layers that `quantize_linears` exchanges, by their names. Raises ValueError where there is none, and for a model
+    with something attached to it."""
+    require_bare(model)
     found = {
         name: layer
         for name, layer in model.named_modules()
@@ -101,6 +106,13 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
     if not found:
         raise ValueError("the model has no nn.Linear to round: it is quantized or packed, or training with rounding already")
     return found
+
+
+def require_bare(model: nn.Module) -> None:
+    """Raise ValueError for a model with something attached to it (`train.peft`), whose own layers, the wrappers' `base`, must stay."""
+    wrapped = [name for name, part in model.named_modules() if hasattr(part, "base")]
+    if wrapped:
+        raise ValueError(f"something is attached to this model, at {wrapped[0]} first of all: merge or detach it first")
 
 
 def model_bytes(model: nn.Module) -> int:

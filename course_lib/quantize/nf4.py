@@ -4,7 +4,8 @@ Trained weights are spread much like a normal distribution, so levels are taken 
 far apart at the ends, with an exact zero. Blocks of 64 weights share a scale, their largest size.
 
 Double quantization stores those scales, less their mean, in 8 bits, with one scale more for 256 of them: 4.5 bits a weight
-become 4.127. The 8-bit levels are the "dynamic" ones of Dettmers (2016, section 1.3): evenly spaced in each power of ten.
+become 4.127. The 8-bit levels are the "dynamic" ones of Dettmers et al. (2022, "8-bit optimizers via block-wise quantization"): evenly
+spaced in each power of ten.
 
 Bit for bit what `bitsandbytes` makes of the same weights on a CPU; only, of the scales' 256 levels it looks up the nearest in a table
 of 65,536 places, so that a scale that lies halfway between two may get the farther one there.

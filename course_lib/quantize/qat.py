@@ -1,7 +1,7 @@
 """Quantization-aware training: round on the way forward, learn as if nothing had been rounded.
 
 Rounding is a staircase: its slope is 0 almost everywhere, so no gradient would reach the weights. The straight-through estimator
-(Bengio, Léonard & Courville 2013, section 4; for weights of networks: Jacob et al. 2018, section 3) takes its slope for 1. The weights
+(Bengio, Léonard & Courville 2013, the fourth of their approaches; for weights: Jacob et al. 2018, section 3) takes its slope for 1. The weights
 stay in 32 bits and collect small steps until one carries them over to the next level.
 """
 
@@ -37,7 +37,8 @@ def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
 
 
 def finish_qat(model: nn.Module) -> nn.Module:
-    """Store what was trained in the format's bits (`quantize_linears`), in place; the outputs stay what they were in training.
+    """Store what was trained in the format's bits (`quantize_linears`), in place; but for rounding of the last digits, the outputs
+    stay what they were in training.
 
     Raises ValueError, changing nothing, for a model that `start_qat` didn't begin or whose training went wrong (NaN).
     """

@@ -44,17 +44,28 @@ class Uniform:
         """The highest code."""
         return 2**self.bits - 1 - self.symmetric
 
+    @property
+    def zero(self) -> int:
+        """The code that a symmetric grid has for 0; where counting begins, 0, for an asymmetric one."""
+        return self.top // 2 if self.symmetric else 0
+
     def codes(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, columns) → codes (groups, group) from 0 on, scale and minimum (groups, 1): weight ≈ scale · code + minimum."""
-        groups, top = self._split(weight), self.top
+        groups = self._split(weight)
         if self.symmetric:
-            half = top // 2
-            scale = _in_16_bits(groups.abs().amax(dim=1, keepdim=True) / half)
-            return (_steps(groups, scale).round().clamp(-half, half) + half), scale, -half * scale
-        minimum, largest = groups.aminmax(dim=1, keepdim=True)
-        minimum = _in_16_bits(minimum)
-        scale = _in_16_bits((largest - minimum) / top)
-        return _steps(groups - minimum, scale).round().clamp(0, top), scale, minimum
+            scale = _in_16_bits(groups.abs().amax(dim=1, keepdim=True) / self.zero)
+            minimum = -self.zero * scale
+        else:
+            minimum, largest = groups.aminmax(dim=1, keepdim=True)
+            minimum = _in_16_bits(minimum)
+            scale = _in_16_bits((largest - minimum) / self.top)
+        return self.nearest(groups, scale, minimum), scale, minimum
+
+    def nearest(self, weight: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
+        """The code of the level nearest to each weight, same shape. scale and minimum broadcast to it."""
+        from_start = weight if self.symmetric else weight - minimum
+        steps = torch.where(scale > 0, from_start / scale, 0.0)  # none where the scale is 0, for then all are alike
+        return (steps.round() + self.zero).clamp(0, self.top)
 
     def round(self, weight: Tensor) -> Tensor:
         """Each weight replaced by the nearest on its grid, same shape and precision. NaN stays NaN."""
@@ -94,14 +105,9 @@ class UniformWeight(Stored):
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         scale = self.scale.float()
-        minimum = -(self.format.top // 2) * scale if self.minimum is None else self.minimum.float()
+        minimum = -self.format.zero * scale if self.minimum is None else self.minimum.float()
         return (self.codes().float() * scale + minimum).view(self.shape).to(dtype)
 
 
 def _in_16_bits(x: Tensor) -> Tensor:
     return x.half().float()
-
-
-def _steps(x: Tensor, scale: Tensor) -> Tensor:
-    """How many steps of the scale; none where the scale is 0, for then all are alike."""
-    return torch.where(scale > 0, x / scale, 0.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 from IPython.display import display
+from ipywidgets import DOMWidget
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -30,6 +31,13 @@ def show(fig: Figure, alt: str) -> None:
     bundle = {"image/png": picture, "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
     plt.close(fig)
+
+
+def show_widget(widget: DOMWidget, text: str) -> None:
+    """Display a widget. `text` stands for it in the stored page: fixed, so that the page doesn't depend on the version of
+    ipywidgets, and reads well where no widget runs."""
+    view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
+    display({"application/vnd.jupyter.widget-view+json": view, "text/plain": text}, raw=True)
 
 
 def png(fig: Figure) -> bytes:

@@ -5,7 +5,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from IPython import get_ipython
-from IPython.display import display
+from ipywidgets import HTML, Button, Dropdown, HBox, VBox
+
+from course_lib.show.figures import show_widget
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -38,8 +40,6 @@ def mark(guesses: Mapping[str, str], answers: Mapping[str, str]) -> list[str]:
 
 
 def _show_menus(answers: dict[str, str]) -> None:
-    from ipywidgets import HTML, Button, Dropdown, HBox, VBox
-
     choices = [("?", None), *((who, who) for who in sorted(set(answers.values())))]
     menus = {letter: Dropdown(options=choices, description=letter) for letter in answers}
     button, verdict = Button(description="Who was it?"), HTML()
@@ -49,7 +49,5 @@ def _show_menus(answers: dict[str, str]) -> None:
         verdict.value = "<br>".join(map(html.escape, lines))
 
     button.on_click(reveal)
-    view = VBox([*menus.values(), HBox([button]), verdict])
-    data = {"model_id": view.model_id, "version_major": 2, "version_minor": 0}
     text = "(Menus to guess with appear here when the notebook runs.)"
-    display({"application/vnd.jupyter.widget-view+json": data, "text/plain": text}, raw=True)
+    show_widget(VBox([*menus.values(), HBox([button]), verdict]), text)

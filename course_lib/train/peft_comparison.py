@@ -11,6 +11,7 @@ import copy
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -19,6 +20,7 @@ import torch
 from torch import nn
 
 from course_lib.families import LanguageModel, load_world
+from course_lib.quantize import NF4, quantize_linears
 from course_lib.text.world import ANSWER, END, Story, stories, translations
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Examples, answer_only
@@ -52,6 +54,7 @@ WAYS = (
     Way("adapters, width 16", Bottleneck(16), RATES["adapters"]),
     Way("soft prompt, 16 tokens", SoftPrompt(16), PROMPT_RATES),
     Way("prefix, 16 tokens", Prefix(16), PROMPT_RATES),
+    Way("QLoRA, rank 8", LoRA(8, 16, EVERY), RATES["LoRA"], partial(quantize_linears, format=NF4())),
 )
 BY_NAME = {way.name: way for way in WAYS}
 FRENCH_WAYS = (
@@ -145,19 +148,13 @@ def compare(lm: LanguageModel, task, ways: Sequence[Way], steps: int, seeds: int
 
 
 def main(path: Path) -> None:
-    # A higher room. This is a script, and no part of the library needs what it borrows there.
-    from course_lib.quantize import NF4, quantize_linears
-
     torch.set_num_threads(1)
     lm = load_world()
-    in_four_bits = Way(
-        "QLoRA, rank 8", LoRA(8, 16, EVERY), RATES["LoRA"], lambda m: quantize_linears(m, NF4())
-    )
     result = {
         "about": "made by python -m course_lib.train.peft_comparison",
         "before": {"loss on stories": round(judge(lm.model, plain_stories(lm, 200))["loss"], 4)},
         "settings": {"steps": STEPS, "batch": BATCH, "French steps": FRENCH_STEPS, "warmup": 10},
-        "who was what": compare(lm, tell_who, (*WAYS, in_four_bits), STEPS, SEEDS),
+        "who was what": compare(lm, tell_who, WAYS, STEPS, SEEDS),
         "French": compare(lm, french, FRENCH_WAYS, FRENCH_STEPS, FRENCH_SEEDS),
     }
     path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
