@@ -3,6 +3,7 @@
     text/       bytes → tokens: byte-level BPE, pre-tokenizers, chat templates
     model/      tokens → logits: one decoder, read from one dataclass of dials
     quantize/   fewer bits: grids, the blocks in files, kernels that compute with them
+    kernels/    the same operations for a GPU, in Triton, each beside its few lines of PyTorch
     families/   published models, read from their files into that decoder
     generate/   logits → text: the key-value cache, sampling, decoding as a stream
     train/      text → weights: batches, loss, optimizer, the loop, checkpoints, fine-tuning

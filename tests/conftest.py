@@ -9,6 +9,8 @@ import pytest
 # Before torch is imported, and inherited by the kernels that run the notebooks.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if not os.path.exists("/dev/nvidiactl"):  # no GPU: kernels are interpreted, whoever imports Triton first
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 os.environ["THIRSTY_TIGER_HOME"] = HOME = tempfile.mkdtemp(prefix="thirsty-tiger-")
 
 
