@@ -1,0 +1,212 @@
+"""FlashAttention: attention whose scores never leave the chip (Dao et al. 2022; in this form Dao 2023, "FlashAttention-2").
+
+                        keys and values (time, d_head)
+                     ┌──────┬──────┬──────┬──────┐        One program has BLOCK_Q queries of a head. It walks over keys and
+    queries          │ full │ edge │      │      │        values, BLOCK_K at a time, and keeps for each query the largest
+    (time, d_head)   ├──────┼──────┼──────┼──────┤        score so far, the sum of the exponentials, and the sum of the
+      program 1 →    │ full │ full │ edge │      │        values that they weigh. When a larger score turns up, both sums
+                     ├──────┼──────┼──────┼──────┤        are scaled down to it ("online softmax": Milakov &
+      program 2 →    │ full │ full │ full │ edge │        Gimelshein 2018). In the end one divides the other.
+                     └──────┴──────┴──────┴──────┘
+
+Causal, tiles above the diagonal are not visited, and only those on it (edge) need a mask; a sliding window makes a second edge,
+on the left. Memory: a number for each query beside the output, instead of a score for each pair.
+
+Not handled: dropout, masks of other shapes, biases on the scores.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from course_lib.kernels.cost import Cost
+from course_lib.kernels.flash_backward import flash_backward
+from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
+from course_lib.model import attend
+
+WIDEST_HEAD = 256
+
+
+def flash_attention(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool = True, window: int | None = None, starts: Tensor | None = None,
+    longest: int | None = None, blocks: tuple[int, int] | None = None, backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """softmax(q kᵀ / √d_head) v, (batch, heads, query, d_head), as `model.attend` computes it; differentiable.
+
+    q: (batch, heads, query, d_head); k and v: (batch, kv_heads, key, d_head), with heads a multiple of kv_heads, the queries
+    standing at the last positions. Any strides. window: each query sees itself and the window − 1 keys before (causal only).
+
+    starts: for sequences of several lengths that are packed one behind the other, with nothing between, into a batch of 1: where
+    each starts, and at last where the last one ends, (sequences + 1,) of int32. They don't see each other. longest: the length
+    of the longest, if you know it; unknown, programs are started for the whole length, and those that find nothing to do end.
+
+    blocks: (BLOCK_Q, BLOCK_K), powers of two from 16 on, if you know better than `block_sizes`.
+
+    Raises ValueError for shapes that don't fit each other and dials outside their range; for others see `use_triton`.
+    """
+    _check(q, k, v, causal, window, starts, blocks)
+    fits = q.shape[-1] <= WIDEST_HEAD or backend == "triton"
+    if not fits or not use_triton(backend, q, k, v, products=True):
+        return _reference(q, k, v, causal, window, starts)
+    if q.shape[-1] > WIDEST_HEAD:
+        raise ValueError(f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'")
+    starts = None if starts is None else starts.to(torch.int32).contiguous()
+    return _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, blocks or block_sizes(q))
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, starts: Tensor | None) -> Tensor:
+    """The same by PyTorch, one sequence after the other."""
+    if starts is not None:
+        runs = [slice(*run) for run in zip(starts.tolist()[:-1], starts.tolist()[1:], strict=True)]
+        parts = [_reference(q[:, :, run], k[:, :, run], v[:, :, run], causal, window, None) for run in runs]
+        return torch.cat(parts, dim=2)
+    if window is None or window >= k.shape[2]:
+        return attend(q, k, v, None, causal)
+    place = torch.arange(k.shape[2], device=q.device)
+    return attend(q, k, v, place > place[-q.shape[2] :, None] - window, causal)
+
+
+def block_sizes(q: Tensor) -> tuple[int, int]:
+    """(BLOCK_Q, BLOCK_K): as large as the chip's registers allow, since each tile of queries reads all keys once."""
+    if q.dtype == torch.float32:
+        return (32, 32) if q.shape[-1] <= 64 else (32, 16)
+    return (128, 64) if q.shape[-1] <= 128 else (64, 32)
+
+
+def attention_cost(
+    batch: int, heads: int, queries: int, keys: int, d_head: int, bytes_each: int, causal: bool = True,
+    window: int | None = None, blocks: tuple[int, int] = (128, 64),
+) -> Cost:  # fmt: skip
+    """What the forward kernel moves and multiplies. Each tile of queries reads the keys and values that it visits anew."""
+    read, multiplied = 0, 0
+    for first in range(0, queries, blocks[0]):
+        last = min(first + blocks[0], queries) - 1 + keys - queries
+        end = last + 1 if causal else keys
+        begin = max(0, first + keys - queries - window + 1) // blocks[1] * blocks[1] if window else 0
+        read += min(tiles(end, blocks[1]) * blocks[1], keys) - begin
+        multiplied += blocks[0] * (tiles(end, blocks[1]) * blocks[1] - begin)
+    numbers = 2 * queries + 2 * read
+    inner = max(16, power_of_two(d_head))
+    return Cost(batch * heads * (bytes_each * numbers * d_head + 4 * queries), batch * heads * 4 * multiplied * inner)
+
+
+def naive_attention_cost(batch: int, heads: int, queries: int, keys: int, d_head: int, bytes_each: int) -> Cost:
+    """The three steps one by one: scores = q kᵀ, written; softmax, scores read and weights written; weights read, times v."""
+    pairs = queries * keys
+    numbers = (2 * queries + 2 * keys) * d_head + 4 * pairs
+    return Cost(batch * heads * bytes_each * numbers, batch * heads * 4 * pairs * d_head)
+
+
+@triton.jit
+def attention_forward(
+    q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, starts_ptr, q_batch, q_head, q_time, k_batch, k_head, k_time,
+    v_batch, v_head, v_time, out_batch, out_head, out_time, queries, keys, total, group, scale,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, D_HEAD: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the last queries see most keys: they begin first
+    head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    lse_ptr += (batch * tl.num_programs(1) + head) * total
+    if starts_ptr is not None:
+        start = tl.load(starts_ptr + batch).to(tl.int64)
+        queries = (tl.load(starts_ptr + batch + 1) - start).to(tl.int32)
+        keys = queries
+        q_ptr, k_ptr, v_ptr = q_ptr + start * q_time, k_ptr + start * k_time, v_ptr + start * v_time
+        out_ptr, lse_ptr, batch = out_ptr + start * out_time, lse_ptr - batch * tl.num_programs(1) * total + start, 0
+    first = tile * BLOCK_Q
+    if first >= queries:
+        return
+    offset = keys - queries
+    row, column = first + tl.arange(0, BLOCK_Q), tl.arange(0, WIDTH)
+    there = (row[:, None] < queries) & (column[None, :] < D_HEAD)
+    q_ptr += batch * q_batch + head * q_head
+    k_ptr += batch * k_batch + head // group * k_head
+    v_ptr += batch * v_batch + head // group * v_head
+    q = tl.load(q_ptr + row.to(tl.int64)[:, None] * q_time + column[None, :], mask=there, other=0.0)
+
+    # Of the keys that any query of the tile sees, begin … end, all its queries see full_begin … full_end.
+    begin, full_begin, full_end, end = 0, 0, keys // BLOCK_K * BLOCK_K, keys
+    if CAUSAL:
+        end = tl.minimum(keys, first + BLOCK_Q + offset)
+        full_end = tl.minimum(full_end, (first + offset + 1) // BLOCK_K * BLOCK_K)
+    if WINDOW:
+        begin = tl.maximum(0, first + offset - WINDOW + 1) // BLOCK_K * BLOCK_K
+        full_begin = (tl.maximum(0, first + BLOCK_Q + offset - WINDOW) + BLOCK_K - 1) // BLOCK_K * BLOCK_K
+        full_end = tl.maximum(full_begin, full_end)
+
+    step, zero = tl.arange(0, BLOCK_K), head * 0
+    largest = tl.full((BLOCK_Q,), -float("inf"), tl.float32)
+    total_weight = tl.zeros((BLOCK_Q,), tl.float32)
+    out = tl.zeros((BLOCK_Q, WIDTH), tl.float32)
+    for part in tl.static_range(3):  # the left edge, the full tiles, the right edge
+        low = begin if part == 0 else full_begin if part == 1 else full_end
+        high = tl.minimum(full_begin, end) if part == 0 else full_end if part == 1 else end
+        for at in range(low, high, BLOCK_K):
+            key, place = at + step, zero + at
+            held = (key < keys)[:, None] & (column[None, :] < D_HEAD)
+            k = tl.load(k_ptr + place * k_time + (step[:, None] * k_time + column[None, :]), mask=held, other=0.0)
+            scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")
+            if part != 1:
+                seen = key[None, :] < keys
+                if CAUSAL:
+                    seen &= key[None, :] <= row[:, None] + offset
+                if WINDOW:
+                    seen &= key[None, :] > row[:, None] + offset - WINDOW
+                scores = tl.where(seen, scores, -float("inf"))
+            new_largest = tl.maximum(largest, tl.max(scores, axis=1))
+            base = tl.where(new_largest == -float("inf"), 0.0, new_largest)
+            weights = tl.exp2(scores - base[:, None])
+            shrink = tl.exp2(largest - base)
+            total_weight = total_weight * shrink + tl.sum(weights, axis=1)
+            v = tl.load(v_ptr + place * v_time + (step[:, None] * v_time + column[None, :]), mask=held, other=0.0)
+            out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
+            largest = new_largest
+
+    divisor = tl.where(total_weight == 0, 1.0, total_weight)  # of a query that sees nothing the output is 0
+    out /= divisor[:, None]
+    out_ptr += batch * out_batch + head * out_head + row.to(tl.int64)[:, None] * out_time + column[None, :]
+    tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=there)
+    tl.store(lse_ptr + row, largest + tl.log2(divisor), mask=row < queries)
+
+
+class _FlashAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, causal, window, starts, longest, blocks) -> Tensor:
+        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        batch, heads, queries, d_head = q.shape
+        out, lse = torch.empty_like(q), q.new_empty(batch, heads, queries, dtype=torch.float32)
+        sequences = batch if starts is None else len(starts) - 1
+        grid = (tiles(queries if longest is None else longest, blocks[0]), heads, sequences)
+        launch(
+            attention_forward, grid, q, k, v, out, lse, starts, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
+            *out.stride()[:3], queries, k.shape[2], queries, heads // k.shape[1], math.log2(math.e) / math.sqrt(d_head),
+            warps=8 if d_head > 64 else 4, stages=3 if d_head <= 64 else 2, CAUSAL=causal, WINDOW=window,
+            D_HEAD=d_head, WIDTH=max(16, power_of_two(d_head)), BLOCK_Q=blocks[0], BLOCK_K=blocks[1],
+        )  # fmt: skip
+        ctx.save_for_backward(q, k, v, out, lse, starts)
+        ctx.dials = causal, window, longest
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_out: Tensor) -> tuple:
+        return *flash_backward(*ctx.saved_tensors, grad_out, *ctx.dials), None, None, None, None, None
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, starts, blocks) -> None:
+    shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}"
+    if q.dim() != 4 or k.dim() != 4 or k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]):
+        raise ValueError(f"{shapes} must be (batch, heads, query, d_head) and twice (batch, kv_heads, key, d_head)")
+    if not q.dtype == k.dtype == v.dtype:
+        raise ValueError(f"q, k and v must have one dtype, not {q.dtype}, {k.dtype} and {v.dtype}")
+    if not q.shape[1] or not k.shape[1] or q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} query heads can't share {k.shape[1]} key-value heads evenly")
+    if causal and q.shape[2] > k.shape[2]:
+        raise ValueError(f"{q.shape[2]} queries can't be the last of {k.shape[2]} keys: give causal=False, or all keys")
+    if window is not None and (not causal or window < 1):
+        raise ValueError(f"a window must be causal and at least 1 key wide: causal={causal}, window={window}")
+    if starts is not None and (q.shape[0] != 1 or starts.dim() != 1 or not len(starts) or q.shape[2] != k.shape[2]):
+        raise ValueError(f"packed sequences are a batch of 1, with as many queries as keys and a list of starts, not {shapes}")
+    if blocks is not None and any(block < 16 or block & (block - 1) for block in blocks):
+        raise ValueError(f"blocks must be powers of two from 16 on, not {tuple(blocks)}")

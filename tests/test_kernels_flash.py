@@ -1,0 +1,204 @@
+"""FlashAttention, forward and backward, against float64."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_checks import (
+    DEVICE,
+    PRODUCT_DTYPES,
+    assert_close,
+    assert_same_as_in_64_bits,
+    gradients,
+    in_64_bits,
+    numbers,
+)
+
+from course_lib.kernels.flash_attention import (
+    attention_cost,
+    block_sizes,
+    flash_attention,
+    naive_attention_cost,
+)
+from course_lib.kernels.language import INTERPRETED
+from course_lib.kernels.meter import Meter
+from course_lib.model import attention_by_hand
+
+
+def by_hand(q, k, v, causal=True, window=None, starts=None):
+    """Written from the formula, with one mask for everything: which pairs see each other."""
+    queries, keys = q.shape[2], k.shape[2]
+    query = torch.arange(keys - queries, keys, device=q.device)[:, None]
+    key = torch.arange(keys, device=q.device)[None, :]
+    seen = torch.ones(queries, keys, dtype=torch.bool, device=q.device)
+    if causal:
+        seen &= key <= query
+    if window is not None:
+        seen &= key > query - window
+    if starts is not None:
+        sequence = torch.bucketize(torch.arange(keys, device=q.device), starts.to(q.device), right=True)
+        seen &= sequence[:, None] == sequence[None, :]
+    return attention_by_hand(q, k, v, seen, causal=False)[0]
+
+
+def qkv(batch, heads, kv_heads, queries, keys, d_head, dtype=torch.float32, scale=1.0):
+    """Laid out as in the model: views of (batch, time, heads · d_head)."""
+    shapes = (batch, queries, heads, d_head), (batch, keys, kv_heads, d_head), (batch, keys, kv_heads, d_head)
+    made = [numbers(*shape, dtype=dtype, seed=seed, scale=scale) for seed, shape in enumerate(shapes)]
+    return [x.transpose(1, 2).requires_grad_() for x in made]
+
+
+SHAPES = [  # batch, heads, kv_heads, queries, keys, d_head
+    (1, 1, 1, 1, 1, 16),
+    (2, 4, 2, 70, 70, 16),
+    (1, 2, 1, 1, 33, 64),
+    (1, 2, 2, 37, 100, 24),
+    (1, 1, 1, 64, 64, 128),
+    (1, 3, 1, 33, 33, 4),
+    (2, 2, 2, 0, 5, 16),
+]
+
+
+@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("causal", [True, False])
+def test_attention_is_that_of_float64(shape, causal, dtype):
+    kernel = partial(flash_attention, causal=causal, backend="triton")
+    assert_same_as_in_64_bits(kernel, partial(by_hand, causal=causal), *qkv(*shape, dtype=dtype), factor=2)
+
+
+@pytest.mark.parametrize("window", [1, 5, 16, 40, 1000])
+@pytest.mark.parametrize("blocks", [(16, 32), (32, 16)])
+def test_sliding_windows(window, blocks):
+    kernel = partial(flash_attention, window=window, blocks=blocks, backend="triton")
+    inputs = qkv(1, 2, 1, 60, 83, 16)
+    assert_same_as_in_64_bits(kernel, partial(by_hand, window=window), *inputs)
+    assert_close(flash_attention(*inputs, window=window, backend="torch"), by_hand(*in_64_bits(*inputs), window=window))
+
+
+@pytest.mark.parametrize("lengths", [[70], [1, 1, 1], [30, 0, 1, 33], [0, 0, 16], [16, 48, 5]])
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("causal", [True, False])
+def test_packed_sequences_do_not_see_each_other(lengths, window, causal):
+    if window and not causal:
+        return
+    starts = torch.tensor([0, *lengths], device=DEVICE).cumsum(0)
+    dials = {"causal": causal, "window": window, "starts": starts}
+    inputs = qkv(1, 4, 2, sum(lengths), sum(lengths), 16)
+    for longest in (None, max(lengths)):
+        kernel = partial(flash_attention, **dials, longest=longest, blocks=(16, 16), backend="triton")
+        assert_same_as_in_64_bits(kernel, partial(by_hand, **dials), *inputs)
+    assert_close(flash_attention(*inputs, **dials, backend="torch"), by_hand(*in_64_bits(*inputs), **dials))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 50), st.integers(0, 40), st.sampled_from([(1, 1), (2, 1), (4, 2)]), st.sampled_from([8, 16, 20]),
+    st.booleans(), st.none() | st.integers(1, 60), st.sampled_from([(16, 16), (16, 64), (64, 16)]),
+)  # fmt: skip
+def test_any_shape(queries, more, heads, d_head, causal, window, blocks):
+    window = window if causal else None
+    inputs = qkv(1, *heads, queries, queries + more, d_head)
+    kernel = partial(flash_attention, causal=causal, window=window, blocks=blocks, backend="triton")
+    assert_same_as_in_64_bits(kernel, partial(by_hand, causal=causal, window=window), *inputs)
+
+
+@pytest.mark.parametrize("blocks", [(16, 16), (16, 64), (64, 16), (128, 128)])
+def test_tiles_change_nothing_but_rounding(blocks):
+    inputs = qkv(1, 1, 1, 150, 150, 16)
+    assert_close(flash_attention(*inputs, blocks=blocks, backend="triton"), by_hand(*in_64_bits(*inputs)))
+
+
+def test_large_scores_do_not_overflow():
+    """Scores of thousands: one key takes all, gradients of scores vanish. They are differences of two sums over a head, so what
+    remains of them is those sums' rounding in 32 bits, times what they are multiplied by."""
+    inputs, ones = qkv(1, 1, 1, 40, 40, 16, scale=60.0), torch.ones(1, 1, 40, 16, device=DEVICE)
+    y, grads = gradients(partial(flash_attention, backend="triton"), inputs, ones)
+    wanted, wanted_grads = gradients(by_hand, in_64_bits(*inputs), ones)
+    largest = max(x.abs().max().item() for x in inputs)
+    assert_close(y, wanted, factor=10)
+    for ours, exact in zip(grads, wanted_grads, strict=True):
+        assert (ours - exact).abs().max() < 2**-24 * (16 * largest) * largest
+
+
+def test_a_banned_key_is_not_seen_and_nan_spreads_only_to_who_sees_it():
+    q, k, v = (x.detach() for x in qkv(1, 1, 1, 40, 40, 16))
+    q[..., 0], k[:, :, 5, 0], k[:, :, 20] = 1.0, -torch.inf, torch.nan
+    y = flash_attention(q, k, v, backend="triton")
+    assert_close(y[:, :, :20], by_hand(*in_64_bits(q, k, v))[:, :, :20])
+    assert y[:, :, 20:].isnan().all()
+
+
+def test_a_sum_whose_gradient_is_one_number_for_all():
+    q, k, v = qkv(1, 2, 1, 20, 20, 16)
+    ours = torch.autograd.grad(flash_attention(q, k, v, backend="triton").sum(), (q, k, v))
+    wide = in_64_bits(q, k, v)
+    for grad, wanted in zip(ours, torch.autograd.grad(by_hand(*wide).sum(), wide), strict=True):
+        assert_close(grad, wanted)
+
+
+def test_inputs_laid_out_otherwise():
+    inputs = [numbers(1, 2, 16, 30, seed=seed).transpose(2, 3).requires_grad_() for seed in range(3)]
+    assert_same_as_in_64_bits(partial(flash_attention, backend="triton"), by_hand, *inputs)
+
+
+def test_twice_the_same_to_the_bit():
+    inputs = qkv(1, 4, 2, 50, 50, 16)
+    runs = [gradients(partial(flash_attention, backend="triton"), inputs, torch.ones(1, 4, 50, 16)) for _ in range(2)]
+    assert all(a.equal(b) for a, b in zip(runs[0][1], runs[1][1], strict=True))
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
+@pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 20)])
+@pytest.mark.parametrize("blocks", [(16, 16), (32, 16), (16, 64)])
+@pytest.mark.parametrize("queries, keys", [(64, 64), (50, 70), (1, 33)])
+def test_bytes_and_operations_are_as_calculated(causal, window, blocks, queries, keys):
+    q, k, v = qkv(1, 2, 1, queries, keys, 16, torch.float16)
+    with Meter() as meter:
+        flash_attention(q, k, v, causal, window, blocks=blocks, backend="triton")
+    cost = attention_cost(1, 2, queries, keys, 16, 2, causal, window, blocks)
+    assert (meter.bytes, meter.flops) == (cost.bytes, cost.flops)
+
+
+def test_it_moves_less_than_three_separate_steps():
+    naive = naive_attention_cost(1, 1, 4096, 4096, 64, 2)
+    tiled = [attention_cost(1, 1, 4096, 4096, 64, 2, causal=False, blocks=(block, 64)) for block in (64, 128, 256)]
+    assert naive.bytes > tiled[0].bytes > 1.9 * tiled[1].bytes > 3.6 * tiled[2].bytes
+    assert {cost.flops for cost in tiled} == {naive.flops}
+
+
+def test_what_does_not_fit_is_refused():
+    q, k, v = (x.detach() for x in qkv(1, 2, 1, 8, 8, 16))
+    for bad, message in [
+        (lambda: flash_attention(q, k, v[:, :, :4]), "must be .batch"),
+        (lambda: flash_attention(q[0], k, v), "must be .batch"),
+        (lambda: flash_attention(q, k.half(), v), "one dtype"),
+        (lambda: flash_attention(q, *[x.repeat(1, 3, 1, 1) for x in (k, v)]), "can't share 3"),
+        (lambda: flash_attention(q, k[:, :, :4], v[:, :, :4]), "can't be the last of 4 keys"),
+        (lambda: flash_attention(q, k, v, window=0), "at least 1 key wide"),
+        (lambda: flash_attention(q, k, v, causal=False, window=3), "must be causal"),
+        (lambda: flash_attention(q, k, v, starts=torch.tensor([[0, 8]])), "packed sequences are a batch of 1"),
+        (lambda: flash_attention(q, k, v, blocks=(8, 16)), "powers of two"),
+        (lambda: flash_attention(q, k, v, blocks=(16, 24)), "powers of two"),
+        (lambda: flash_attention(*[x.repeat(1, 1, 1, 20) for x in (q, k, v)], backend="triton"), "head of 320"),
+        (lambda: flash_attention(q, k, v, backend="cuda"), "backend must be"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            bad()
+    wide = [x.repeat(1, 1, 1, 20) for x in (q, k, v)]
+    assert_close(flash_attention(*wide), by_hand(*in_64_bits(*wide)))
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="a rule of the interpreter")
+def test_the_interpreter_is_not_trusted_with_products_of_bfloat16():
+    with pytest.raises(ValueError, match="multiplies bfloat16 wrongly"):
+        flash_attention(*[x.bfloat16() for x in qkv(1, 1, 1, 4, 4, 16)], backend="triton")
+
+
+def test_pytorch_computes_the_same():
+    q, k, v = (x.detach() for x in qkv(2, 4, 4, 50, 50, 16))
+    assert_close(flash_attention(q, k, v, backend="triton"), F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    assert block_sizes(q.half()) == (128, 64)
