@@ -23,6 +23,7 @@ from course_lib.kernels.flash_attention import (
     flash_attention,
     naive_attention_cost,
 )
+from course_lib.kernels.flash_backward import attention_backward_cost
 from course_lib.kernels.language import INTERPRETED
 from course_lib.kernels.meter import Meter
 from course_lib.model import attention_by_hand
@@ -160,6 +161,17 @@ def test_bytes_and_operations_are_as_calculated(causal, window, blocks, queries,
     with Meter() as meter:
         flash_attention(q, k, v, causal, window, blocks=blocks, backend="triton")
     cost = attention_cost(1, 2, queries, keys, 16, 2, causal, window, blocks)
+    assert (meter.bytes, meter.flops) == (cost.bytes, cost.flops)
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
+@pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 20)])
+@pytest.mark.parametrize("queries, keys", [(64, 64), (50, 101), (1, 33)])
+def test_bytes_and_operations_of_the_way_back_are_as_calculated(causal, window, queries, keys):
+    y = flash_attention(*(inputs := qkv(1, 4, 2, queries, keys, 16)), causal, window, backend="triton")
+    with Meter() as meter:
+        torch.autograd.grad(y, inputs, torch.ones_like(y))
+    cost = attention_backward_cost(1, 4, 2, queries, keys, 16, 4, causal, window, (32, 32))
     assert (meter.bytes, meter.flops) == (cost.bytes, cost.flops)
 
 

@@ -23,6 +23,7 @@ import math
 import torch
 from torch import Tensor
 
+from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton
 
 
@@ -60,6 +61,30 @@ def _blocks(q: Tensor) -> tuple[int, int, int, int]:
     if q.shape[-1] > 128:
         return 32, 32, 8, 2
     return (128, 64, 8, 2) if q.shape[-1] <= 64 else (128, 32, 8, 2)
+
+
+def attention_backward_cost(
+    batch: int, heads: int, kv_heads: int, queries: int, keys: int, d_head: int, bytes_each: int, causal: bool = True,
+    window: int | None = None, blocks: tuple[int, int] = (128, 64),
+) -> Cost:  # fmt: skip
+    """What both kernels move and multiply. blocks: rows of a program's own tile, and of those that it walks over."""
+    own, walked = blocks
+    offset, read_keys, read_queries, products = keys - queries, 0, 0, 0
+    for first in range(0, queries, own):
+        begin = max(0, first + offset - window + 1) // walked * walked if window else 0
+        end = tiles(min(keys, first + own + offset) if causal else keys, walked) * walked
+        read_keys += min(end, keys) - begin
+        products += 3 * (end - begin)
+    for first in range(0, keys, own):
+        begin = max(0, first - offset) // walked * walked if causal else 0
+        end = min(queries, max(0, first + own - 1 + window - offset)) if window else queries
+        end = max(tiles(end, walked) * walked, begin)
+        read_queries += max(0, min(end, queries) - begin)
+        products += 4 * (end - begin)
+    rows = heads * (4 * queries + 2 * read_keys + 2 * read_queries) + kv_heads * 4 * keys
+    numbers = heads * (2 * queries + 2 * read_queries)  # log-sum-exp and δ
+    width = max(16, power_of_two(d_head))
+    return Cost(batch * (bytes_each * d_head * rows + 4 * numbers), batch * heads * 2 * products * own * width)
 
 
 @triton.jit
