@@ -3,7 +3,7 @@
     x (batch, heads, time, d_head)            a program takes TIMES positions of HEADS heads of a sequence
               ┌── d_head ──┐
     time      │ first│second│   half-split: a pair is (i, i + d_head/2), and the two halves of a tile are loaded one by one;
-    0 … TIMES │  ×   │  ×   │   interleaved: a pair is (2i, 2i + 1), loaded as every other number.
+    0 … TIMES │  ×   │  ×   │   interleaved: a pair is (2i, 2i + 1), and a tile is loaded whole, then taken apart.
               └──────┴──────┘
     cos, sin  (time, d_head/2) are loaded once for all HEADS heads.
 
@@ -49,10 +49,9 @@ def rope_cost(batch: int, heads: int, time: int, d_head: int, bytes_each: int) -
 @triton.jit
 def rope_kernel(
     x_ptr, cos_ptr, sin_ptr, y_ptr, x_batch, x_head, x_time, x_channel, y_batch, y_head, y_time, y_channel,
-    heads, time, sign, PAIRS: tl.constexpr, STEP: tl.constexpr, PARTNER: tl.constexpr,
+    heads, time, sign, INTERLEAVED: tl.constexpr, PAIRS: tl.constexpr,
     HEADS: tl.constexpr, TIMES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    # Pair i is made of the channels i · STEP and i · STEP + PARTNER.
     at = tl.program_id(0) * TIMES + tl.arange(0, TIMES)[None, :, None]
     head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None, None]
     batch = tl.program_id(2).to(tl.int64)
@@ -62,12 +61,23 @@ def rope_kernel(
     at, head = at.to(tl.int64), head.to(tl.int64)
     cos = tl.load(cos_ptr + at * PAIRS + pair, mask=known, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + at * PAIRS + pair, mask=known, other=0.0).to(tl.float32) * sign
-    x_ptr += batch * x_batch + head * x_head + at * x_time + pair * STEP * x_channel
-    first = tl.load(x_ptr, mask=there, other=0.0).to(tl.float32)
-    second = tl.load(x_ptr + PARTNER * x_channel, mask=there, other=0.0).to(tl.float32)
-    y_ptr += batch * y_batch + head * y_head + at * y_time + pair * STEP * y_channel
-    tl.store(y_ptr, (first * cos - second * sin).to(y_ptr.dtype.element_ty), mask=there)
-    tl.store(y_ptr + PARTNER * y_channel, (second * cos + first * sin).to(y_ptr.dtype.element_ty), mask=there)
+    x_ptr += batch * x_batch + head * x_head + at * x_time
+    y_ptr += batch * y_batch + head * y_head + at * y_time
+    if INTERLEAVED:
+        channel = tl.arange(0, 2 * WIDTH)[None, None, :]
+        there = (at < time) & (head < heads) & (channel < 2 * PAIRS)
+        x = tl.load(x_ptr + channel * x_channel, mask=there, other=0.0).to(tl.float32)
+        first, second = tl.split(tl.reshape(x, (HEADS, TIMES, WIDTH, 2)))
+        y = tl.join(first * cos - second * sin, second * cos + first * sin)
+        y = tl.reshape(y, (HEADS, TIMES, 2 * WIDTH)).to(y_ptr.dtype.element_ty)
+        tl.store(y_ptr + channel * y_channel, y, mask=there)
+    else:
+        first = tl.load(x_ptr + pair * x_channel, mask=there, other=0.0).to(tl.float32)
+        second = tl.load(x_ptr + (pair + PAIRS) * x_channel, mask=there, other=0.0).to(tl.float32)
+        y = (first * cos - second * sin).to(y_ptr.dtype.element_ty)
+        tl.store(y_ptr + pair * y_channel, y, mask=there)
+        y = (second * cos + first * sin).to(y_ptr.dtype.element_ty)
+        tl.store(y_ptr + (pair + PAIRS) * y_channel, y, mask=there)
 
 
 class _Rope(torch.autograd.Function):
@@ -87,10 +97,10 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, layout: str, sign: float) -> Tens
     y = torch.empty_like(x)
     batch, heads, time, d_head = x.shape
     together, times, width = _tile(heads, time, d_head)
-    step, partner = (1, d_head // 2) if layout == "half-split" else (2, 1)
     launch(
         rope_kernel, (tiles(time, times), tiles(heads, together), batch), x, cos, sin, y, *x.stride(), *y.stride(),
-        heads, time, sign, PAIRS=d_head // 2, STEP=step, PARTNER=partner, HEADS=together, TIMES=times, WIDTH=width,
+        heads, time, sign, INTERLEAVED=layout == "interleaved", PAIRS=d_head // 2, HEADS=together, TIMES=times,
+        WIDTH=width,
     )  # fmt: skip
     return y
 
