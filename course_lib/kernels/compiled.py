@@ -61,6 +61,11 @@ def wanted() -> bool:
     return _target.get() is not None
 
 
+def capability() -> int:
+    """What launches are compiled for."""
+    return _target.get().capability
+
+
 def compile_instead(kernel, arguments: tuple, constants: dict, warps: int, stages: int) -> None:
     """Compile a launch for the target, specialized as a real launch is: for strides of 1, and sizes and addresses that divide by
     16."""

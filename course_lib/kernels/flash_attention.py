@@ -22,7 +22,7 @@ from torch import Tensor
 
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.flash_backward import flash_backward
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
+from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton, use_triton
 from course_lib.model import attend
 
 WIDEST_HEAD = 256
@@ -69,9 +69,12 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None
 
 def block_sizes(q: Tensor) -> tuple[int, int]:
     """(BLOCK_Q, BLOCK_K): as large as the chip's registers allow, since each tile of queries reads all keys once."""
+    d_head = q.shape[-1]
     if q.dtype == torch.float32:
-        return (32, 32) if q.shape[-1] <= 64 else (32, 16)
-    return (128, 64) if q.shape[-1] <= 128 else (64, 32)
+        return (32, 32) if d_head <= 64 else (32, 16)
+    if d_head > 128:
+        return 64, 32
+    return (128, 64) if d_head <= 64 or hopper(q) else (128, 32)
 
 
 def attention_cost(
@@ -181,8 +184,8 @@ class _FlashAttention(torch.autograd.Function):
         launch(
             attention_forward, grid, q, k, v, out, lse, starts, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
             *out.stride()[:3], queries, k.shape[2], queries, heads // k.shape[1], math.log2(math.e) / math.sqrt(d_head),
-            warps=8 if d_head > 64 else 4, stages=3 if d_head <= 64 else 2, CAUSAL=causal, WINDOW=window,
-            D_HEAD=d_head, WIDTH=max(16, power_of_two(d_head)), BLOCK_Q=blocks[0], BLOCK_K=blocks[1],
+            warps=8, stages=3 if d_head <= 128 else 2, CAUSAL=causal, WINDOW=window, D_HEAD=d_head,
+            WIDTH=max(16, power_of_two(d_head)), BLOCK_Q=blocks[0], BLOCK_K=blocks[1],
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, out, lse, starts)
         ctx.dials = causal, window, longest

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton
+from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton
 
 
 def flash_backward(
@@ -56,11 +56,14 @@ def flash_backward(
 
 def _blocks(q: Tensor) -> tuple[int, int, int, int]:
     """Rows of a program's own tile, and of those that it walks over; warps; stages."""
+    d_head = q.shape[-1]
     if q.dtype == torch.float32:
-        return (32, 32, 8, 2) if q.shape[-1] <= 64 else (32, 16, 8, 2)
-    if q.shape[-1] > 128:
+        return 32, 16, 8, 2
+    if d_head > 128:
         return 32, 32, 8, 2
-    return (128, 64, 8, 2) if q.shape[-1] <= 64 else (128, 32, 8, 2)
+    if hopper(q):
+        return (128, 64, 8, 2) if d_head <= 64 else (128, 32, 8, 2)
+    return (128, 32, 8, 2) if d_head <= 64 else (64, 64, 8, 2)
 
 
 def attention_backward_cost(

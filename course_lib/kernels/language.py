@@ -86,6 +86,14 @@ def _obstacle(tensors: tuple[Tensor, ...], products: bool) -> str | None:
     return None
 
 
+def hopper(tensor: Tensor) -> bool:
+    """Whether a kernel on this tensor runs on an H100 or newer, which has registers and tensor cores for larger tiles. The
+    interpreter computes as an H100 would."""
+    if compiled.wanted():
+        return compiled.capability() >= 90
+    return not tensor.is_cuda or torch.cuda.get_device_capability(tensor.device) >= (9, 0)
+
+
 def launch(kernel, grid: tuple[int, ...], *arguments, warps: int = 4, stages: int = 2, **constants) -> None:
     """Run the kernel's programs, as many as `grid` says, on the tensors among the arguments.
 

@@ -12,7 +12,7 @@ from course_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from course_lib.train.config import TrainConfig, uses_bf16
 from course_lib.train.data import Examples, Windows, answer_only, join, pad, source_and_target
 from course_lib.train.loop import History, Training, train
-from course_lib.train.loss import IGNORE, next_token_loss
+from course_lib.train.loss import IGNORE, fused_next_token_loss, next_token_loss
 from course_lib.train.optimizer import adamw, parameter_groups, warmup_cosine
 from course_lib.train.sft import chat_examples, counted
 
@@ -27,6 +27,7 @@ __all__ = [
     "answer_only",
     "chat_examples",
     "counted",
+    "fused_next_token_loss",
     "join",
     "load_checkpoint",
     "next_token_loss",

@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.kernels import linear_cross_entropy
+
 IGNORE = -100  # a target that doesn't count: padding, or a prompt that the model is given anyway
 
 
@@ -15,3 +17,16 @@ def next_token_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     *inputs, targets = batch
     logits = model(*inputs)
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE)
+
+
+def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backend: str = "auto") -> Tensor:
+    """`next_token_loss` of a decoder that never holds all logits, (batch, time, vocab_size), which of a large vocabulary are the
+    largest tensor of a training step: the output layer, the loss and their gradients take a chunk of tokens at a time.
+
+    backend: as in `kernels.use_triton`. Raises ValueError for a model whose output layer isn't a plain matrix.
+    """
+    head = getattr(model, "head", None)
+    if type(head) is not nn.Linear or head.bias is not None:
+        raise ValueError("this loss needs a decoder whose head is an nn.Linear without bias: use next_token_loss")
+    tokens, targets = batch
+    return linear_cross_entropy(model.hidden(tokens), head.weight, targets, ignore=IGNORE, backend=backend)

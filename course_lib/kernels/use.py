@@ -1,0 +1,81 @@
+"""A model whose steps are the kernels of this room.
+
+    use_kernels(model)                      # on a GPU: Triton; elsewhere: PyTorch, as before
+    use_kernels(model, backend="torch")     # PyTorch everywhere
+
+Each part of the model stays the object that it was, with its weights, its name and whatever is attached to it; only its class
+becomes one that computes the same by a kernel. So optimizers, checkpoints and LoRA notice nothing.
+"""
+
+from torch import Tensor, nn
+
+from course_lib.kernels.flash_attention import flash_attention
+from course_lib.kernels.language import BACKENDS
+from course_lib.kernels.norms import layer_norm, rms_norm
+from course_lib.kernels.rope import rope
+from course_lib.kernels.swiglu import swiglu
+from course_lib.model import Attention, LayerNorm, RMSNorm, SwiGLU
+from course_lib.model.trace import note
+
+
+class KernelRMSNorm(RMSNorm):
+    """`RMSNorm` in one trip through memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps, self.backend)
+
+
+class KernelLayerNorm(LayerNorm):
+    """`LayerNorm` in one trip through memory."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.weight, self.bias, self.eps, self.backend)
+
+
+class KernelSwiGLU(SwiGLU):
+    """`SwiGLU`, its middle in one trip through memory."""
+
+    def forward(self, x: Tensor, trace=None) -> Tensor:
+        hidden = note(trace, "hidden", swiglu(*self.project(x), self.backend))
+        return note(trace, "output", self.down(hidden))
+
+
+class KernelAttention(Attention):
+    """`Attention` whose scores never leave the chip.
+
+    With a mask (ALiBi, padding), for a single query, which would leave a tile almost empty, and for somebody who watches
+    the weights, it computes as before.
+    """
+
+    def turn(self, q: Tensor, k: Tensor, rotary: tuple) -> tuple[Tensor, Tensor]:
+        return rope(q, *rotary, backend=self.backend), rope(k, *rotary, backend=self.backend)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace) -> Tensor:
+        watched = trace is not None and trace.wants("weights")
+        if watched or mask is not None or q.shape[2] == 1 or not q.dtype == k.dtype == v.dtype:
+            return super()._attend(q, k, v, mask, trace)
+        return flash_attention(q, k, v, self.causal, backend=self.backend)
+
+
+KERNELS = {
+    RMSNorm: KernelRMSNorm,
+    LayerNorm: KernelLayerNorm,
+    SwiGLU: KernelSwiGLU,
+    Attention: KernelAttention,
+}
+
+
+def use_kernels(model: nn.Module, backend: str = "auto") -> nn.Module:
+    """Let the model's norms, rotations, attention, SwiGLUs and mixtures compute by kernels, in place; return it.
+
+    backend: where each call goes, as in `use_triton`; may be changed by another call. Results agree with the model's own to
+    rounding, and so do gradients. What has no kernel (other feed-forward layers, …) stays as it is.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; not {backend!r}")
+    for part in model.modules():
+        if type(part) in KERNELS:
+            part.__class__ = KERNELS[type(part)]
+        if type(part) in KERNELS.values():
+            part.backend = backend
+    return model
