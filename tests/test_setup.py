@@ -61,7 +61,7 @@ def test_models_are_pinned_and_installed(name):
 
 
 @pytest.mark.parametrize(
-    "colab", ["torch==2.11.0", "numpy==2.1.0", "matplotlib==3.10.0", "ipywidgets==7.7.1", "ipython==7.34.0"]
+    "colab", ["torch==2.11.0", "numpy==2.1.0", "matplotlib==3.10.0", "ipywidgets==7.7.1", "ipython==7.34.0", "triton==3.6.0"]
 )
 def test_ranges_admit_what_colab_has(colab):
     name, number = colab.split("==")

@@ -13,14 +13,14 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 LESSONS, MODELS = "requirements.txt", "requirements-models.txt"
 # Colab's kernel has these loaded, in versions that belong to its GPU.
-COLABS_OWN = {"numpy", "torch"}
+COLABS_OWN = {"numpy", "torch", "triton"}
 
 
 def start(seed: int = 0) -> None:
     """Make this kernel ready for a lesson, and say so in one line, or say what is missing and how to get it.
 
     Seeds ``random``, numpy and torch, and sets the style of the figures. On Colab it first installs what is
-    missing, at the pinned versions and without dependencies; numpy and torch are left as they are.
+    missing, at the pinned versions and without dependencies; numpy, torch and triton are left as they are.
     """
     _calm_threads()
     if "google.colab" in sys.modules:
@@ -44,7 +44,7 @@ def missing(requirements: str) -> dict[str, str]:
     What lessons import is what pyproject.toml depends on, and every package of model weights.
     """
     lines = (ROOT / requirements).read_text(encoding="utf-8").splitlines()
-    pins = {_name(line): line for line in lines if line and not line.startswith("#")}
+    pins = {_name(line): line for line in lines if line and not line.startswith("#") and _is_for_this_system(line)}
     needed = pins if requirements == MODELS else _imported()
     return {name: line for name, line in pins.items() if name in needed and not _installed(name)}
 
@@ -52,6 +52,13 @@ def missing(requirements: str) -> dict[str, str]:
 def _imported() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return {_name(line) for line in project["dependencies"]}
+
+
+def _is_for_this_system(requirement: str) -> bool:
+    """Whether the line's marker lets it through; it may ask for a system and nothing else. (Nothing but Python's own library is
+    used here: this must work where nothing is installed.)"""
+    system = re.search(r"""; sys_platform == ['"](\w+)['"]$""", requirement)
+    return system is None or system[1] == sys.platform
 
 
 def _name(requirement: str) -> str:
