@@ -44,9 +44,14 @@ _target: ContextVar[_Target | None] = ContextVar("target", default=None)
 
 @contextmanager
 def compile_for(capability: int) -> Iterator[list[Compiled]]:
-    """Launches inside are compiled for a GPU of this compute capability (75, 80, 90 …) and gathered in a list."""
-    from triton import knobs
+    """Launches inside are compiled for a GPU of this compute capability (75, 80, 90 …) and gathered in a list.
 
+    Raises RuntimeError where Triton can't compile: it isn't installed, or interprets in this Python.
+    """
+    try:
+        from triton import knobs
+    except ImportError:
+        raise RuntimeError("Triton isn't installed (there is none for macOS and Windows); run this on Linux") from None
     if knobs.runtime.interpret:
         raise RuntimeError("Triton interprets in this Python: set TRITON_INTERPRET=0 before it starts")
     token = _target.set(_Target(capability, []))

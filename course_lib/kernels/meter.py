@@ -14,7 +14,9 @@ not model; matrix products alone are counted as operations.
 import math
 from typing import NamedTuple, Self
 
-from course_lib.kernels.language import INTERPRETED
+from course_lib.kernels.language import INSTALLED, INTERPRETED
+
+WATCHED = ("create_masked_load", "create_masked_store", "create_dot")
 
 
 class Event(NamedTuple):
@@ -33,6 +35,8 @@ class Meter:
     """Notes what kernels do while it is open. events: all of it, in order."""
 
     def __init__(self):
+        if not INSTALLED:
+            raise RuntimeError("Triton isn't installed (there is none for macOS and Windows); run this on Linux")
         if not INTERPRETED:
             raise RuntimeError("the meter stands in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts")
         self.events: list[Event] = []
@@ -63,7 +67,7 @@ class Meter:
     def __enter__(self) -> Self:
         from triton.runtime.interpreter import interpreter_builder as builder
 
-        self._builder = builder
+        self._builder, self._outer = builder, {name: vars(builder).get(name) for name in WATCHED}
         load, store, dot = builder.create_masked_load, builder.create_masked_store, builder.create_dot
 
         def noted_load(pointers, mask, *rest):
@@ -83,8 +87,10 @@ class Meter:
         return self
 
     def __exit__(self, *_) -> None:
-        for name in ("create_masked_load", "create_masked_store", "create_dot"):
-            delattr(self._builder, name)  # the class's own methods are back
+        for name, outer in self._outer.items():
+            delattr(self._builder, name)  # the class's own method is back …
+            if outer is not None:
+                setattr(self._builder, name, outer)  # … or another open meter's
 
     def _note(self, kind: str, pointers, mask) -> None:
         touched = pointers.data[mask.data]
