@@ -96,7 +96,7 @@ def compile_instead(kernel, arguments: tuple, constants: dict, warps: int, stage
         options={"num_warps": warps, "num_stages": stages},
     )
     ptx = built.asm["ptx"]
-    registers, spills = _report(ptx)
+    registers, spills = _report(ptx, target.capability)
     target.kernels.append(Compiled(kernel.__name__, ptx, registers, spills, built.metadata.shared))
 
 
@@ -120,18 +120,14 @@ def _type(value) -> str:
     return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
-def _report(ptx: str) -> tuple[int, int]:
+def _report(ptx: str, capability: int) -> tuple[int, int]:
     """Registers a thread and bytes spilled, as ptxas, NVIDIA's assembler, reports them."""
-    from triton import knobs
+    from triton.backends.nvidia.compiler import get_ptxas
 
     arch = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(ptx)
-        said = subprocess.run(
-            [knobs.nvidia.ptxas.path, "-v", f"--gpu-name={arch}", source, "-o", Path(folder, "kernel.cubin")],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stderr
+        command = [get_ptxas(capability).path, "-v", f"--gpu-name={arch}", source, "-o", Path(folder, "kernel.cubin")]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     return int(re.search(r"Used (\d+) registers", said)[1]), sum(map(int, re.findall(r"(\d+) bytes spill", said)))
