@@ -1,0 +1,176 @@
+"""Sorting by expert, grouped products and whole mixtures, against PyTorch and float64."""
+
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernel_checks import (
+    DEVICE,
+    PRODUCT_DTYPES,
+    assert_close,
+    assert_same_as_in_64_bits,
+    in_64_bits,
+    numbers,
+)
+from references import tiny_config
+
+from course_lib.kernels.experts import mixture, stack_experts
+from course_lib.kernels.grouped_matmul import grouped_matmul, grouped_matmul_cost
+from course_lib.kernels.language import INTERPRETED
+from course_lib.kernels.meter import Meter
+from course_lib.kernels.permute import group_by_expert, group_by_expert_cost
+from course_lib.model import Experts, route
+
+metered = pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
+COUNTS = [[5], [0], [3, 0, 40], [0, 0, 7], [33, 1, 32, 0], [1] * 9, [70, 2]]
+
+
+def choices(counts, seed=0):
+    """Experts' numbers, so many of each, shuffled."""
+    numbers = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))].to(DEVICE)
+
+
+def starts_of(counts):
+    return torch.tensor([0, *counts], device=DEVICE).cumsum(0).int()
+
+
+# Sorting
+
+
+@pytest.mark.parametrize("counts", [*COUNTS, [900, 0, 1500, 200], [40] * 65])
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_sorted_stably_by_expert(counts, backend):
+    chosen = choices(counts)
+    order, starts = group_by_expert(chosen, len(counts), backend)
+    assert order.tolist() == chosen.argsort(stable=True).tolist()
+    assert starts.tolist() == starts_of(counts).tolist()
+    assert order.dtype == starts.dtype == torch.int32
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 6), max_size=200), st.sampled_from([torch.int32, torch.int64]))
+def test_any_choices(chosen, dtype):
+    chosen = torch.tensor(chosen, dtype=dtype, device=DEVICE)
+    order, starts = group_by_expert(chosen, 7, "triton")
+    assert order.tolist() == chosen.argsort(stable=True).tolist()
+    assert starts.diff().tolist() == chosen.bincount(minlength=7).tolist()
+
+
+def test_choices_of_many_a_token_and_of_nobody():
+    chosen = choices([10, 30, 20]).view(3, 20).T
+    order, _ = group_by_expert(chosen, 3, "triton")
+    assert order.tolist() == chosen.flatten().argsort(stable=True).tolist()
+    with pytest.raises(ValueError, match="from 0 to 2, not 0 to 3"):
+        group_by_expert(torch.tensor([0, 3]), 3, "triton")
+    with pytest.raises(ValueError, match="int32 or int64"):
+        group_by_expert(torch.tensor([0.0]), 3)
+
+
+@metered
+@pytest.mark.parametrize("counts", [[5], [900, 0, 1500, 200]])
+def test_bytes_of_sorting_are_as_calculated(counts):
+    with Meter() as meter:
+        group_by_expert(choices(counts), len(counts), "triton")
+    assert meter.bytes == group_by_expert_cost(sum(counts), len(counts)).bytes
+
+
+# Products
+
+
+def by_hand(x, weight, starts, order=None, times=1):
+    """Row by row, each with its own expert's matrix."""
+    source = torch.arange(len(x), device=x.device) if order is None else order.long() // times
+    expert = torch.bucketize(torch.arange(len(source), device=x.device), starts[1:].long(), right=True)
+    return torch.einsum("ri,roi->ro", x[source], weight[expert])
+
+
+@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("d_in, d_out", [(16, 24), (1, 5), (70, 33)])
+def test_grouped_products_are_those_of_float64(counts, d_in, d_out, dtype):
+    starts = starts_of(counts)
+    x = numbers(sum(counts), d_in, dtype=dtype, grad=True)
+    weight = numbers(len(counts), d_out, d_in, dtype=dtype, seed=1, grad=True)
+    kernel = partial(grouped_matmul, starts=starts, backend="triton")
+    assert_same_as_in_64_bits(kernel, partial(by_hand, starts=starts), x, weight)
+    assert_close(grouped_matmul(x, weight, starts, backend="torch"), by_hand(*in_64_bits(x, weight), starts))
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_rows_are_read_where_they_lie(times):
+    counts = [30, 0, 41, 19]
+    order, starts = group_by_expert(choices(counts), len(counts), "triton")
+    x, weight = numbers(90 // times, 20, grad=True), numbers(4, 24, 20, seed=1, grad=True)
+    dials = {"starts": starts, "order": order, "times": times}
+    assert_same_as_in_64_bits(partial(grouped_matmul, backend="triton", **dials), partial(by_hand, **dials), x, weight)
+    assert_close(grouped_matmul(x, weight, backend="torch", **dials), by_hand(*in_64_bits(x, weight), **dials))
+
+
+def test_products_of_other_layouts_and_frozen_parts():
+    starts = starts_of([20, 30])
+    x, weight = numbers(16, 50).T, numbers(2, 16, 24, seed=1).transpose(1, 2)
+    assert_close(grouped_matmul(x, weight, starts, backend="triton"), by_hand(*in_64_bits(x, weight), starts))
+    assert_close(grouped_matmul(x[:, ::2], weight[..., ::2], starts, backend="triton"),
+                 by_hand(*in_64_bits(x[:, ::2], weight[..., ::2]), starts))  # fmt: skip
+    frozen, wanted = weight.clone().requires_grad_(), in_64_bits(x, weight)
+    frozen_grad = torch.autograd.grad(grouped_matmul(x, frozen, starts, backend="triton").sum(), frozen)[0]
+    wanted[1].requires_grad_()
+    assert_close(frozen_grad, torch.autograd.grad(by_hand(*wanted, starts).sum(), wanted[1])[0])
+
+
+def test_products_that_do_not_fit_are_refused():
+    x, weight, starts = numbers(8, 4), numbers(2, 6, 4), starts_of([5, 3])
+    for bad, message in [
+        (lambda: grouped_matmul(x[:, :3], weight, starts), "must be .rows, d_in"),
+        (lambda: grouped_matmul(x, weight, starts[1:]), "must be .rows, d_in"),
+        (lambda: grouped_matmul(x, weight.half(), starts), "one dtype"),
+        (lambda: grouped_matmul(x, weight, starts, times=2), "an order of 8 · 2 rows"),
+        (lambda: grouped_matmul(x, weight, starts, order=torch.arange(9)), "an order of 8 · 1 rows"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            bad()
+
+
+@metered
+@pytest.mark.parametrize("counts", [[5], [3, 0, 40], [33, 1, 32, 0]])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_bytes_and_operations_are_as_calculated(counts, ordered):
+    order, starts = group_by_expert(choices(counts), len(counts), "torch")
+    x, weight = numbers(sum(counts), 40), numbers(len(counts), 50, 40)
+    with Meter() as meter:
+        grouped_matmul(x, weight, starts, order if ordered else None, backend="triton")
+    cost = grouped_matmul_cost(counts, 50, 40, 4, ordered)
+    assert (meter.bytes, meter.flops) == (cost.bytes, cost.flops)
+
+
+# Mixtures
+
+
+@pytest.mark.parametrize("n_experts, n_active", [(4, 2), (5, 1), (3, 3)])
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_a_mixture_is_the_models(n_experts, n_active, backend):
+    torch.manual_seed(0)
+    plain = Experts(tiny_config(n_experts=n_experts, n_active=n_active, normalize_gates=n_active > 1)).to(DEVICE)
+    x = numbers(37, plain.config.d_model, grad=True)
+    weights = [x, *plain.parameters()]
+
+    def ours(x):
+        shares, chosen = route(plain.router(x), n_active, plain.config.normalize_gates)
+        return mixture(x, shares, chosen, *stack_experts(plain), backend=backend)
+
+    y, wanted, grad = ours(x), plain(x), numbers(37, plain.config.d_model, seed=5)
+    assert_close(y, wanted.double(), factor=2)
+    ours_grads, wanted_grads = (torch.autograd.grad(result, weights, grad) for result in (y, wanted))
+    for got, right in zip(ours_grads, wanted_grads, strict=True):
+        assert_close(got, right.double(), factor=4)
+    again = torch.autograd.grad(ours(x), weights, grad)
+    assert all(a.equal(b) for a, b in zip(ours_grads, again, strict=True))
+
+
+@pytest.mark.parametrize("dials", [{"feed_forward": "gelu"}, {"feed_forward": "geglu"}, {"bias": True}])
+def test_other_experts_are_refused(dials):
+    with pytest.raises(ValueError, match="only SwiGLU experts without biases"):
+        stack_experts(Experts(tiny_config(n_experts=2, **dials)))
