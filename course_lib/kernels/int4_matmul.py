@@ -1,0 +1,127 @@
+"""x Wᵀ with W in 4 bits, two to a byte: Q4_1 and Q4_0 (a grid for each block of 32) and NF4 (sixteen levels, a scale for 64).
+
+    a block of 32 weights      w₀ w₁ … w₁₅ │ w₁₆ w₁₇ … w₃₁
+    its 16 bytes               byte j: wⱼ in the low half, wⱼ₊₁₆ in the high half
+                                          ↓                    ↓
+    a tile of bytes        →   a tile of low halves, a tile of high halves, of the same shape as the bytes
+    x, read twice          →   its columns for the low halves, its columns for the high halves
+    result                 =   low halves × their columns + high halves × theirs
+
+So no bits have to be put side by side. Programs, loops and tiles are those of `int8_matmul`; a tile of bytes is (rows, blocks, 16),
+so that a scale, (rows, blocks), is loaded once. On the grid, weight = scale · code + minimum. For one token each block's codes are
+multiplied by x and added up first, then comes the scale, and the minimum times the block's sum of x. For many tokens codes become
+weights of x's dtype, which rounds them as a 16-bit model's are. NF4's levels are looked up in a table of sixteen.
+"""
+
+import torch
+from torch import Tensor
+
+from course_lib.kernels.cost import Cost
+from course_lib.kernels.int8_matmul import many_tokens_blocks, one_token_blocks
+from course_lib.kernels.language import launch, tiles, tl, triton
+
+GRID_BLOCK = 32  # weights that share a scale on the grid; in NF4 twice as many do
+
+
+def int4_matmul(x: Tensor, codes: Tensor, scale: Tensor, minimum: Tensor | None, levels: Tensor | None) -> Tensor:
+    """(tokens, columns) → (tokens, rows) in x's dtype, by the kernel. codes: (rows, columns / 2) bytes. On a grid: scale, minimum
+    (rows, columns / 32) in 16 bits. NF4: levels (16,), and a scale in 32 bits for each 64 weights, row after row. Called by
+    `quantized_matmul`, which checks."""
+    (tokens, columns), rows = x.shape, len(codes)
+    y, nf4 = x.new_empty(tokens, rows), levels is not None
+    if tokens == 1:
+        block_n, block_k = one_token_blocks(columns)
+        launch(
+            int4_one_token, (tiles(rows, block_n),), x, codes, scale, minimum, levels, y, rows, columns // GRID_BLOCK,
+            NF4=nf4, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
+        )  # fmt: skip
+    else:
+        block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, x.dtype == torch.float32)
+        launch(
+            int4_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, minimum, levels, y,
+            tokens, rows, columns // GRID_BLOCK, x.stride(0), warps=warps, stages=stages, NF4=nf4, BLOCK_M=block_m,
+            BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
+        )  # fmt: skip
+    return y
+
+
+def int4_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int, nf4: bool) -> Cost:
+    """As `int8_matmul_cost`. Each block asks for its scale and minimum; in NF4 for its scale, which two blocks share, and for a
+    level a weight, which comes from the cache, but is counted by `Meter`."""
+    weights = rows * columns // 2 + rows * columns // GRID_BLOCK * 4 + (4 * rows * columns if nf4 else 0)
+    if tokens == 1:
+        programs = tiles(rows, one_token_blocks(columns)[0])
+        return Cost(weights + (programs * columns + rows) * bytes_each, 2 * rows * columns)
+    down, across = (tiles(n, b) for n, b in zip((tokens, rows), many_tokens_blocks(tokens, bytes_each == 4), strict=False))
+    moved = down * weights + (across * columns + rows) * tokens * bytes_each
+    return Cost(moved, 2 * tokens * rows * columns)
+
+
+@triton.jit
+def load_blocks(codes_ptr, scale_ptr, levels_ptr, row, block, rows, blocks, NF4: tl.constexpr):
+    """Codes, or NF4 levels, of the low and the high halves, (n, k, 16) in 32 bits, and scales (n, k); row: (n,), block: (k,)."""
+    there = (row < rows)[:, None] & (block < blocks)[None, :]
+    at = row.to(tl.int64)[:, None] * blocks + block[None, :]
+    byte = at[:, :, None] * 16 + tl.arange(0, 16)[None, None, :]
+    codes = tl.load(codes_ptr + byte, mask=there[:, :, None], other=0)
+    low, high = (codes & 15).to(tl.int32), (codes >> 4).to(tl.int32)
+    if NF4:
+        scale = tl.load(scale_ptr + at // 2, mask=there, other=0.0)  # of two blocks of 32, row after row
+        low = tl.load(levels_ptr + low, mask=there[:, :, None], other=0.0)
+        high = tl.load(levels_ptr + high, mask=there[:, :, None], other=0.0)
+    else:
+        scale = tl.load(scale_ptr + at, mask=there, other=0.0).to(tl.float32)
+    return low.to(tl.float32), high.to(tl.float32), scale
+
+
+@triton.jit
+def int4_one_token(
+    x_ptr, codes_ptr, scale_ptr, minimum_ptr, levels_ptr, y_ptr, rows, blocks,
+    NF4: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    total = tl.zeros((BLOCK_N, BLOCKS), tl.float32)
+    for first in range(0, blocks, BLOCKS):
+        block = first + tl.arange(0, BLOCKS)
+        low, high, scale = load_blocks(codes_ptr, scale_ptr, levels_ptr, row, block, rows, blocks, NF4)
+        column = block[:, None] * 32 + tl.arange(0, 16)[None, :]
+        real = (block < blocks)[:, None]
+        x_low = tl.load(x_ptr + column, mask=real, other=0.0).to(tl.float32)
+        x_high = tl.load(x_ptr + column + 16, mask=real, other=0.0).to(tl.float32)
+        total += scale * tl.sum(low * x_low[None, :, :] + high * x_high[None, :, :], axis=2)
+        if not NF4:
+            at = row.to(tl.int64)[:, None] * blocks + block[None, :]
+            there = (row < rows)[:, None] & (block < blocks)[None, :]
+            minimum = tl.load(minimum_ptr + at, mask=there, other=0.0).to(tl.float32)
+            total += minimum * tl.sum(x_low + x_high, axis=1)[None, :]
+    tl.store(y_ptr + row, tl.sum(total, axis=1).to(y_ptr.dtype.element_ty), mask=row < rows)
+
+
+@triton.jit
+def int4_many_tokens(
+    x_ptr, codes_ptr, scale_ptr, minimum_ptr, levels_ptr, y_ptr, tokens, rows, blocks, x_token,
+    NF4: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    token = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    byte = tl.arange(0, 16 * BLOCKS)
+    x_ptr += token.to(tl.int64)[:, None] * x_token + (byte // 16 * 32 + byte % 16)[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for first in range(0, blocks, BLOCKS):
+        block = first + tl.arange(0, BLOCKS)
+        low, high, scale = load_blocks(codes_ptr, scale_ptr, levels_ptr, row, block, rows, blocks, NF4)
+        low, high = low * scale[:, :, None], high * scale[:, :, None]
+        if not NF4:
+            at = row.to(tl.int64)[:, None] * blocks + block[None, :]
+            there = (row < rows)[:, None] & (block < blocks)[None, :]
+            minimum = tl.load(minimum_ptr + at, mask=there, other=0.0).to(tl.float32)[:, :, None]
+            low, high = low + minimum, high + minimum
+        real = (token < tokens)[:, None] & (first + byte // 16 < blocks)[None, :]
+        x_low = tl.load(x_ptr + first * 32, mask=real, other=0.0)
+        x_high = tl.load(x_ptr + first * 32 + 16, mask=real, other=0.0)
+        low = tl.reshape(low.to(x_low.dtype), (BLOCK_N, 16 * BLOCKS))
+        high = tl.reshape(high.to(x_low.dtype), (BLOCK_N, 16 * BLOCKS))
+        total = tl.dot(x_low, tl.trans(low), total, input_precision="ieee")
+        total = tl.dot(x_high, tl.trans(high), total, input_precision="ieee")
+    y_ptr += token.to(tl.int64)[:, None] * rows + row[None, :]
+    tl.store(y_ptr, total.to(y_ptr.dtype.element_ty), mask=(token < tokens)[:, None] & (row < rows)[None, :])

@@ -1,0 +1,99 @@
+"""x Wᵀ with W in 8 bits: half the bytes of 16, which for one token is all that counts.
+
+    One token (weights are read once)              Many tokens (weights are read once for BLOCK_M tokens)
+    W (rows, columns) of int8                      x (tokens, columns)      Wᵀ
+    ┌───────────────────┐                          ┌────────┐           ┌──────────┐
+    │ program 0 →→→→→→→ │  BLOCK_N rows, each      │ BLOCK_M│  times    │ BLOCK_N  │  a tile of W becomes numbers of x's
+    ├───────────────────┤  multiplied by x and     └────────┘           └──────────┘  dtype on the chip, then a product on
+    │ program 1 →→→→→→→ │  added up in 32 bits      walking over the columns, BLOCK_K at a time        tensor cores
+    └───────────────────┘
+
+The scale of a row is multiplied last, once for each result. Not handled: activations in 8 bits.
+"""
+
+import torch
+from torch import Tensor
+
+from course_lib.kernels.cost import Cost
+from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton
+
+
+def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+    """(tokens, columns) → (tokens, rows) in x's dtype, by the kernel. codes: (rows, columns) of int8; scale: (rows,) in 32 bits.
+    Called by `quantized_matmul`, which checks."""
+    (tokens, columns), rows = x.shape, len(codes)
+    y = x.new_empty(tokens, rows)
+    if tokens == 1:
+        block_n, block_k = one_token_blocks(columns)
+        launch(
+            int8_one_token, (tiles(rows, block_n),), x, codes, scale, y, rows, columns,
+            BLOCK_N=block_n, BLOCK_K=block_k,
+        )  # fmt: skip
+    else:
+        block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, x.dtype == torch.float32)
+        launch(
+            int8_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, y, tokens, rows,
+            columns, x.stride(0), warps=warps, stages=stages, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
+        )  # fmt: skip
+    return y
+
+
+def int8_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int) -> Cost:
+    """One token: weights once, x once for each program's rows. Many: both as often as there are tiles of the other."""
+    if tokens == 1:
+        programs = tiles(rows, one_token_blocks(columns)[0])
+        read = rows * columns + 4 * rows + programs * columns * bytes_each
+        return Cost(read + rows * bytes_each, 2 * rows * columns)
+    down, across = (tiles(n, b) for n, b in zip((tokens, rows), many_tokens_blocks(tokens, bytes_each == 4), strict=False))
+    read = down * (rows * columns + 4 * rows) + across * tokens * columns * bytes_each
+    return Cost(read + tokens * rows * bytes_each, 2 * tokens * rows * columns)
+
+
+def one_token_blocks(columns: int) -> tuple[int, int]:
+    """BLOCK_N rows, so few that a matrix of a thousand rows keeps all processors of a large GPU busy; BLOCK_K columns at a time."""
+    return 8, min(1_024, max(32, power_of_two(columns)))
+
+
+def many_tokens_blocks(tokens: int, in_32_bits: bool) -> tuple[int, int, int, int, int]:
+    """BLOCK_M, BLOCK_N, BLOCK_K, warps, stages. With few tokens the weights' bytes are the limit: small tiles, many programs."""
+    if in_32_bits:
+        return 32, 32, 32, 4, 2
+    if tokens <= 64:
+        return max(16, power_of_two(tokens)), 64, 128, 4, 4
+    return 128, 128, 64, 8, 3
+
+
+@triton.jit
+def int8_one_token(x_ptr, codes_ptr, scale_ptr, y_ptr, rows, columns, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+    row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    inner = tl.arange(0, BLOCK_K)
+    codes_ptr += row.to(tl.int64)[:, None] * columns + inner[None, :]
+    total = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
+    for at in range(0, columns, BLOCK_K):
+        real = inner < columns - at
+        x = tl.load(x_ptr + at + inner, mask=real, other=0.0).to(tl.float32)
+        codes = tl.load(codes_ptr + at, mask=(row < rows)[:, None] & real[None, :], other=0)
+        total += codes.to(tl.float32) * x[None, :]
+    y = tl.sum(total, axis=1) * tl.load(scale_ptr + row, mask=row < rows, other=0.0)
+    tl.store(y_ptr + row, y.to(y_ptr.dtype.element_ty), mask=row < rows)
+
+
+@triton.jit
+def int8_many_tokens(
+    x_ptr, codes_ptr, scale_ptr, y_ptr, tokens, rows, columns, x_token,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    token = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    inner = tl.arange(0, BLOCK_K)
+    x_ptr += token.to(tl.int64)[:, None] * x_token + inner[None, :]
+    codes_ptr += row.to(tl.int64)[:, None] * columns + inner[None, :]
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for at in range(0, columns, BLOCK_K):
+        real = inner[None, :] < columns - at
+        x = tl.load(x_ptr + at, mask=(token < tokens)[:, None] & real, other=0.0)
+        codes = tl.load(codes_ptr + at, mask=(row < rows)[:, None] & real, other=0)
+        total = tl.dot(x, tl.trans(codes.to(x.dtype)), total, input_precision="ieee")
+    y = total * tl.load(scale_ptr + row, mask=row < rows, other=0.0)[None, :]
+    y_ptr += token.to(tl.int64)[:, None] * rows + row[None, :]
+    tl.store(y_ptr, y.to(y_ptr.dtype.element_ty), mask=(token < tokens)[:, None] & (row < rows)[None, :])

@@ -1,0 +1,123 @@
+"""Products with weights of 4 and 8 bits against float64."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kernel_checks import DEVICE, PRODUCT_DTYPES, assert_close, numbers
+
+from course_lib.kernels.language import INTERPRETED
+from course_lib.kernels.meter import Meter
+from course_lib.kernels.quantized_matmul import (
+    KernelLinear,
+    prepare_weight,
+    quantized_matmul,
+    quantized_matmul_cost,
+)
+from course_lib.quantize import NF4, Q4_0, Q4_1, Q8_0, QuantizedLinear, Uniform
+
+FORMATS = {"int8": Uniform(bits=8), "Q4_1": Q4_1, "Q4_0": Q4_0, "NF4": NF4(), "NF4, double": NF4(double=True)}
+SHAPES = [(1, 64), (24, 32), (40, 96), (65, 1088), (130, 160)]  # rows, columns
+
+
+def stored(format, rows, columns):
+    if isinstance(format, NF4) and rows * columns % 64:
+        rows += 1
+    return format.store(numbers(rows, columns, seed=3).cpu()).to(DEVICE)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("rows, columns", SHAPES)
+def test_prepared_weights_are_the_stored_ones(format, rows, columns):
+    weight = stored(FORMATS[format], rows, columns)
+    assert prepare_weight(weight).weight().equal(weight.weight())
+
+
+@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("rows, columns", SHAPES)
+@pytest.mark.parametrize("tokens", [1, 2, 20, 150])
+def test_products_are_those_of_float64(format, rows, columns, tokens, dtype):
+    weight = stored(FORMATS[format], rows, columns)
+    x = numbers(tokens, columns, dtype=dtype)
+    wanted = x.double() @ weight.weight(torch.float32).double().T
+    # Many tokens: the weights are rounded to x's dtype, once each, before they are multiplied.
+    assert_close(quantized_matmul(x, prepare_weight(weight), backend="triton"), wanted, factor=2)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("shape", [(64,), (0, 64), (2, 3, 64), (1, 1, 64)])
+def test_any_number_of_dimensions(format, shape):
+    weight = stored(FORMATS[format], 10, 64)
+    x = numbers(*shape)
+    y = quantized_matmul(x, prepare_weight(weight), backend="triton")
+    assert_close(y, F.linear(x.double(), weight.weight().double()))
+
+
+def test_inputs_laid_out_otherwise():
+    weight = prepare_weight(stored(Q4_1, 10, 64))
+    for x in (numbers(64, 9).T, numbers(9, 128)[:, ::2], numbers(9, 80)[:, 3:67], numbers(1, 64).expand(5, 64)):
+        assert_close(quantized_matmul(x, weight, backend="triton"), x.double() @ weight.weight().double().T)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_gradient_of_the_input(format, tokens):
+    weight = prepare_weight(stored(FORMATS[format], 24, 64))
+    x, grad = numbers(tokens, 64, grad=True), numbers(tokens, 24, seed=5)
+    (got,) = torch.autograd.grad(quantized_matmul(x, weight, backend="triton"), x, grad)
+    assert_close(got, grad.double() @ weight.weight().double())
+
+
+@pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("tokens", [1, 20, 150])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_bytes_are_as_calculated(format, tokens, dtype):
+    weight, x = prepare_weight(stored(FORMATS[format], 70, 96)), numbers(tokens, 96, dtype=dtype)
+    with Meter() as meter:
+        quantized_matmul(x, weight, backend="triton")
+    assert meter.bytes == quantized_matmul_cost(tokens, weight, x.itemsize).bytes
+
+
+def test_one_token_reads_each_weight_once():
+    weight = prepare_weight(stored(Q4_1, 64, 4096))
+    assert weight.nbytes == 64 * 4096 * 5 // 8 and quantized_matmul_cost(1, weight, 2).flops == 2 * 64 * 4096
+
+
+def test_what_has_no_kernel_or_does_not_fit_is_refused():
+    for format, rows, columns in ((Q8_0, 4, 32), (Uniform(bits=3), 4, 32), (Uniform(bits=8, group="tensor"), 4, 32), (NF4(), 16, 20)):
+        with pytest.raises(ValueError, match="there is no kernel for"):
+            prepare_weight(format.store(torch.randn(rows, columns)))
+    with pytest.raises(ValueError, match="64 are wanted"):
+        quantized_matmul(numbers(2, 32), prepare_weight(stored(Q4_1, 10, 64)))
+
+
+def kernel_layer(plain, backend="triton"):
+    layer = copy.deepcopy(plain)
+    layer.__class__ = KernelLinear
+    layer.backend = backend
+    return layer
+
+
+@pytest.mark.parametrize("format", [*FORMATS.values(), Q8_0, Uniform(bits=3)])
+def test_a_layer_that_computes_by_the_kernel(format):
+    plain = QuantizedLinear(stored(format, 24, 64), bias=numbers(24, seed=6))
+    layer = kernel_layer(plain)
+    for tokens in (1, 5):
+        x = numbers(tokens, 64, grad=True)
+        y, wanted = layer(x), plain(x)
+        assert_close(y, wanted.double())
+        (got,), (right,) = (torch.autograd.grad(out.sum(), x) for out in (y, wanted))
+        assert_close(got, right.double())
+    assert copy.deepcopy(layer)(x).equal(y)
+    assert layer.state_dict().keys() == plain.state_dict().keys()
+
+
+def test_a_layer_with_pytorch_prepares_nothing():
+    plain = QuantizedLinear(stored(Q4_1, 24, 64))
+    for backend in ("torch", *(["auto"] if DEVICE == "cpu" else [])):
+        layer, x = kernel_layer(plain, backend), numbers(3, 64)
+        assert layer(x).equal(plain(x)) and "prepared" not in vars(layer)
+
