@@ -9,13 +9,16 @@ becomes one that computes the same by a kernel. So optimizers, checkpoints and L
 
 from torch import Tensor, nn
 
+from course_lib.kernels.experts import mixture, stack_experts
 from course_lib.kernels.flash_attention import flash_attention
 from course_lib.kernels.language import BACKENDS
 from course_lib.kernels.norms import layer_norm, rms_norm
+from course_lib.kernels.quantized_matmul import KernelLinear
 from course_lib.kernels.rope import rope
 from course_lib.kernels.swiglu import swiglu
-from course_lib.model import Attention, LayerNorm, RMSNorm, SwiGLU
+from course_lib.model import Attention, Experts, LayerNorm, RMSNorm, SwiGLU
 from course_lib.model.trace import note
+from course_lib.quantize import QuantizedLinear
 
 
 class KernelRMSNorm(RMSNorm):
@@ -57,16 +60,27 @@ class KernelAttention(Attention):
         return flash_attention(q, k, v, self.causal, backend=self.backend)
 
 
+class KernelExperts(Experts):
+    """`Experts`, all of them in three grouped products, where they are SwiGLUs without capacity."""
+
+    def _dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
+        if self.config.capacity is not None or self.config.feed_forward != "swiglu" or self.config.bias:
+            return super()._dispatch(x, shares, chosen)
+        return mixture(x, shares, chosen, *stack_experts(self), backend=self.backend)
+
+
 KERNELS = {
     RMSNorm: KernelRMSNorm,
     LayerNorm: KernelLayerNorm,
     SwiGLU: KernelSwiGLU,
     Attention: KernelAttention,
+    Experts: KernelExperts,
+    QuantizedLinear: KernelLinear,
 }
 
 
 def use_kernels(model: nn.Module, backend: str = "auto") -> nn.Module:
-    """Let the model's norms, rotations, attention, SwiGLUs and mixtures compute by kernels, in place; return it.
+    """Let the model's norms, rotations, attention, SwiGLUs, mixtures and quantized layers compute by kernels, in place; return it.
 
     backend: where each call goes, as in `use_triton`; may be changed by another call. Results agree with the model's own to
     rounding, and so do gradients. What has no kernel (other feed-forward layers, …) stays as it is.

@@ -1,0 +1,262 @@
+"""The kernels on a GPU, beside PyTorch step by step, PyTorch compiled, its own fused operators, and the machine's limit.
+
+Each contestant runs between two events on the device, after 256 MB were written so that the cache holds nothing of the last run.
+The limit is the least time in which this machine can move the bytes and do the operations, by a copy and a matrix product that
+are measured in the same run. Without a GPU there is nothing to measure.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.measure import Times, race
+from benchmarks.report import Row, rate
+from course_lib.kernels import (
+    Cost,
+    cross_entropy,
+    flash_attention,
+    grouped_matmul,
+    layer_norm,
+    linear_cross_entropy,
+    paged_attention,
+    prepare_weight,
+    quantized_matmul,
+    rms_norm,
+    rope,
+    softmax,
+    swiglu,
+)
+from course_lib.model import rotate
+from course_lib.quantize import NF4, Q4_1, Uniform
+
+TABLE = "Kernels on a GPU, 16 bits"
+FLUSH = 256 * 2**20
+OURS = "course_lib"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the contests are. times: lengths of attention, each with 16,384 tokens in all (or that length, if longer)."""
+
+    rows: int = 16_384
+    width: int = 4_096
+    vocab: int = 128_256
+    times: tuple[int, ...] = (2_048, 4_096, 8_192, 16_384)
+    heads: int = 16
+    d_heads: tuple[int, ...] = (64, 128)
+    sequences: int = 32
+    experts: int = 8
+
+
+@dataclass(frozen=True)
+class Contest:
+    """runs: by name, ours first. least: what must be moved and computed. goals: how many times as fast as a rival, or which part
+    of the limit, ours is meant to be."""
+
+    what: str
+    runs: dict[str, Callable[[], Tensor]]
+    least: Cost
+    goals: dict[str, float]
+
+
+def contests(sizes: Sizes, device: str, dtype: torch.dtype, compile: bool = True, triton: str = "auto") -> Iterator[Contest]:
+    """All of them, one after the other, each with tensors of its own. compile: have torch.compile among the rivals."""
+    for make in (_rows, _losses, _attention, _decoding, _products):
+        yield from make(sizes, partial(torch.randn, device=device, dtype=dtype), compile, triton)
+
+
+def _rows(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+    x, up, grad = (randn(sizes.rows, sizes.width) for _ in range(3))
+    weight, bytes_ = randn(sizes.width), x.nbytes
+    back = {"x": x.clone().requires_grad_(), "weight": weight.clone().requires_grad_()}
+
+    def plain_rms(x, weight):
+        return (x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * weight
+
+    def plain_layer(x, weight):
+        wide = x.float() - x.float().mean(-1, keepdim=True)
+        return (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + 1e-5)).to(x.dtype) * weight
+
+    def plain_softmax(x):
+        shifted = (x.float() - x.float().amax(-1, keepdim=True)).exp()
+        return (shifted / shifted.sum(-1, keepdim=True)).to(x.dtype)
+
+    def plain_swiglu(gate, up):
+        return F.silu(gate) * up
+
+    norms = [
+        ("RMSNorm", partial(rms_norm, backend=triton), plain_rms, lambda x, w: F.rms_norm(x, w.shape, w, 1e-5)),
+        ("LayerNorm", partial(layer_norm, backend=triton), plain_layer, lambda x, w: F.layer_norm(x, w.shape, w)),
+    ]
+    for name, ours, plain, fused in norms:
+        kinds = {OURS: ours, **_eager(plain, compile), "fused": fused}
+        runs = {kind: partial(f, x, weight) for kind, f in kinds.items()}
+        yield Contest(name, runs, Cost(2 * bytes_, 4 * x.numel()), {"limit": 0.9})
+        runs = {kind: _backward(f, tuple(back.values()), grad) for kind, f in kinds.items()}
+        yield Contest(f"{name}, backward", runs, Cost(3 * bytes_, 9 * x.numel()), {"limit": 0.9})
+    kinds = {OURS: partial(softmax, backend=triton), **_eager(plain_softmax, compile)}
+    kinds["fused"] = partial(torch.softmax, dim=-1)
+    yield Contest("softmax", {kind: partial(f, x) for kind, f in kinds.items()}, Cost(2 * bytes_, 5 * x.numel()), {})
+    kinds = {OURS: partial(swiglu, backend=triton), **_eager(plain_swiglu, compile)}
+    runs = {kind: partial(f, x, up) for kind, f in kinds.items()}
+    yield Contest("SwiGLU", runs, Cost(3 * bytes_, 5 * x.numel()), {"limit": 0.9})
+    gates = x.clone().requires_grad_(), up.clone().requires_grad_()
+    runs = {kind: _backward(f, gates, grad) for kind, f in kinds.items()}
+    yield Contest("SwiGLU, backward", runs, Cost(5 * bytes_, 12 * x.numel()), {"limit": 0.9})
+    d_head, heads = sizes.d_heads[-1], sizes.width // sizes.d_heads[-1]
+    turned = x.view(1, sizes.rows, heads, d_head).transpose(1, 2)
+    cos, sin = randn(sizes.rows, d_head // 2), randn(sizes.rows, d_head // 2)
+    kinds = {OURS: partial(rope, backend=triton), **_eager(rotate, compile)}
+    runs = {kind: partial(f, turned, cos, sin) for kind, f in kinds.items()}
+    yield Contest("RoPE", runs, Cost(2 * bytes_ + 2 * cos.nbytes, 3 * x.numel()), {"limit": 0.9})
+
+
+def _losses(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+    tokens = sizes.rows // 4
+    logits = randn(tokens, sizes.vocab).requires_grad_()
+    targets = torch.randint(sizes.vocab, (tokens,), device=logits.device)
+
+    def plain(logits, targets):
+        return F.cross_entropy(logits.float(), targets)
+
+    def both_ways(loss, inputs):
+        return torch.autograd.grad(loss(*inputs), inputs)[0]
+
+    kinds = {OURS: lambda x: cross_entropy(x, targets, backend=triton)}
+    kinds |= {kind: partial(lambda f, x: f(x, targets), f) for kind, f in _eager(plain, compile).items()}
+    runs = {kind: partial(both_ways, f, (logits,)) for kind, f in kinds.items()}
+    least = Cost(3 * logits.nbytes, 8 * logits.numel())  # read for the loss, read and written for the gradient
+    yield Contest("cross-entropy, both ways", runs, least, {"limit": 0.9})
+    inputs = randn(tokens, sizes.width).requires_grad_(), randn(sizes.vocab, sizes.width).requires_grad_()
+    kinds = {OURS: lambda h, w: linear_cross_entropy(h, w, targets, backend=triton)}
+    kinds |= {
+        kind: partial(lambda f, h, w: f(h @ w.T, targets), f) for kind, f in _eager(plain, compile).items()
+    }
+    runs = {kind: partial(both_ways, f, inputs) for kind, f in kinds.items()}
+    least = Cost(2 * sum(x.nbytes for x in inputs), 6 * logits.numel() * sizes.width)
+    yield Contest("last layer with cross-entropy, both ways", runs, least, {})
+
+
+def _attention(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+    del compile  # the vendors' kernels are the rivals here
+    for d_head in sizes.d_heads:
+        for time in sizes.times:
+            shape = max(1, 16_384 // time), sizes.heads, time, d_head
+            q, k, v, grad = (randn(*shape).requires_grad_(i < 3) for i in range(4))
+            flops = 2 * shape[0] * sizes.heads * time * (time + 1) * d_head  # the pairs that see each other, twice
+            kinds = {OURS: partial(flash_attention, backend=triton)}
+            if q.is_cuda:
+                kinds["FlashAttention-2"] = partial(_vendor, SDPBackend.FLASH_ATTENTION)
+                kinds["cuDNN"] = partial(_vendor, SDPBackend.CUDNN_ATTENTION)
+            else:
+                kinds["fused"] = partial(F.scaled_dot_product_attention, is_causal=True)
+            what = f"causal attention, {time:,} tokens, head {d_head}"
+            forward = {kind: partial(f, q.detach(), k.detach(), v.detach()) for kind, f in kinds.items()}
+            yield Contest(what, forward, Cost(4 * q.nbytes, flops), {"FlashAttention-2": 1.0, "cuDNN": 0.75})
+            runs = {kind: _backward(f, (q, k, v), grad) for kind, f in kinds.items()}
+            yield Contest(f"{what}, backward", runs, Cost(8 * q.nbytes, flops * 5 // 2), {"FlashAttention-2": 0.8})
+
+
+def _vendor(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    with sdpa_kernel(backend):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+def _decoding(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+    """One new token a sequence, over a cache of pages; the rival has its cache in one piece."""
+    del compile
+    batch, time, d_head, kv_heads, page = sizes.sequences, sizes.times[0], sizes.d_heads[-1], max(1, sizes.heads // 4), 16
+    q = randn(batch, sizes.heads, d_head)
+    pages = batch * time // page
+    keys, values = randn(pages, kv_heads, page, d_head), randn(pages, kv_heads, page, d_head)
+    table = torch.arange(pages, device=q.device, dtype=torch.int32).view(batch, -1)
+    lengths = torch.full((batch,), time, device=q.device, dtype=torch.int32)
+    whole = [x.view(batch, -1, kv_heads, page, d_head).transpose(1, 2).flatten(2, 3) for x in (keys, values)]
+    rows = q.view(batch, kv_heads, sizes.heads // kv_heads, d_head)
+    runs = {
+        OURS: partial(paged_attention, q, keys, values, table, lengths, backend=triton),
+        "fused, in one piece": lambda: F.scaled_dot_product_attention(rows, *whole).view(q.shape),
+    }
+    least = Cost(keys.nbytes + values.nbytes + 2 * q.nbytes, 4 * batch * sizes.heads * time * d_head)
+    yield Contest(f"decoding over {batch} caches of {time:,} tokens", runs, least, {})
+
+
+def _products(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+    del compile
+    weight = randn(sizes.width, sizes.width)
+    formats = {"8 bits": (Uniform(bits=8), 1.6), "4 bits (Q4_1)": (Q4_1, 2.5), "4 bits (NF4)": (NF4(), 2.5)}
+    for name, (format, goal) in formats.items():
+        stored = format.store(weight.float().cpu())
+        prepared, exact = prepare_weight(stored).to(weight.device), stored.weight().to(weight)
+        for tokens in (1, 16, sizes.rows // 4):
+            x = randn(tokens, sizes.width)
+            runs = {OURS: partial(quantized_matmul, x, prepared, backend=triton), "16 bits": partial(F.linear, x, exact)}
+            least = Cost(prepared.nbytes + x.nbytes * 2, 2 * tokens * weight.numel())
+            goals = {"16 bits": goal} if tokens == 1 else {}
+            yield Contest(f"{name} × {tokens:,} token{'s' * (tokens > 1)}", runs, least, goals)
+    experts, rows = randn(sizes.experts, sizes.width, sizes.width) * sizes.width**-0.5, sizes.rows // 4
+    x, starts = randn(rows, sizes.width), torch.arange(0, rows + 1, rows // sizes.experts, device=weight.device)
+    runs = {
+        OURS: partial(grouped_matmul, x, experts, starts, backend=triton),
+        "dense, the same work": partial(F.linear, x, experts[0]),
+    }
+    least = Cost(2 * x.nbytes + experts.nbytes, 2 * rows * weight.numel())
+    yield Contest(f"grouped product, {sizes.experts} experts", runs, least, {"dense, the same work": 0.8})
+
+
+def _eager(f: Callable, compile: bool) -> dict[str, Callable]:
+    return {"step by step": f} | ({"torch.compile": torch.compile(f)} if compile else {})
+
+
+def _backward(f: Callable, inputs: tuple[Tensor, ...], grad: Tensor) -> Callable[[], Tensor]:
+    """The way back alone, through a graph that is kept."""
+    y = f(*inputs)
+    return lambda: torch.autograd.grad(y, inputs, grad, retain_graph=True)[0]
+
+
+def device_seconds(f: Callable[[], Tensor], cache: Tensor) -> float:
+    """One run, as the device's own clock sees it."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    cache.zero_()
+    start.record()
+    f()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def limits(clock: Callable[[Callable], float], device: str, dtype: torch.dtype) -> tuple[float, float]:
+    """Bytes a second in a copy, and operations a second in a product of matrices."""
+    large, a = torch.empty(2**29, device=device, dtype=dtype), torch.randn(8192, 8192, device=device, dtype=dtype)
+    runs = {"copy": large.clone, "product": lambda: a @ a}
+    times = race({name: partial(clock, run) for name, run in runs.items()}, 7)
+    return 2 * large.nbytes / times["copy"].median, 2 * 8192**3 / times["product"].median
+
+
+def measure(rounds: int) -> Iterator[Row]:
+    if not torch.cuda.is_available():
+        print("The kernels' part needs an NVIDIA GPU: nothing of it is measured here.\n")
+        return
+    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    clock = partial(device_seconds, cache=torch.empty(FLUSH, dtype=torch.int8, device="cuda"))
+    bandwidth, speed = limits(lambda f: clock(f), "cuda", dtype)
+    yield Row(TABLE, (f"limits: {bandwidth / 1e9:,.0f} GB/s, {speed / 1e12:,.0f} TFLOP/s", *[""] * 4))
+    for contest in contests(Sizes(), "cuda", dtype):
+        times = race({name: partial(clock, run) for name, run in contest.runs.items()}, max(rounds, 3))
+        yield from rows(contest, times, contest.least.seconds(bandwidth, speed))
+
+
+def rows(contest: Contest, times: dict[str, Times], limit: float) -> Iterator[Row]:
+    """The contest as lines of the table: one for each rival, and one for the limit."""
+    ours = times[OURS]
+    rivals = {name: (rate(rival, None, "s"), rival.median / ours.median) for name, rival in times.items() if name != OURS}
+    rivals["limit"] = (f"{limit:.3g} s", limit / ours.median)
+    for name, (theirs, ratio) in rivals.items():
+        goal = contest.goals.get(name)
+        met = "" if goal is None else f"{goal:g}" if ratio >= goal else f"**{goal:g}, missed**"
+        yield Row(TABLE, (contest.what, rate(ours, None, "s"), f"{name}: {theirs}", f"{ratio:.2f}", met))
