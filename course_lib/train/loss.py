@@ -3,8 +3,6 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.kernels import linear_cross_entropy
-
 IGNORE = -100  # a target that doesn't count: padding, or a prompt that the model is given anyway
 
 
@@ -25,6 +23,10 @@ def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backen
 
     backend: as in `kernels.use_triton`. Raises ValueError for a model whose output layer isn't a plain matrix.
     """
+    from course_lib.kernels import (
+        linear_cross_entropy,  # here, for Triton takes a while to load, and most runs don't need it
+    )
+
     head = getattr(model, "head", None)
     if type(head) is not nn.Linear or head.bias is not None:
         raise ValueError("this loss needs a decoder whose head is an nn.Linear without bias: use next_token_loss")
