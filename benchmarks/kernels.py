@@ -8,6 +8,7 @@ are measured in the same run. Without a GPU there is nothing to measure.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ OURS = "course_lib"
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the contests are. times: lengths of attention, each with 16,384 tokens in all (or that length, if longer)."""
+    """How large the contests are. times: lengths of attention, each with `tokens` in all."""
 
     rows: int = 16_384
     width: int = 4_096
@@ -51,6 +52,7 @@ class Sizes:
     d_heads: tuple[int, ...] = (64, 128)
     sequences: int = 32
     experts: int = 8
+    tokens: int = 16_384
 
 
 @dataclass(frozen=True)
@@ -66,8 +68,8 @@ class Contest:
 
 def contests(sizes: Sizes, device: str, dtype: torch.dtype, compile: bool = True, triton: str = "auto") -> Iterator[Contest]:
     """All of them, one after the other, each with tensors of its own. compile: have torch.compile among the rivals."""
-    for make in (_rows, _losses, _attention, _decoding, _products):
-        yield from make(sizes, partial(torch.randn, device=device, dtype=dtype), compile, triton)
+    for part in PARTS:
+        yield from part(sizes, partial(torch.randn, device=device, dtype=dtype), compile, triton)
 
 
 def _rows(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
@@ -146,7 +148,7 @@ def _attention(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Cont
     del compile  # the vendors' kernels are the rivals here
     for d_head in sizes.d_heads:
         for time in sizes.times:
-            shape = max(1, 16_384 // time), sizes.heads, time, d_head
+            shape = max(1, sizes.tokens // time), sizes.heads, time, d_head
             q, k, v, grad = (randn(*shape).requires_grad_(i < 3) for i in range(4))
             flops = 2 * shape[0] * sizes.heads * time * (time + 1) * d_head  # the pairs that see each other, twice
             kinds = {OURS: partial(flash_attention, backend=triton)}
@@ -209,6 +211,9 @@ def _products(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Conte
     yield Contest(f"grouped product, {sizes.experts} experts", runs, least, {"dense, the same work": 0.8})
 
 
+PARTS = (_rows, _losses, _attention, _decoding, _products)
+
+
 def _eager(f: Callable, compile: bool) -> dict[str, Callable]:
     return {"step by step": f} | ({"torch.compile": torch.compile(f)} if compile else {})
 
@@ -245,7 +250,8 @@ def measure(rounds: int) -> Iterator[Row]:
     dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     clock = partial(device_seconds, cache=torch.empty(FLUSH, dtype=torch.int8, device="cuda"))
     bandwidth, speed = limits(lambda f: clock(f), "cuda", dtype)
-    yield Row(TABLE, (f"limits: {bandwidth / 1e9:,.0f} GB/s, {speed / 1e12:,.0f} TFLOP/s", *[""] * 4))
+    device = f"{torch.cuda.get_device_name()}, Triton {version('triton')}, {str(dtype).removeprefix('torch.')}"
+    yield Row(TABLE, (f"{device}: {bandwidth / 1e9:,.0f} GB/s, {speed / 1e12:,.0f} TFLOP/s", *[""] * 4))
     for contest in contests(Sizes(), "cuda", dtype):
         times = race({name: partial(clock, run) for name, run in contest.runs.items()}, max(rounds, 3))
         yield from rows(contest, times, contest.least.seconds(bandwidth, speed))

@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from kernel_checks import DEVICE, PRODUCT_DTYPES, assert_close, numbers
+from kernel_checks import DEVICE, DTYPES, PRODUCT_DTYPES, assert_close, numbers
 
-from course_lib.kernels.language import INTERPRETED
+from course_lib.kernels.int8_matmul import PROCESSORS, many_tokens_blocks, one_token_blocks
+from course_lib.kernels.language import INTERPRETED, tiles
 from course_lib.kernels.meter import Meter
 from course_lib.kernels.quantized_matmul import (
     KernelLinear,
@@ -18,7 +19,9 @@ from course_lib.kernels.quantized_matmul import (
 from course_lib.quantize import NF4, Q4_0, Q4_1, Q8_0, QuantizedLinear, Uniform
 
 FORMATS = {"int8": Uniform(bits=8), "Q4_1": Q4_1, "Q4_0": Q4_0, "NF4": NF4(), "NF4, double": NF4(double=True)}
-SHAPES = [(1, 64), (24, 32), (40, 96), (65, 1088), (130, 160)]  # rows, columns
+# Rows, columns: one tile and several in either direction, the last one whole or not. For one token the tiles are larger.
+SHAPES = [(1, 64), (24, 32), (40, 96), (65, 288), (130, 160)]
+ONE_TOKEN_SHAPES = [(1, 64), (24, 32), (65, 96), (3, 8288), (1061, 1120)]
 
 
 def stored(format, rows, columns):
@@ -37,13 +40,30 @@ def test_prepared_weights_are_the_stored_ones(format, rows, columns):
 @pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
-@pytest.mark.parametrize("tokens", [1, 2, 20, 150])
+@pytest.mark.parametrize("tokens", [2, 20, 150])
 def test_products_are_those_of_float64(format, rows, columns, tokens, dtype):
     weight = stored(FORMATS[format], rows, columns)
     x = numbers(tokens, columns, dtype=dtype)
     wanted = x.double() @ weight.weight(torch.float32).double().T
-    # Many tokens: the weights are rounded to x's dtype, once each, before they are multiplied.
+    # The weights are rounded to x's dtype, once each, before they are multiplied.
     assert_close(quantized_matmul(x, prepare_weight(weight), backend="triton"), wanted, factor=2)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("rows, columns", ONE_TOKEN_SHAPES)
+def test_one_token(format, rows, columns):
+    weight = stored(FORMATS[format], rows, columns)
+    prepared = prepare_weight(weight)
+    for dtype in DTYPES if rows < 1000 else (torch.float16,):
+        x = numbers(1, columns, dtype=dtype)
+        wanted = x.double() @ weight.weight(torch.float32).double().T
+        assert_close(quantized_matmul(x, prepared, backend="triton"), wanted)
+
+
+@pytest.mark.parametrize("rows", [200, 576, 2048, 49_152])
+def test_there_is_work_for_every_processor(rows):
+    assert tiles(rows, one_token_blocks(rows, 2048)[0]) >= PROCESSORS
+    assert tiles(rows, many_tokens_blocks(4, rows, False)[1]) >= min(PROCESSORS, rows // 16)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -55,10 +75,33 @@ def test_any_number_of_dimensions(format, shape):
     assert_close(y, F.linear(x.double(), weight.weight().double()))
 
 
-def test_inputs_laid_out_otherwise():
-    weight = prepare_weight(stored(Q4_1, 10, 64))
-    for x in (numbers(64, 9).T, numbers(9, 128)[:, ::2], numbers(9, 80)[:, 3:67], numbers(1, 64).expand(5, 64)):
+@pytest.mark.parametrize("format", FORMATS)
+def test_inputs_laid_out_otherwise(format):
+    weight = prepare_weight(stored(FORMATS[format], 10, 64))
+    one = numbers(1, 128)[:, ::2]
+    for x in (numbers(64, 9).T, numbers(9, 128)[:, ::2], numbers(9, 80)[:, 3:67], numbers(1, 64).expand(5, 64), one):
         assert_close(quantized_matmul(x, weight, backend="triton"), x.double() @ weight.weight().double().T)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_infinity_and_nan_stay_in_their_row(format, tokens):
+    weight = prepare_weight(stored(FORMATS[format], 24, 96))
+    for value in (torch.inf, -torch.inf, torch.nan):
+        x = numbers(tokens, 96)
+        x[0, 40] = value
+        assert_close(quantized_matmul(x, weight, backend="triton"), x.double() @ weight.weight().double().T)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("size", [1e-30, 1e-3, 1e15])
+def test_very_small_and_large_numbers(format, size):
+    weight = prepare_weight(stored(FORMATS[format], 24, 96))
+    for tokens in (1, 5):
+        y = quantized_matmul(numbers(tokens, 96, scale=size), weight, backend="triton")
+        wanted = numbers(tokens, 96, scale=size).double() @ weight.weight().double().T
+        assert_close(y / size, wanted / size)
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -92,6 +135,9 @@ def test_what_has_no_kernel_or_does_not_fit_is_refused():
             prepare_weight(format.store(torch.randn(rows, columns)))
     with pytest.raises(ValueError, match="64 are wanted"):
         quantized_matmul(numbers(2, 32), prepare_weight(stored(Q4_1, 10, 64)))
+    for tokens in (0, 2):
+        with pytest.raises(ValueError, match="backend must be one of"):
+            quantized_matmul(numbers(tokens, 64), prepare_weight(stored(Q4_1, 10, 64)), backend="cuda")
 
 
 def kernel_layer(plain, backend="triton"):
@@ -121,3 +167,12 @@ def test_a_layer_with_pytorch_prepares_nothing():
         layer, x = kernel_layer(plain, backend), numbers(3, 64)
         assert layer(x).equal(plain(x)) and "prepared" not in vars(layer)
 
+
+def test_a_layer_that_gets_other_weights_computes_with_them():
+    first, second = (QuantizedLinear(Q4_1.store(numbers(24, 64, seed=seed).cpu()).to(DEVICE)) for seed in (1, 2))
+    layer, x = kernel_layer(first), numbers(5, 64)
+    assert_close(layer(x), first(x).double())
+    layer.load_state_dict(second.state_dict())
+    assert_close(layer(x), second(x).double())
+    layer.stored = first.stored
+    assert_close(layer(x), first(x).double())
