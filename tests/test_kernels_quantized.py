@@ -19,9 +19,10 @@ from course_lib.kernels.quantized_matmul import (
 from course_lib.quantize import NF4, Q4_0, Q4_1, Q8_0, QuantizedLinear, Uniform
 
 FORMATS = {"int8": Uniform(bits=8), "Q4_1": Q4_1, "Q4_0": Q4_0, "NF4": NF4(), "NF4, double": NF4(double=True)}
+KERNELS = ["int8", "Q4_1", "NF4"]  # the other formats go through the same kernels, with other numbers
 # Rows, columns: one tile and several in either direction, the last one whole or not. For one token the tiles are larger.
-SHAPES = [(1, 64), (24, 32), (40, 96), (65, 288), (130, 160)]
-ONE_TOKEN_SHAPES = [(1, 64), (24, 32), (65, 96), (3, 8288), (1061, 1120)]
+SHAPES = [(1, 64), (24, 32), (65, 288), (130, 96)]
+ONE_TOKEN_SHAPES = [(1, 64), (24, 32), (9, 96), (3, 8288), (1061, 1120)]
 
 
 def stored(format, rows, columns):
@@ -38,7 +39,7 @@ def test_prepared_weights_are_the_stored_ones(format, rows, columns):
 
 
 @pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", KERNELS)
 @pytest.mark.parametrize("rows, columns", SHAPES)
 @pytest.mark.parametrize("tokens", [2, 20, 150])
 def test_products_are_those_of_float64(format, rows, columns, tokens, dtype):
@@ -75,7 +76,7 @@ def test_any_number_of_dimensions(format, shape):
     assert_close(y, F.linear(x.double(), weight.weight().double()))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", KERNELS)
 def test_inputs_laid_out_otherwise(format):
     weight = prepare_weight(stored(FORMATS[format], 10, 64))
     one = numbers(1, 128)[:, ::2]
@@ -94,7 +95,7 @@ def test_infinity_and_nan_stay_in_their_row(format, tokens):
         assert_close(quantized_matmul(x, weight, backend="triton"), x.double() @ weight.weight().double().T)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", KERNELS)
 @pytest.mark.parametrize("size", [1e-30, 1e-3, 1e15])
 def test_very_small_and_large_numbers(format, size):
     weight = prepare_weight(stored(FORMATS[format], 24, 96))
@@ -114,7 +115,7 @@ def test_gradient_of_the_input(format, tokens):
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", KERNELS)
 @pytest.mark.parametrize("tokens", [1, 20, 150])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_bytes_are_as_calculated(format, tokens, dtype):

@@ -8,9 +8,9 @@
     result                 =   low halves × their columns + high halves × theirs
 
 So no bits have to be put side by side. Programs, loops and tiles are those of `int8_matmul`; a tile of bytes is (rows, blocks, 16),
-so that a scale, (rows, blocks), is loaded once. On the grid, weight = scale · code + minimum. For one token each block's codes are
-multiplied by x and added up first, then comes the scale, and the minimum times the block's sum of x. For many tokens codes become
-weights of x's dtype, which rounds them as a 16-bit model's are. NF4's levels are looked up in a table of sixteen.
+so that a scale, (rows, blocks), is loaded once. On the grid, weight = scale · code + minimum; NF4's levels are looked up in a table
+of sixteen. Codes become weights before they meet x: scaling a block's sum instead would take fewer multiplications, but turn an
+infinite x, times a code of 0, into NaN. For many tokens the weights are rounded to x's dtype, as a 16-bit model's are.
 """
 
 import torch
@@ -30,13 +30,13 @@ def int4_matmul(x: Tensor, codes: Tensor, scale: Tensor, minimum: Tensor | None,
     (tokens, columns), rows = x.shape, len(codes)
     y, nf4 = x.new_empty(tokens, rows), levels is not None
     if tokens == 1:
-        block_n, block_k = one_token_blocks(columns)
+        block_n, block_k, warps = one_token_blocks(rows, columns)
         launch(
             int4_one_token, (tiles(rows, block_n),), x, codes, scale, minimum, levels, y, rows, columns // GRID_BLOCK,
-            NF4=nf4, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
+            warps=warps, NF4=nf4, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
         )  # fmt: skip
     else:
-        block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, x.dtype == torch.float32)
+        block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, rows, x.dtype == torch.float32)
         launch(
             int4_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, minimum, levels, y,
             tokens, rows, columns // GRID_BLOCK, x.stride(0), warps=warps, stages=stages, NF4=nf4, BLOCK_M=block_m,
@@ -50,28 +50,31 @@ def int4_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int, nf4:
     level a weight, which comes from the cache, but is counted by `Meter`."""
     weights = rows * columns // 2 + rows * columns // GRID_BLOCK * 4 + (4 * rows * columns if nf4 else 0)
     if tokens == 1:
-        programs = tiles(rows, one_token_blocks(columns)[0])
+        programs = tiles(rows, one_token_blocks(rows, columns)[0])
         return Cost(weights + (programs * columns + rows) * bytes_each, 2 * rows * columns)
-    down, across = (tiles(n, b) for n, b in zip((tokens, rows), many_tokens_blocks(tokens, bytes_each == 4), strict=False))
+    block_m, block_n, *_ = many_tokens_blocks(tokens, rows, bytes_each == 4)
+    down, across = tiles(tokens, block_m), tiles(rows, block_n)
     moved = down * weights + (across * columns + rows) * tokens * bytes_each
     return Cost(moved, 2 * tokens * rows * columns)
 
 
 @triton.jit
-def load_blocks(codes_ptr, scale_ptr, levels_ptr, row, block, rows, blocks, NF4: tl.constexpr):
-    """Codes, or NF4 levels, of the low and the high halves, (n, k, 16) in 32 bits, and scales (n, k); row: (n,), block: (k,)."""
+def load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4: tl.constexpr):
+    """Weights of the low and of the high halves, (n, k, 16) in 32 bits, zeros outside the matrix. row: (n,), block: (k,)."""
     there = (row < rows)[:, None] & (block < blocks)[None, :]
     at = row.to(tl.int64)[:, None] * blocks + block[None, :]
     byte = at[:, :, None] * 16 + tl.arange(0, 16)[None, None, :]
     codes = tl.load(codes_ptr + byte, mask=there[:, :, None], other=0)
-    low, high = (codes & 15).to(tl.int32), (codes >> 4).to(tl.int32)
+    low, high = codes & 15, codes >> 4
     if NF4:
-        scale = tl.load(scale_ptr + at // 2, mask=there, other=0.0)  # of two blocks of 32, row after row
-        low = tl.load(levels_ptr + low, mask=there[:, :, None], other=0.0)
-        high = tl.load(levels_ptr + high, mask=there[:, :, None], other=0.0)
+        scale = tl.load(scale_ptr + at // 2, mask=there, other=0.0)[:, :, None]  # of two blocks of 32, row after row
+        low = tl.load(levels_ptr + low.to(tl.int32), mask=there[:, :, None], other=0.0) * scale
+        high = tl.load(levels_ptr + high.to(tl.int32), mask=there[:, :, None], other=0.0) * scale
     else:
-        scale = tl.load(scale_ptr + at, mask=there, other=0.0).to(tl.float32)
-    return low.to(tl.float32), high.to(tl.float32), scale
+        scale = tl.load(scale_ptr + at, mask=there, other=0.0).to(tl.float32)[:, :, None]
+        minimum = tl.load(minimum_ptr + at, mask=there, other=0.0).to(tl.float32)[:, :, None]
+        low, high = low.to(tl.float32) * scale + minimum, high.to(tl.float32) * scale + minimum
+    return low, high
 
 
 @triton.jit
@@ -80,21 +83,18 @@ def int4_one_token(
     NF4: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
-    total = tl.zeros((BLOCK_N, BLOCKS), tl.float32)
+    total = tl.zeros((BLOCK_N, BLOCKS, 16), tl.float32)
     for first in range(0, blocks, BLOCKS):
         block = first + tl.arange(0, BLOCKS)
-        low, high, scale = load_blocks(codes_ptr, scale_ptr, levels_ptr, row, block, rows, blocks, NF4)
+        low, high = load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4)
         column = block[:, None] * 32 + tl.arange(0, 16)[None, :]
         real = (block < blocks)[:, None]
         x_low = tl.load(x_ptr + column, mask=real, other=0.0).to(tl.float32)
         x_high = tl.load(x_ptr + column + 16, mask=real, other=0.0).to(tl.float32)
-        total += scale * tl.sum(low * x_low[None, :, :] + high * x_high[None, :, :], axis=2)
-        if not NF4:
-            at = row.to(tl.int64)[:, None] * blocks + block[None, :]
-            there = (row < rows)[:, None] & (block < blocks)[None, :]
-            minimum = tl.load(minimum_ptr + at, mask=there, other=0.0).to(tl.float32)
-            total += minimum * tl.sum(x_low + x_high, axis=1)[None, :]
-    tl.store(y_ptr + row, tl.sum(total, axis=1).to(y_ptr.dtype.element_ty), mask=row < rows)
+        total += low * x_low[None, :, :]
+        total += high * x_high[None, :, :]
+    y = tl.sum(tl.sum(total, axis=2), axis=1)
+    tl.store(y_ptr + row, y.to(y_ptr.dtype.element_ty), mask=row < rows)
 
 
 @triton.jit
@@ -109,13 +109,7 @@ def int4_many_tokens(
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for first in range(0, blocks, BLOCKS):
         block = first + tl.arange(0, BLOCKS)
-        low, high, scale = load_blocks(codes_ptr, scale_ptr, levels_ptr, row, block, rows, blocks, NF4)
-        low, high = low * scale[:, :, None], high * scale[:, :, None]
-        if not NF4:
-            at = row.to(tl.int64)[:, None] * blocks + block[None, :]
-            there = (row < rows)[:, None] & (block < blocks)[None, :]
-            minimum = tl.load(minimum_ptr + at, mask=there, other=0.0).to(tl.float32)[:, :, None]
-            low, high = low + minimum, high + minimum
+        low, high = load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4)
         real = (token < tokens)[:, None] & (first + byte // 16 < blocks)[None, :]
         x_low = tl.load(x_ptr + first * 32, mask=real, other=0.0)
         x_high = tl.load(x_ptr + first * 32 + 16, mask=real, other=0.0)

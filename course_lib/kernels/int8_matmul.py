@@ -8,7 +8,8 @@
     │ program 1 →→→→→→→ │  added up in 32 bits      walking over the columns, BLOCK_K at a time        tensor cores
     └───────────────────┘
 
-The scale of a row is multiplied last, once for each result. Not handled: activations in 8 bits.
+The scale of a row is multiplied last, once for each result. Not handled: activations in 8 bits; x above some 10³², whose products with
+codes overflow 32 bits before the scale makes them small.
 """
 
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton
 
+PROCESSORS = 132  # of an H100; an A100 has 108
+
 
 def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     """(tokens, columns) → (tokens, rows) in x's dtype, by the kernel. codes: (rows, columns) of int8; scale: (rows,) in 32 bits.
@@ -24,13 +27,13 @@ def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     (tokens, columns), rows = x.shape, len(codes)
     y = x.new_empty(tokens, rows)
     if tokens == 1:
-        block_n, block_k = one_token_blocks(columns)
+        block_n, block_k, warps = one_token_blocks(rows, columns)
         launch(
-            int8_one_token, (tiles(rows, block_n),), x, codes, scale, y, rows, columns,
+            int8_one_token, (tiles(rows, block_n),), x, codes, scale, y, rows, columns, warps=warps,
             BLOCK_N=block_n, BLOCK_K=block_k,
         )  # fmt: skip
     else:
-        block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, x.dtype == torch.float32)
+        block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, rows, x.dtype == torch.float32)
         launch(
             int8_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, y, tokens, rows,
             columns, x.stride(0), warps=warps, stages=stages, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
@@ -41,26 +44,38 @@ def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
 def int8_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int) -> Cost:
     """One token: weights once, x once for each program's rows. Many: both as often as there are tiles of the other."""
     if tokens == 1:
-        programs = tiles(rows, one_token_blocks(columns)[0])
+        programs = tiles(rows, one_token_blocks(rows, columns)[0])
         read = rows * columns + 4 * rows + programs * columns * bytes_each
         return Cost(read + rows * bytes_each, 2 * rows * columns)
-    down, across = (tiles(n, b) for n, b in zip((tokens, rows), many_tokens_blocks(tokens, bytes_each == 4), strict=False))
+    block_m, block_n, *_ = many_tokens_blocks(tokens, rows, bytes_each == 4)
+    down, across = tiles(tokens, block_m), tiles(rows, block_n)
     read = down * (rows * columns + 4 * rows) + across * tokens * columns * bytes_each
     return Cost(read + tokens * rows * bytes_each, 2 * tokens * rows * columns)
 
 
-def one_token_blocks(columns: int) -> tuple[int, int]:
-    """BLOCK_N rows, so few that a matrix of a thousand rows keeps all processors of a large GPU busy; BLOCK_K columns at a time."""
-    return 8, min(1_024, max(32, power_of_two(columns)))
+def one_token_blocks(rows: int, columns: int) -> tuple[int, int, int]:
+    """BLOCK_N, BLOCK_K, warps. The fewer rows the matrix has, the fewer a program takes, and the more columns at a time."""
+    block_n = _fewer(8, rows, programs_each=1, least=1)
+    block_k = max(32, min(8_192 // block_n, power_of_two(columns)))
+    return block_n, block_k, min(4, max(1, block_n * block_k // 1_024))
 
 
-def many_tokens_blocks(tokens: int, in_32_bits: bool) -> tuple[int, int, int, int, int]:
+def many_tokens_blocks(tokens: int, rows: int, in_32_bits: bool) -> tuple[int, int, int, int, int]:
     """BLOCK_M, BLOCK_N, BLOCK_K, warps, stages. With few tokens the weights' bytes are the limit: small tiles, many programs."""
     if in_32_bits:
         return 32, 32, 32, 4, 2
     if tokens <= 64:
-        return max(16, power_of_two(tokens)), 64, 128, 4, 4
-    return 128, 128, 64, 8, 3
+        block_m = max(16, power_of_two(tokens))
+        block_n = _fewer(64, rows, programs_each=1, least=16 if block_m == 16 else 32)
+        return block_m, block_n, max(128, 4_096 // block_n), 4, 4
+    return 128, _fewer(128, rows, programs_each=tiles(tokens, 128), least=64), 64, 8, 3
+
+
+def _fewer(block_n: int, rows: int, programs_each: int, least: int) -> int:
+    """Rows of a tile, halved until there is a program for each processor. programs_each: that share a tile's rows."""
+    while block_n > least and tiles(rows, block_n) * programs_each < PROCESSORS:
+        block_n //= 2
+    return block_n
 
 
 @triton.jit

@@ -73,7 +73,7 @@ def quantized_matmul(x: Tensor, weight: PreparedWeight, backend: str = "auto") -
     """
     if not x.dim() or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x {tuple(x.shape)} has no columns for a weight of {tuple(weight.shape)}: {weight.shape[1]} are wanted")
-    if not x.numel() or not use_triton(backend, x, weight.scale, products=x.numel() > x.shape[-1]):
+    if not use_triton(backend, x, weight.scale, products=x.numel() > x.shape[-1]) or not x.numel():
         return F.linear(x, weight.weight(x.dtype))
     return _Product.apply(x, weight)
 
@@ -103,7 +103,10 @@ class _Product(torch.autograd.Function):
 
 
 class KernelLinear(QuantizedLinear):
-    """`QuantizedLinear` whose bits become numbers inside the product. Formats without a kernel compute as before."""
+    """`QuantizedLinear` whose bits become numbers inside the product. Formats without a kernel compute as before.
+
+    The weight laid out for the kernels is kept beside the stored one, so that on a GPU both take memory.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self._prepared()
@@ -118,10 +121,14 @@ class KernelLinear(QuantizedLinear):
         if self.backend == "torch" or (self.backend == "auto" and where.type != "cuda"):
             return None
         made = vars(self).get("prepared")  # a plain attribute: no part of the model's state
-        if made is None or made[0] != where:
+        if made is None or made[0] is not self.stored or made[1] != where:
             try:
-                made = where, prepare_weight(self.stored)
+                weight = prepare_weight(self.stored)
             except ValueError:
-                made = where, None
-            vars(self)["prepared"] = made
-        return made[1]
+                weight = None
+            made = vars(self)["prepared"] = self.stored, where, weight
+        return made[2]
+
+    def _load_from_state_dict(self, *args) -> None:
+        vars(self).pop("prepared", None)  # it was made of other weights
+        super()._load_from_state_dict(*args)
