@@ -22,6 +22,7 @@ from torch import Tensor
 
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.flash_backward import flash_backward
+from course_lib.kernels.flash_tiles import sees, visible_keys
 from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton, use_triton
 from course_lib.model import attend
 
@@ -128,16 +129,7 @@ def attention_forward(
     v_ptr += batch * v_batch + head // group * v_head
     q = tl.load(q_ptr + row.to(tl.int64)[:, None] * q_time + column[None, :], mask=there, other=0.0)
 
-    # Of the keys that any query of the tile sees, begin … end, all its queries see full_begin … full_end.
-    begin, full_begin, full_end, end = 0, 0, keys // BLOCK_K * BLOCK_K, keys
-    if CAUSAL:
-        end = tl.minimum(keys, first + BLOCK_Q + offset)
-        full_end = tl.minimum(full_end, (first + offset + 1) // BLOCK_K * BLOCK_K)
-    if WINDOW:
-        begin = tl.maximum(0, first + offset - WINDOW + 1) // BLOCK_K * BLOCK_K
-        full_begin = (tl.maximum(0, first + BLOCK_Q + offset - WINDOW) + BLOCK_K - 1) // BLOCK_K * BLOCK_K
-        full_end = tl.maximum(full_begin, full_end)
-
+    begin, full_begin, full_end, end = visible_keys(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
     step, zero = tl.arange(0, BLOCK_K), head * 0
     largest = tl.full((BLOCK_Q,), -float("inf"), tl.float32)
     total_weight = tl.zeros((BLOCK_Q,), tl.float32)
@@ -151,11 +143,7 @@ def attention_forward(
             k = tl.load(k_ptr + place * k_time + (step[:, None] * k_time + column[None, :]), mask=held, other=0.0)
             scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")
             if part != 1:
-                seen = key[None, :] < keys
-                if CAUSAL:
-                    seen &= key[None, :] <= row[:, None] + offset
-                if WINDOW:
-                    seen &= key[None, :] > row[:, None] + offset - WINDOW
+                seen = sees(row[:, None] + offset, key[None, :], key[None, :] < keys, CAUSAL, WINDOW)
                 scores = tl.where(seen, scores, -float("inf"))
             new_largest = tl.maximum(largest, tl.max(scores, axis=1))
             base = tl.where(new_largest == -float("inf"), 0.0, new_largest)

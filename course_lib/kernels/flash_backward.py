@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from course_lib.kernels.cost import Cost
+from course_lib.kernels.flash_tiles import sees, visible_keys, visible_queries
 from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton
 
 
@@ -122,15 +123,7 @@ def grad_queries(
     tl.store(delta_ptr + number, delta, mask=real)
     lse = tl.load(lse_ptr + number, mask=real, other=0.0)
 
-    begin, full_begin, full_end, end = 0, 0, keys // BLOCK_K * BLOCK_K, keys  # as in attention_forward
-    if CAUSAL:
-        end = tl.minimum(keys, first + BLOCK_Q + offset)
-        full_end = tl.minimum(full_end, (first + offset + 1) // BLOCK_K * BLOCK_K)
-    if WINDOW:
-        begin = tl.maximum(0, first + offset - WINDOW + 1) // BLOCK_K * BLOCK_K
-        full_begin = (tl.maximum(0, first + BLOCK_Q + offset - WINDOW) + BLOCK_K - 1) // BLOCK_K * BLOCK_K
-        full_end = tl.maximum(full_begin, full_end)
-
+    begin, full_begin, full_end, end = visible_keys(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
     k_ptr += batch * k_batch + head // group * k_head
     v_ptr += batch * v_batch + head // group * v_head
     step = tl.arange(0, BLOCK_K)
@@ -146,11 +139,7 @@ def grad_queries(
             scores = scale * 1.4426950408889634 * tl.dot(q, tl.trans(k), input_precision="ieee")
             weights = tl.exp2(scores - lse[:, None])
             if part != 1:
-                seen = key[None, :] < keys
-                if CAUSAL:
-                    seen &= key[None, :] <= row[:, None] + offset
-                if WINDOW:
-                    seen &= key[None, :] > row[:, None] + offset - WINDOW
+                seen = sees(row[:, None] + offset, key[None, :], key[None, :] < keys, CAUSAL, WINDOW)
                 weights = tl.where(seen, weights, 0.0)
             grad_weights = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
             grad_scores = (weights * (grad_weights - delta[:, None])).to(k.dtype)
@@ -184,16 +173,7 @@ def grad_keys_values(
     k = tl.load(k_ptr + batch * k_batch + kv_head * k_head + at * k_time + column, mask=held, other=0.0)
     v = tl.load(v_ptr + batch * v_batch + kv_head * v_head + at * v_time + column, mask=held, other=0.0)
 
-    # Of the queries that see any key of the tile, begin … end, those from full_begin to full_end see all of them.
-    begin, full_begin, full_end, end = 0, 0, queries // BLOCK_Q * BLOCK_Q, queries
-    if CAUSAL:
-        begin = tl.maximum(0, first - offset) // BLOCK_Q * BLOCK_Q
-        full_begin = (tl.maximum(0, first + BLOCK_K - 1 - offset) + BLOCK_Q - 1) // BLOCK_Q * BLOCK_Q
-    if WINDOW:
-        end = tl.minimum(queries, tl.maximum(0, first + BLOCK_K - 1 + WINDOW - offset))
-        full_end = tl.minimum(full_end, tl.maximum(0, first + WINDOW - offset) // BLOCK_Q * BLOCK_Q)
-    full_end = tl.maximum(full_begin, full_end)
-
+    begin, full_begin, full_end, end = visible_queries(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
     step = tl.arange(0, BLOCK_Q)
     grad_k = tl.zeros((BLOCK_K, WIDTH), tl.float32)
     grad_v = tl.zeros((BLOCK_K, WIDTH), tl.float32)
@@ -218,11 +198,7 @@ def grad_keys_values(
             scores = scale * 1.4426950408889634 * tl.dot(k, tl.trans(q), input_precision="ieee")
             weights = tl.exp2(scores - lse[None, :])
             if part != 1:
-                seen = (row < queries)[None, :]
-                if CAUSAL:
-                    seen &= key[:, None] <= row[None, :] + offset
-                if WINDOW:
-                    seen &= key[:, None] > row[None, :] + offset - WINDOW
+                seen = sees(row[None, :] + offset, key[:, None], (row < queries)[None, :], CAUSAL, WINDOW)
                 weights = tl.where(seen, weights, 0.0)
             grad_v = tl.dot(weights.to(q.dtype), grad_out, grad_v, input_precision="ieee")
             grad_weights = tl.dot(v, tl.trans(grad_out), input_precision="ieee")
