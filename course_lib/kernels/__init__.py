@@ -1,10 +1,10 @@
 """The same operations for a GPU, in Triton, each beside its few lines of PyTorch.
 
 Read in this order: `language` (how a kernel is launched), `cost` and `meter` (bytes and operations, calculated and counted);
-`softmax`, the gentlest kernel, then `norms`, `swiglu`, `rope` and `cross_entropy`, whose limit is the memory; `flash_tiles`, `flash_attention`
-and `flash_backward`; `paged_attention` (decoding); `linear_cross_entropy`; `int8_matmul`, `int4_matmul` and `quantized_matmul`, which
-chooses between them; `permute`, `grouped_matmul` and `experts` (mixtures); `use` (a model that computes by all these); and
-`compiled`, what the compiler makes of them.
+`softmax`, the gentlest kernel, then `norms`, `swiglu`, `rope` and `cross_entropy`, whose limit is the memory; `flash_tiles`,
+`flash_attention` and `flash_backward`; `paged_attention` (decoding); `linear_cross_entropy`; `int8_matmul`, `int4_matmul` and
+`quantized_matmul`, which chooses between them; `permute`, `grouped_matmul` and `experts` (mixtures); `use` (a model that computes
+by all these); and `compiled`, what the compiler makes of them.
 
     rms_norm(x, weight)                            on a GPU Triton's kernel, elsewhere PyTorch
     rms_norm(x, weight, backend="triton")          on a CPU: in Triton's interpreter
