@@ -2,6 +2,7 @@
 
 import gc
 from functools import partial
+from importlib import import_module
 
 import pytest
 import torch
@@ -358,7 +359,7 @@ def test_memory_is_that_of_a_chunk(backend, logits_at_once, chunk, monkeypatch):
         launch(*arguments, **options)
         gc.collect()
 
-    monkeypatch.setattr("course_lib.kernels.cross_entropy.launch", launch_and_let_go)
+    monkeypatch.setattr(import_module("course_lib.kernels.cross_entropy"), "launch", launch_and_let_go)
     hidden, weight = numbers(64, 4, grad=True), numbers(3000, 4, grad=True)
     targets, little = some_targets((64,), 3000), 8_000
     run = partial(linear_cross_entropy, hidden, weight, targets, backend=backend, chunk=chunk)
