@@ -1,6 +1,7 @@
 """Compiles every kernel, in sizes of real models, for GPUs that needn't be there; prints one line of JSON for each.
 
-A program of its own, since Triton either interprets or compiles: `TRITON_INTERPRET=0 python tests/kernel_builds.py 90`.
+A program of its own, since Triton either interprets or compiles: `TRITON_INTERPRET=0 python tests/kernel_builds.py 90`. With
+`smallest` instead of a number, in the smallest sizes: Triton makes numbers that are 1 into constants, which is another program.
 """
 
 import json
@@ -63,6 +64,34 @@ def products(dtype):
     yield "grouped_matmul", partial(both_ways, partial(K.grouped_matmul, starts=starts, backend="triton"), x, experts)
 
 
+def smallest():
+    """One of everything: one row, one token, one head, one expert."""
+    new, one = partial(torch.empty, dtype=torch.float16), torch.zeros(1, dtype=torch.int64)
+    triton = {"backend": "triton"}
+    yield "rms_norm", lambda: both_ways(partial(K.rms_norm, **triton), new(1, 1), new(1))
+    yield "layer_norm", lambda: both_ways(partial(K.layer_norm, **triton), new(1, 1), new(1), new(1))
+    yield "softmax", lambda: both_ways(partial(K.softmax, **triton), new(1, 1))
+    yield "swiglu", lambda: both_ways(partial(K.swiglu, **triton), new(1, 1), new(1, 1))
+    for layout in ("half-split", "interleaved"):
+        turn = partial(K.rope, cos=new(1, 1), sin=new(1, 1), layout=layout, **triton)
+        yield f"rope, {layout}", partial(both_ways, turn, new(1, 1, 1, 2))
+    yield "cross_entropy", lambda: both_ways(partial(K.cross_entropy, targets=one, **triton), new(1, 1))
+    for dials in ({}, {"causal": False}, {"window": 1}, {"starts": torch.tensor([0, 1])}):
+        attend = partial(K.flash_attention, **dials, **triton)
+        yield f"attention, {dials}", partial(both_ways, attend, *(new(1, 1, 1, 1) for _ in range(3)))
+    for splits in (1, 2):
+        paged = partial(K.paged_attention, splits=splits, window=1, **triton)
+        yield f"paged, {splits} splits", partial(paged, new(1, 1, 1), new(1, 1, 1, 1), new(1, 1, 1, 1), one[None].int(), one.int())
+    yield "group_by_expert", lambda: K.group_by_expert(one, 1, **triton)
+    for order in (None, one.int()):
+        product = partial(K.grouped_matmul, starts=torch.tensor([0, 1]), order=order, **triton)
+        yield "grouped_matmul", partial(both_ways, product, new(1, 1), new(1, 1, 1))
+    for name, format in {"int8": Uniform(bits=8), "q4_1": Q4_1, "nf4": NF4()}.items():
+        weight = K.prepare_weight(format.store(torch.randn(2 if name == "nf4" else 1, 32)))
+        for tokens in (1, 2):
+            yield f"{name} × {tokens}", partial(K.quantized_matmul, new(tokens, 32), weight, **triton)
+
+
 def main(capability: int) -> None:
     dtypes = (torch.float16,) if capability < 80 else (torch.float16, torch.bfloat16, torch.float32)
     for dtype in dtypes:
@@ -95,4 +124,10 @@ def report(case: str, dtype: torch.dtype, kernel: K.Compiled) -> dict:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    if sys.argv[1] == "smallest":
+        for _, run in smallest():
+            with K.compile_for(90) as built:
+                run()
+            print(len(built))
+    else:
+        main(int(sys.argv[1]))

@@ -23,10 +23,10 @@ ONE_TOKEN = {"merge_splits", "int8_one_token", "int4_one_token"}
 
 
 @cache
-def builds(capability: int, folder: str) -> list[dict]:
+def builds(which: int | str, folder: str) -> list[dict]:
     """A line for each kernel of each case, from a Python in which Triton compiles."""
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": folder, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tests" / "kernel_builds.py"), str(capability)]
+    command = [sys.executable, str(ROOT / "tests" / "kernel_builds.py"), str(which)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     return [json.loads(line) for line in run.stdout.splitlines()]
@@ -66,6 +66,11 @@ def test_on_an_h100_attention_uses_its_own_instructions(folder):
         "attention_forward", "grad_queries", "grad_keys_values", "grouped_product", "grouped_weight_gradient",
         "int8_many_tokens", "int4_many_tokens",
     }  # fmt: skip
+
+
+def test_the_smallest_sizes_compile_too(folder):
+    launches = builds("smallest", folder)
+    assert len(launches) >= 20 and min(launches) >= 1
 
 
 @pytest.mark.parametrize("capability, shared", [(80, 163 * 1024), (90, 227 * 1024)])

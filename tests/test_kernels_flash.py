@@ -146,6 +146,31 @@ def test_inputs_laid_out_otherwise():
     assert_same_as_in_64_bits(partial(flash_attention, backend="triton"), by_hand, *inputs)
 
 
+@pytest.mark.parametrize("turn", [torch.Tensor.mT.__get__, lambda y: y.sum(-1), lambda y: y.sum((1, 2))])
+def test_each_laid_out_in_its_own_way(turn):
+    q, k = numbers(2, 4, 20, 16, grad=True), numbers(2, 2, 20, 48, seed=1)[..., 5:21].requires_grad_()
+    v = numbers(20, 2, 2, 16, seed=2).permute(1, 2, 0, 3).requires_grad_()
+    for inputs in ((q, k, v), (q, v, k), (q, v[:, :, :1].detach().expand(-1, -1, 20, -1).requires_grad_(), k)):
+        ours, wanted = (lambda *inputs, f=f: turn(f(*inputs)) for f in (partial(flash_attention, backend="triton"), by_hand))
+        assert_same_as_in_64_bits(ours, wanted, *inputs, factor=4)
+
+
+@pytest.mark.parametrize("window", [None, 1, 16, 17])
+@pytest.mark.parametrize("more", [0, 1, 15, 16, 17])
+def test_edges_of_tiles_anywhere(more, window):
+    """Whole tiles of queries, and keys that end just before, on and behind the edge of one."""
+    inputs = qkv(1, 1, 1, 32, 32 + more, 16)
+    for blocks in ((16, 16), (32, 16)):
+        kernel = partial(flash_attention, window=window, blocks=blocks, backend="triton")
+        assert_same_as_in_64_bits(kernel, partial(by_hand, window=window), *inputs)
+
+
+@pytest.mark.parametrize("window", [20, 2**31 - 1, 2**62])
+def test_a_window_wider_than_the_text_is_none(window):
+    inputs = qkv(1, 2, 1, 20, 20, 16)
+    assert_same_as_in_64_bits(partial(flash_attention, window=window, backend="triton"), by_hand, *inputs)
+
+
 def test_twice_the_same_to_the_bit():
     inputs = qkv(1, 4, 2, 50, 50, 16)
     runs = [gradients(partial(flash_attention, backend="triton"), inputs, torch.ones(1, 4, 50, 16)) for _ in range(2)]
@@ -155,7 +180,7 @@ def test_twice_the_same_to_the_bit():
 @pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
 @pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 20)])
 @pytest.mark.parametrize("blocks", [(16, 16), (32, 16), (16, 64)])
-@pytest.mark.parametrize("queries, keys", [(64, 64), (50, 70), (1, 33)])
+@pytest.mark.parametrize("queries, keys", [(64, 64), (64, 65), (50, 70), (1, 33)])
 def test_bytes_and_operations_are_as_calculated(causal, window, blocks, queries, keys):
     q, k, v = qkv(1, 2, 1, queries, keys, 16, torch.float16)
     with Meter() as meter:
@@ -166,7 +191,7 @@ def test_bytes_and_operations_are_as_calculated(causal, window, blocks, queries,
 
 @pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
 @pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 20)])
-@pytest.mark.parametrize("queries, keys", [(64, 64), (50, 101), (1, 33)])
+@pytest.mark.parametrize("queries, keys", [(64, 64), (64, 65), (50, 101), (1, 33)])
 def test_bytes_and_operations_of_the_way_back_are_as_calculated(causal, window, queries, keys):
     y = flash_attention(*(inputs := qkv(1, 4, 2, queries, keys, 16)), causal, window, backend="triton")
     with Meter() as meter:
@@ -193,6 +218,12 @@ def test_what_does_not_fit_is_refused():
         (lambda: flash_attention(q, k, v, window=0), "at least 1 key wide"),
         (lambda: flash_attention(q, k, v, causal=False, window=3), "must be causal"),
         (lambda: flash_attention(q, k, v, starts=torch.tensor([[0, 8]])), "packed sequences are a batch of 1"),
+        (lambda: flash_attention(q, k, v, starts=torch.tensor([0])), "packed sequences are a batch of 1"),
+        (lambda: flash_attention(q, k, v, starts=torch.tensor([0.0, 8.0])), "starts are places"),
+        (lambda: flash_attention(q, k, v, longest=8), "give their starts"),
+        (lambda: flash_attention(q[..., :0], k[..., :0], v[..., :0]), "heads of no numbers"),
+        (lambda: flash_attention(q.long(), k.long(), v.long(), backend="triton"), "doesn't compute with torch.int64"),
+        (lambda: flash_attention(q, k, v, blocks=(16,)), "two powers of two"),
         (lambda: flash_attention(q, k, v, blocks=(8, 16)), "powers of two"),
         (lambda: flash_attention(q, k, v, blocks=(16, 24)), "powers of two"),
         (lambda: flash_attention(*[x.repeat(1, 1, 1, 20) for x in (q, k, v)], backend="triton"), "head of 320"),
@@ -200,6 +231,12 @@ def test_what_does_not_fit_is_refused():
     ]:
         with pytest.raises(ValueError, match=message):
             bad()
+    if DEVICE == "cpu":
+        for starts in ([1, 8], [0, 7], [0, 9], [0, 6, 3, 8], [8, 0]):
+            with pytest.raises(ValueError, match="starts must rise from 0 to 8"):
+                flash_attention(q, k, v, starts=torch.tensor(starts), backend="triton")
+        with pytest.raises(ValueError, match="longest sequence has 5 tokens"):
+            flash_attention(q, k, v, starts=torch.tensor([0, 5, 8]), longest=4)
     wide = [x.repeat(1, 1, 1, 20) for x in (q, k, v)]
     assert_close(flash_attention(*wide), by_hand(*in_64_bits(*wide)))
 

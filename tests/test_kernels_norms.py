@@ -41,6 +41,38 @@ def test_rows_may_lie_anywhere_in_memory():
         assert_close(layer_norm(x, weight, backend="triton"), layer_reference(x.double(), weight.double()))
 
 
+def test_rows_weights_and_gradients_laid_out_otherwise():
+    for x in (numbers(6, 80)[:, 3:40], numbers(37, 80).T, numbers(6, 37)[:1].expand(4, 37)):
+        x, width = x.requires_grad_(), x.shape[-1]
+        weight, bias = numbers(width, 2, seed=1)[:, 0].requires_grad_(), numbers(1, seed=2).expand(width).requires_grad_()
+        for turn in (lambda y: y.T, lambda y: y.sum(0), lambda y: y.sum(1)):
+            ours, reference = (partial(f, backend="triton") for f in (rms_norm, layer_norm)), (rms_reference, layer_reference)
+            for f, wanted, rest in zip(ours, reference, ([weight], [weight, bias]), strict=True):
+                turned = [lambda *inputs, f=f, turn=turn: turn(f(*inputs)) for f in (f, wanted)]
+                assert_same_as_in_64_bits(*turned, x, *rest, factor=4)
+
+
+@pytest.mark.parametrize("programs", [1, 2, 3])
+def test_a_program_of_the_way_back_has_several_tiles(programs, monkeypatch):
+    monkeypatch.setattr("course_lib.kernels.norms.PROGRAMS", programs)
+    x, weight = numbers(TILE // 64 * 4 + 5, 64, grad=True), numbers(64, seed=1, grad=True)
+    assert_same_as_in_64_bits(partial(rms_norm, backend="triton"), rms_reference, x, weight, factor=4)
+    assert_same_as_in_64_bits(partial(layer_norm, backend="triton"), layer_reference, x, weight, factor=4)
+
+
+def test_the_result_is_an_ordinary_tensor():
+    """One that may be changed in place, which PyTorch doesn't let a view of another from within the function."""
+    x, weight = numbers(2, 3, 8, grad=True), numbers(8, seed=1, grad=True)
+    assert_same_as_in_64_bits(lambda *inputs: rms_norm(*inputs, backend="triton").mul_(2), lambda *inputs: 2 * rms_reference(*inputs), x, weight)
+
+
+def test_it_has_no_second_derivative():
+    x, weight = numbers(2, 8, grad=True), numbers(8, seed=1, grad=True)
+    (grad,) = torch.autograd.grad(rms_norm(x, weight, backend="triton").square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
 @pytest.mark.parametrize("size", [1e-20, 1e-3, 1e4, 1e15])
 def test_very_small_and_large_numbers(size):
     x, weight = numbers(4, 100, scale=size), numbers(100, seed=1)
@@ -56,7 +88,7 @@ def test_infinity_and_nan_stay_in_their_row():
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
-@pytest.mark.parametrize("rows, width", [(100, 576), (1, 1), (7, 5000)])
+@pytest.mark.parametrize("rows, width", [(100, 576), (101, 576), (1, 1), (7, 5000)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_bytes_are_as_calculated(rows, width, dtype):
     x, weight = numbers(rows, width, dtype=dtype, grad=True), numbers(width, dtype=dtype, grad=True)
@@ -72,6 +104,13 @@ def test_what_does_not_fit_is_refused():
     x = numbers(2, 8)
     with pytest.raises(ValueError, match="don't fit vectors of 8"):
         rms_norm(x, numbers(1, 8), backend="triton")
+    with pytest.raises(ValueError, match=r"weights of shape \(7,\) don't fit vectors of 8"):
+        layer_norm(x, numbers(8), numbers(7), backend="triton")
+    with pytest.raises(ValueError, match="a single number has none"):
+        rms_norm(torch.tensor(1.0), torch.tensor(1.0))
+    with pytest.raises(ValueError, match="doesn't compute with torch.int64"):
+        rms_norm(x.long(), numbers(8), backend="triton")
+    assert rms_norm(numbers(3, 0), numbers(0), backend="triton").shape == (3, 0)
     with pytest.raises(ValueError, match="don't fit on the chip"):
         rms_norm(numbers(1, 20_000), numbers(20_000), backend="triton")
     assert rms_norm(numbers(1, 20_000), numbers(20_000)).shape == (1, 20_000)

@@ -15,6 +15,7 @@ from course_lib.kernels.swiglu import swiglu, swiglu_cost
 from course_lib.model import rotary_tables, rotate
 
 SHAPES = [(1, 1), (3, 100), (2, 3, 33), (0, 5), (1, 5000), (130, 64), (700, 3), (4,), (2, 0)]
+LAID_OUT_OTHERWISE = (lambda y: y.T, lambda y: y.sum(0), lambda y: y.sum(1))  # … their gradients
 metered = pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
 
 
@@ -38,6 +39,19 @@ def test_softmax_of_rows_anywhere_in_memory():
         assert_close(softmax(x, backend="triton"), x.double().softmax(-1))
 
 
+@pytest.mark.parametrize("turn", LAID_OUT_OTHERWISE)
+def test_softmax_whose_gradient_is_laid_out_otherwise(turn):
+    x = numbers(5, 37, grad=True)
+    assert_same_as_in_64_bits(lambda x: turn(softmax(x, backend="triton")), lambda x: turn(x.softmax(-1)), x)
+
+
+def test_results_may_be_changed_in_place():
+    x, up = numbers(2, 3, 37, grad=True), numbers(2, 3, 37, seed=1, grad=True)
+    assert_same_as_in_64_bits(lambda x: softmax(x, backend="triton") + 0, lambda x: x.softmax(-1), x)
+    softmax(x.detach().requires_grad_(), backend="triton").mul_(2)
+    assert_same_as_in_64_bits(lambda *both: swiglu(*both, backend="triton").mul_(2), lambda *both: 2 * silu_times(*both), x, up)
+
+
 def test_softmax_of_infinite_and_missing_numbers():
     x = numbers(6, 40)
     x[0, 3], x[1, 4], x[2], x[3, 5], x[4, 6] = -torch.inf, torch.inf, -torch.inf, torch.nan, 1e30
@@ -52,6 +66,9 @@ def test_softmax_of_rows_too_wide():
     assert softmax(numbers(1, 70_000)).sum().item() == pytest.approx(1)
     with pytest.raises(ValueError, match="last dimension"):
         softmax(torch.tensor(1.0))
+    for bad in (torch.arange(4), torch.ones(4, dtype=torch.complex64)):
+        with pytest.raises(ValueError, match="convert to float32, float16 or bfloat16"):
+            softmax(bad, backend="triton")
 
 
 # SwiGLU
@@ -75,10 +92,21 @@ def test_swiglu_of_two_halves():
     assert_close(swiglu(gate, up, backend="triton"), silu_times(gate.double(), up.double()))
 
 
+@pytest.mark.parametrize("turn", LAID_OUT_OTHERWISE)
+def test_swiglu_of_tensors_laid_out_otherwise(turn):
+    gate, up = numbers(5, 80)[:, 3:40].requires_grad_(), numbers(5, 37, seed=1, grad=True)
+    for inputs in ((gate, up), (up, gate), (up, numbers(37, seed=2).expand(5, 37).requires_grad_())):
+        assert_same_as_in_64_bits(
+            lambda *both: turn(swiglu(*both, backend="triton")), lambda *both: turn(silu_times(*both)), *inputs
+        )
+
+
 def test_swiglu_of_extreme_numbers():
     gate = torch.tensor([-1e30, -200.0, -90.0, 0.0, 90.0, 1e30, -torch.inf, torch.inf, torch.nan]).to(numbers(1).device)
     ones = torch.ones_like(gate)
     assert_close(swiglu(gate, ones, backend="triton"), F.silu(gate.double()))
+    gate, ones = gate[:6].requires_grad_(), ones[:6].requires_grad_()
+    assert_same_as_in_64_bits(partial(swiglu, backend="triton"), silu_times, gate, ones)
 
 
 def test_swiglu_of_shapes_that_differ():

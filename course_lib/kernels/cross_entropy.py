@@ -144,15 +144,15 @@ def cross_entropy_backward(
     tl.store(grad_ptr[:, None] + column, grad.to(grad_ptr.dtype.element_ty), mask=there)
 
 
-def _forward(logits: Tensor, targets: Tensor, ignore: int) -> Tensor:
-    """Losses and log-sum-exps, (2, rows)."""
+def _forward(logits: Tensor, targets: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
+    """Losses and log-sum-exps, (rows,) each."""
     down, across = _tile(*logits.shape)
-    results = torch.empty(2, len(logits), dtype=torch.float32, device=logits.device)
+    losses, lse = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
     launch(
-        cross_entropy_forward, (tiles(len(logits), down),), logits, targets, *results, *logits.shape, logits.stride(0),
-        ignore, warps=_warps(down, across), ROWS=down, COLUMNS=across,
+        cross_entropy_forward, (tiles(len(logits), down),), logits, targets, losses, lse, *logits.shape,
+        logits.stride(0), ignore, warps=_warps(down, across), ROWS=down, COLUMNS=across,
     )  # fmt: skip
-    return results
+    return losses, lse
 
 
 def _backward(

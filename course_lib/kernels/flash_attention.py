@@ -40,15 +40,19 @@ def flash_attention(
 
     starts: for sequences of several lengths that are packed one behind the other, with nothing between, into a batch of 1: where
     each starts, and at last where the last one ends, (sequences + 1,) of int32. They don't see each other. longest: the length
-    of the longest, if you know it; unknown, programs are started for the whole length, and those that find nothing to do end.
+    of the longest or more, if you know it; unknown, programs are started for the whole length, and those that find nothing to do
+    end. On a GPU what starts and longest say isn't checked, since that would mean waiting for it: queries that they leave out
+    get no output.
 
     blocks: (BLOCK_Q, BLOCK_K), powers of two from 16 on, if you know better than `block_sizes`.
 
     Raises ValueError for shapes that don't fit each other and dials outside their range; for others see `use_triton`.
     """
-    _check(q, k, v, causal, window, starts, blocks)
+    _check(q, k, v, causal, window, blocks)
+    _check_starts(q, k, starts, longest)
+    window = None if window is None or window >= k.shape[2] else window
     fits = q.shape[-1] <= WIDEST_HEAD or backend == "triton"
-    if not fits or not use_triton(backend, q, k, v, products=True):
+    if not fits or not use_triton(backend, q, k, v, *([] if starts is None else [starts]), products=True):
         return _reference(q, k, v, causal, window, starts)
     if q.shape[-1] > WIDEST_HEAD:
         raise ValueError(f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'")
@@ -185,19 +189,39 @@ class _FlashAttention(torch.autograd.Function):
         return *flash_backward(*ctx.saved_tensors, grad_out, *ctx.dials), None, None, None, None, None
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, starts, blocks) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, blocks) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}"
     if q.dim() != 4 or k.dim() != 4 or k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]):
         raise ValueError(f"{shapes} must be (batch, heads, query, d_head) and twice (batch, kv_heads, key, d_head)")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"q, k and v must have one dtype, not {q.dtype}, {k.dtype} and {v.dtype}")
+    if not q.shape[3]:
+        raise ValueError(f"heads of no numbers have no scores: {shapes}")
     if not q.shape[1] or not k.shape[1] or q.shape[1] % k.shape[1]:
         raise ValueError(f"{q.shape[1]} query heads can't share {k.shape[1]} key-value heads evenly")
     if causal and q.shape[2] > k.shape[2]:
         raise ValueError(f"{q.shape[2]} queries can't be the last of {k.shape[2]} keys: give causal=False, or all keys")
     if window is not None and (not causal or window < 1):
         raise ValueError(f"a window must be causal and at least 1 key wide: causal={causal}, window={window}")
-    if starts is not None and (q.shape[0] != 1 or starts.dim() != 1 or not len(starts) or q.shape[2] != k.shape[2]):
-        raise ValueError(f"packed sequences are a batch of 1, with as many queries as keys and a list of starts, not {shapes}")
-    if blocks is not None and any(block < 16 or block & (block - 1) for block in blocks):
-        raise ValueError(f"blocks must be powers of two from 16 on, not {tuple(blocks)}")
+    if blocks is not None and (len(blocks) != 2 or any(block < 16 or block & (block - 1) for block in blocks)):
+        raise ValueError(f"blocks must be two powers of two from 16 on, not {tuple(blocks)}")
+
+
+def _check_starts(q: Tensor, k: Tensor, starts: Tensor | None, longest: int | None) -> None:
+    if starts is None and longest is None:
+        return
+    if starts is None:
+        raise ValueError("longest is said of packed sequences: give their starts, or leave it out")
+    if q.shape[0] != 1 or q.shape[2] != k.shape[2] or starts.dim() != 1 or len(starts) < 2:
+        raise ValueError(
+            "packed sequences are a batch of 1, with as many queries as keys and a list of starts, not "
+            f"q {tuple(q.shape)}, k {tuple(k.shape)} and starts {tuple(starts.shape)}"
+        )
+    if starts.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"starts are places, int32 or int64, not {starts.dtype}")
+    if starts.device.type == "cpu":
+        lengths = starts.diff()
+        if starts[0] != 0 or starts[-1] != q.shape[2] or (lengths < 0).any():
+            raise ValueError(f"starts must rise from 0 to {q.shape[2]}, the number of tokens; not {starts.tolist()}")
+        if longest is not None and longest < lengths.max():
+            raise ValueError(f"the longest sequence has {lengths.max()} tokens, not longest={longest}")

@@ -42,13 +42,15 @@ from course_lib.kernels import compiled
 BACKENDS = ("auto", "torch", "triton")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TENSOR_CORES = (8, 0)  # the oldest compute capability whose tensor cores Triton uses; a T4, in Colab, is (7, 5)
+MOST_PROGRAMS = 65_535  # along a grid's second axis and along its third; along the first, 2³¹ − 1
 
 
-def use_triton(backend: str, *tensors: Tensor, products: bool = False) -> bool:
+def use_triton(backend: str, *tensors: Tensor, products: bool = False, integers: bool = False) -> bool:
     """Whether the Triton kernel is to compute, rather than PyTorch, on these tensors.
 
     backend: "torch" and "triton" decide it themselves; "auto" takes the kernel where all tensors are on a GPU that can run it.
-    products: the kernel multiplies matrices, which pays only on a GPU whose tensor cores Triton uses.
+    products: the kernel multiplies matrices, which pays only on a GPU whose tensor cores Triton uses. integers: it may be
+    given these alone; other kernels round their results to the first tensor's dtype, and can't use such a one.
 
     Raises ValueError for another backend, and where "triton" was asked for and can't be: the message says why, and what to do.
     """
@@ -56,19 +58,21 @@ def use_triton(backend: str, *tensors: Tensor, products: bool = False) -> bool:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; not {backend!r}")
     if backend == "torch":
         return False
-    obstacle = _obstacle(tensors, products)
+    obstacle = _obstacle(tensors, products, integers)
     if obstacle and backend == "triton":
         raise ValueError(f"the Triton kernel can't run here: {obstacle}, or use backend='torch'")
     return obstacle is None and (backend == "triton" or all(x.is_cuda for x in tensors))
 
 
-def _obstacle(tensors: tuple[Tensor, ...], products: bool) -> str | None:
+def _obstacle(tensors: tuple[Tensor, ...], products: bool, integers: bool) -> str | None:
     """Why these tensors can't go through a kernel, with what to do about it; None when they can."""
     if not INSTALLED:
         return "Triton isn't installed (there is none for macOS and Windows); run this on Linux"
     if len({x.device for x in tensors}) > 1:
         return f"the tensors are on {' and '.join(sorted({str(x.device) for x in tensors}))}; move them to one device"
-    floating = {x.dtype for x in tensors if x.is_floating_point()}
+    floating = {x.dtype for x in tensors if x.is_floating_point() or x.is_complex()}
+    if not integers and not tensors[0].is_floating_point() and not tensors[0].is_complex():
+        return f"it doesn't compute with {tensors[0].dtype}; convert to float32, float16 or bfloat16"
     if not floating <= set(DTYPES):
         return "kernels compute in 32 bits at most; convert to float32, float16 or bfloat16"
     if compiled.wanted():
@@ -99,9 +103,14 @@ def launch(kernel, grid: tuple[int, ...], *arguments, warps: int = 4, stages: in
 
     warps: groups of 32 threads that share a program. stages: how many turns of its loop are being loaded ahead. constants:
     what the kernel is compiled for, tile sizes above all.
+
+    Raises ValueError for more programs than a GPU takes.
     """
     if 0 in grid:
         return
+    if max(grid[1:], default=0) > MOST_PROGRAMS:
+        size = " × ".join(map(str, grid))
+        raise ValueError(f"{size} programs are too many, {MOST_PROGRAMS} along the second and third axis: take smaller batches")
     if compiled.wanted():
         return compiled.compile_instead(kernel, arguments, constants, warps, stages)
     tensor = next(x for x in arguments if isinstance(x, Tensor))

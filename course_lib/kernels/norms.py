@@ -54,13 +54,16 @@ def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False
 
 
 def _fits(backend: str, x: Tensor, *weights: Tensor) -> bool:
-    if any(weight.shape != x.shape[-1:] for weight in weights):
-        raise ValueError(f"weights of shape {tuple(weights[0].shape)} don't fit vectors of {x.shape[-1]} numbers")
+    if not x.dim():
+        raise ValueError("a norm is taken over the last dimension, and a single number has none")
+    for weight in weights:
+        if weight.shape != x.shape[-1:]:
+            raise ValueError(f"weights of shape {tuple(weight.shape)} don't fit vectors of {x.shape[-1]} numbers")
     if x.shape[-1] > WIDEST and backend != "triton":
         return False
     if x.shape[-1] > WIDEST:
         raise ValueError(f"rows of {x.shape[-1]} numbers don't fit on the chip (at most {WIDEST}): use backend='torch'")
-    return use_triton(backend, x, *weights)
+    return use_triton(backend, x, *weights) and x.shape[-1] > 0
 
 
 @triton.jit
@@ -121,7 +124,7 @@ class _Norm(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, center: bool) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         rows = rows if rows.stride(-1) == 1 else rows.contiguous()
-        y = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
         mean, factor = torch.empty(2, len(rows), dtype=torch.float32, device=x.device)
         weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
         width, per_program = _tile(*rows.shape)
@@ -131,9 +134,10 @@ class _Norm(torch.autograd.Function):
         )  # fmt: skip
         ctx.save_for_backward(rows, weight, mean, factor)
         ctx.center, ctx.has_bias = center, bias is not None
-        return y.view(x.shape)
+        return y
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, grad_y: Tensor) -> tuple:
         rows, weight, mean, factor = ctx.saved_tensors
         grad_rows = grad_y.reshape(rows.shape).contiguous()

@@ -30,7 +30,7 @@ def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tu
     flat = chosen.flatten()
     if flat.device.type == "cpu" and ((flat < 0) | (flat >= n_experts)).any():
         raise ValueError(f"experts have numbers from 0 to {n_experts - 1}, not {flat.min()} to {flat.max()}")
-    if n_experts > MOST_EXPERTS or not len(flat) or not use_triton(backend, flat):
+    if n_experts > MOST_EXPERTS or not len(flat) or not use_triton(backend, flat, integers=True):
         counts = flat.bincount(minlength=n_experts)
         return flat.argsort(stable=True).int(), _starts(counts)
     tile = _tile(n_experts)

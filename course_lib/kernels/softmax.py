@@ -75,22 +75,22 @@ class _Softmax(torch.autograd.Function):
     def forward(ctx, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
         rows = rows if rows.stride(-1) == 1 else rows.contiguous()
-        y = torch.empty_like(rows, memory_format=torch.contiguous_format)
+        y = torch.empty_like(x, memory_format=torch.contiguous_format)
         per_program, width, warps = _tile(*rows.shape)
         grid = (tiles(len(rows), per_program),)
         launch(softmax_forward, grid, rows, y, *rows.shape, rows.stride(0), warps=warps, ROWS=per_program, WIDTH=width)
         ctx.save_for_backward(y)
-        return y.view(x.shape)
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_y: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        grad_x = torch.empty_like(y)
-        per_program, width, warps = _tile(*y.shape)
-        grad_rows, grid = grad_y.reshape(y.shape).contiguous(), (tiles(len(y), per_program),)
-        launch(softmax_backward, grid, y, grad_rows, grad_x, *y.shape, warps=warps, ROWS=per_program, WIDTH=width)
-        return grad_x.view(grad_y.shape)
+        grad_y, grad_x, rows = grad_y.contiguous(), torch.empty_like(y), y.view(-1, y.shape[-1])
+        per_program, width, warps = _tile(*rows.shape)
+        grid = (tiles(len(rows), per_program),)
+        launch(softmax_backward, grid, y, grad_y, grad_x, *rows.shape, warps=warps, ROWS=per_program, WIDTH=width)
+        return grad_x
 
 
 def _tile(rows: int, width: int) -> tuple[int, int, int]:

@@ -73,12 +73,12 @@ def swiglu_backward(
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
-        shape, gate, up = gate.shape, _rows(gate), _rows(up)
         y = torch.empty_like(gate, memory_format=torch.contiguous_format)
+        gate, up = _rows(gate), _rows(up)
         grid, tile = _tile(*gate.shape)
         launch(swiglu_forward, grid, gate, up, y, *gate.shape, gate.stride(0), up.stride(0), **tile)
         ctx.save_for_backward(gate, up)
-        return y.view(shape)
+        return y
 
     @staticmethod
     @torch.autograd.function.once_differentiable
