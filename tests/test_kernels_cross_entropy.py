@@ -81,6 +81,16 @@ def test_logits_may_lie_anywhere_in_memory_and_are_left_as_they_were():
         assert first.equal(again) and x.equal(before)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_losses_may_be_changed_in_place(backend):
+    logits, targets = numbers(2, 5, 33, grad=True), some_targets((2, 5), 33)
+    grad, wanted = (
+        torch.autograd.grad(change(token_losses(logits, targets, backend=backend)).sum(), logits)[0]
+        for change in (lambda losses: losses.mul_(3), lambda losses: losses * 3)
+    )
+    assert grad.equal(wanted)
+
+
 def test_rows_far_apart():
     """Beyond 2^31 numbers, of which only these are touched."""
     logits = torch.empty(2**31 + 50, dtype=torch.float16, device=DEVICE).as_strided((3, 50), (2**30, 1))

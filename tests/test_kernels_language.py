@@ -31,11 +31,22 @@ def test_auto_takes_the_kernel_on_a_gpu_alone():
     [
         (lambda: (numbers(2).double(),), "32 bits at most; convert"),
         (lambda: (numbers(2), numbers(2).to("meta")), "move them to one device"),
+        (lambda: (numbers(2).to(torch.complex64),), "32 bits at most; convert"),
+        (lambda: (numbers(2).long(), numbers(2)), "doesn't compute with torch.int64; convert"),
     ],
 )
 def test_a_kernel_that_cannot_run_says_why_and_what_to_do(tensors, message):
     with pytest.raises(ValueError, match=f"can't run here.*{message}.*backend='torch'"):
         use_triton("triton", *tensors())
+
+
+def test_some_kernels_are_for_integers():
+    assert use_triton("triton", numbers(2).long(), integers=True)
+
+
+def test_more_programs_than_a_gpu_takes():
+    with pytest.raises(ValueError, match="1 × 1 × 65536 programs are too many"):
+        launch(None, (1, 1, 65_536))
 
 
 def test_an_unknown_backend():

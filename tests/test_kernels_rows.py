@@ -132,10 +132,15 @@ def test_rope_is_that_of_float64(shape, dtype, layout):
     assert kernel(x).stride() == x.stride()
 
 
-def test_rope_of_other_layouts_in_memory():
-    tables = rotary_tables(0, 6, 8, 100.0, like=numbers(1))
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rope_of_other_layouts_in_memory(layout):
+    tables = [table.T.contiguous().T for table in rotary_tables(0, 6, 8, 100.0, like=numbers(1))]
+    exact = in_64_bits(*tables)
+    ours, wanted = partial(rope, layout=layout, backend="triton"), partial(rotate, layout=layout)
     for x in (numbers(2, 8, 6, 3).transpose(1, 3), numbers(2, 3, 6, 16)[..., ::2], numbers(1, 1, 6, 8).expand(2, 3, 6, 8)):
-        assert_close(rope(x, *tables, backend="triton"), rotate(x.double(), *in_64_bits(*tables)))
+        x = x.requires_grad_()
+        assert_same_as_in_64_bits(lambda x: ours(x, *tables), lambda x: wanted(x, *exact), x)
+        assert_same_as_in_64_bits(lambda x: ours(x, *tables).sum((0, 3)), lambda x: wanted(x, *exact).sum((0, 3)), x)
 
 
 def test_rope_of_what_does_not_fit():
