@@ -165,6 +165,13 @@ def test_edges_of_tiles_anywhere(more, window):
         assert_same_as_in_64_bits(kernel, partial(by_hand, window=window), *inputs)
 
 
+@pytest.mark.parametrize("window", [63, 64, 65])
+def test_the_left_edge_with_whole_tiles_beside_it(window):
+    inputs = qkv(1, 1, 1, 90, 90, 16)
+    kernel = partial(flash_attention, window=window, blocks=(16, 16), backend="triton")
+    assert_same_as_in_64_bits(kernel, partial(by_hand, window=window), *inputs)
+
+
 @pytest.mark.parametrize("window", [20, 2**31 - 1, 2**62])
 def test_a_window_wider_than_the_text_is_none(window):
     inputs = qkv(1, 2, 1, 20, 20, 16)
