@@ -155,6 +155,26 @@ def test_each_laid_out_in_its_own_way(turn):
         assert_same_as_in_64_bits(ours, wanted, *inputs, factor=4)
 
 
+@pytest.mark.parametrize("strides", [(1, 1, 2**30), (1, 2**30, 16), (2**30, 16, 16)])
+def test_tokens_heads_and_sequences_far_apart(strides):
+    """Beyond 2^31 numbers, of which only these are touched."""
+    shape = tuple(3 if stride == 2**30 else 1 for stride in strides)
+    far = torch.empty(2**31 + 16, dtype=torch.float16, device=DEVICE).as_strided((*shape, 16), (*strides, 1))
+    far.copy_(numbers(*shape, 16))
+    x = far.detach().float()
+    y, (grad,) = gradients(lambda q: flash_attention(q, q, q, backend="triton"), [far.requires_grad_()], far.detach())
+    wanted, (wanted_grad,) = gradients(lambda q: by_hand(q, q, q), in_64_bits(x.requires_grad_()), x.detach().double())
+    assert_close(y, wanted)
+    assert_close(grad, wanted_grad)
+
+
+def test_float16_does_not_overflow_where_the_result_does_not():
+    """A token that sees itself alone: its weight is 1 whatever its score, though gradients times outputs are beyond 65,504."""
+    q, k, v = (torch.full((1, 1, 1, 16), 300.0, dtype=torch.float16, device=DEVICE, requires_grad=True) for _ in range(3))
+    y, grads = gradients(lambda *x: flash_attention(*x, backend="triton"), [q, k, v], v.detach())
+    assert y.equal(v) and grads[2].equal(v) and not grads[0].any() and not grads[1].any()
+
+
 @pytest.mark.parametrize("window", [None, 1, 16, 17])
 @pytest.mark.parametrize("more", [0, 1, 15, 16, 17])
 def test_edges_of_tiles_anywhere(more, window):

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.flash_backward import flash_backward
+from course_lib.kernels.flash_backward import flash_backward, near
 from course_lib.kernels.flash_tiles import sees, visible_keys
 from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton, use_triton
 from course_lib.model import attend
@@ -168,7 +168,7 @@ def attention_forward(
 class _FlashAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, causal, window, starts, longest, blocks) -> Tensor:
-        q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
+        q, k, v = (near(x) for x in (q, k, v))
         batch, heads, queries, d_head = q.shape
         out, lse = torch.empty_like(q), q.new_empty(batch, heads, queries, dtype=torch.float32)
         sequences = batch if starts is None else len(starts) - 1
