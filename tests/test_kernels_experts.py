@@ -1,5 +1,6 @@
 """Sorting by expert, grouped products and whole mixtures, against PyTorch and float64."""
 
+import copy
 from functools import partial
 
 import pytest
@@ -14,14 +15,17 @@ from kernel_checks import (
     in_64_bits,
     numbers,
 )
-from references import tiny_config
+from references import random_tokens, tiny_config, tiny_decoder
 
-from course_lib.kernels.experts import mixture, stack_experts
+from course_lib.kernels.experts import mixture, stack_experts, stackable
 from course_lib.kernels.grouped_matmul import grouped_matmul, grouped_matmul_cost
 from course_lib.kernels.language import INTERPRETED
 from course_lib.kernels.meter import Meter
 from course_lib.kernels.permute import group_by_expert, group_by_expert_cost
+from course_lib.kernels.use import use_kernels
 from course_lib.model import Experts, route
+from course_lib.quantize import Uniform, quantize_linears
+from course_lib.train.peft import LoRA, attach
 
 metered = pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
 COUNTS = [[5], [0], [3, 0, 40], [0, 0, 7], [33, 1, 32, 0], [1] * 9, [70, 2]]
@@ -67,6 +71,21 @@ def test_choices_of_many_a_token_and_of_nobody():
         group_by_expert(torch.tensor([0, 3]), 3, "triton")
     with pytest.raises(ValueError, match="int32 or int64"):
         group_by_expert(torch.tensor([0.0]), 3)
+
+
+def test_more_experts_than_fit_on_the_chip():
+    chosen = choices([1, 0, 2] * 400)
+    order, starts = group_by_expert(chosen, 1200)
+    assert order.tolist() == chosen.argsort(stable=True).tolist() and starts.tolist() == starts_of([1, 0, 2] * 400).tolist()
+    with pytest.raises(ValueError, match="1200 experts doesn't fit on the chip"):
+        group_by_expert(chosen, 1200, "triton")
+
+
+def test_an_unknown_backend_is_refused_for_nothing_as_well():
+    with pytest.raises(ValueError, match="backend must be one of"):
+        group_by_expert(choices([0]), 1, "cuda")
+    with pytest.raises(ValueError, match="backend must be one of"):
+        grouped_matmul(numbers(0, 4), numbers(1, 3, 4), starts_of([0]), backend="cuda")
 
 
 @metered
@@ -135,14 +154,15 @@ def test_products_that_do_not_fit_are_refused():
 
 
 @metered
-@pytest.mark.parametrize("counts", [[5], [3, 0, 40], [33, 1, 32, 0]])
+@pytest.mark.parametrize("counts", [[5], [3, 0, 40], [33, 1, 32, 0], [1] * 9, [130, 0, 7]])
 @pytest.mark.parametrize("ordered", [False, True])
-def test_bytes_and_operations_are_as_calculated(counts, ordered):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_bytes_and_operations_are_as_calculated(counts, ordered, dtype):
     order, starts = group_by_expert(choices(counts), len(counts), "torch")
-    x, weight = numbers(sum(counts), 40), numbers(len(counts), 50, 40)
+    x, weight = numbers(sum(counts), 70, dtype=dtype), numbers(len(counts), 130, 70, dtype=dtype)
     with Meter() as meter:
         grouped_matmul(x, weight, starts, order if ordered else None, backend="triton")
-    cost = grouped_matmul_cost(counts, 50, 40, 4, ordered)
+    cost = grouped_matmul_cost(counts, 130, 70, dtype.itemsize, ordered)
     assert (meter.bytes, meter.flops) == (cost.bytes, cost.flops)
 
 
@@ -170,7 +190,85 @@ def test_a_mixture_is_the_models(n_experts, n_active, backend):
     assert all(a.equal(b) for a, b in zip(ours_grads, again, strict=True))
 
 
+def layer_and_tokens(n_tokens=37, **dials):
+    torch.manual_seed(0)
+    plain = Experts(tiny_config(**{"n_experts": 4, "n_active": 2} | dials)).to(DEVICE)
+    return plain, numbers(n_tokens, plain.config.d_model)
+
+
+@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+def test_a_mixture_is_that_of_float64(dtype):
+    plain, x = layer_and_tokens()
+    shares, chosen = route(plain.router(x), 2, True)
+    inputs = [x, shares, *stack_experts(plain)]
+    inputs = [each.detach().to(dtype).requires_grad_() for each in inputs]
+
+    def by_definition(x, shares, gate, up, down):
+        gate, up = (torch.einsum("td,tafd->taf", x, w[chosen]) for w in (gate, up))
+        done = torch.einsum("taf,tadf->tad", torch.nn.functional.silu(gate) * up, down[chosen])
+        return (done * shares.unsqueeze(-1)).sum(1)
+
+    kernel = lambda x, shares, *weights: mixture(x, shares, chosen, *weights, backend="triton")
+    assert_same_as_in_64_bits(kernel, by_definition, *inputs, factor=2)
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_a_mixture_of_no_tokens(backend):
+    plain, x = layer_and_tokens(0)
+    shares, chosen = route(plain.router(x), 2, True)
+    y = mixture(x, shares, chosen, *stack_experts(plain), backend=backend)
+    assert y.shape == x.shape
+    assert all(not grad.any() for grad in torch.autograd.grad(y.sum(), list(plain.experts.parameters())))
+
+
+def test_mixtures_that_do_not_fit_are_refused():
+    plain, x = layer_and_tokens(5)
+    shares, chosen = route(plain.router(x), 2, True)
+    for bad in [(shares[:, :1], chosen), (shares[:, 0], chosen[:, 0]), (shares[:4], chosen[:4])]:
+        with pytest.raises(ValueError, match="both must be .tokens, n_active"):
+            mixture(x, *bad, *stack_experts(plain))
+
+
+@pytest.mark.parametrize("backend, dtype", [("triton", torch.float16), ("torch", torch.float16), ("torch", torch.bfloat16)])
+def test_under_autocast_a_mixture_multiplies_in_16_bits_as_the_model_does(backend, dtype):
+    plain, x = layer_and_tokens()
+    fast, weights = use_kernels(copy.deepcopy(plain), backend), list(plain.parameters())
+    with torch.autocast(DEVICE, dtype):
+        y, wanted = fast(x), plain(x)
+    assert y.dtype == wanted.dtype == dtype
+    assert_close(y, wanted.double(), factor=2)
+    grads = torch.autograd.grad(y.float().sum(), list(fast.parameters()))
+    for got, right in zip(grads, torch.autograd.grad(wanted.float().sum(), weights), strict=True):
+        assert got.dtype == torch.float32
+        assert_close(got, right.double(), dtype, factor=4)
+
+
 @pytest.mark.parametrize("dials", [{"feed_forward": "gelu"}, {"feed_forward": "geglu"}, {"bias": True}])
 def test_other_experts_are_refused(dials):
     with pytest.raises(ValueError, match="only SwiGLU experts without biases"):
         stack_experts(Experts(tiny_config(n_experts=2, **dials)))
+
+
+def with_lora(model):
+    weights = attach(model, LoRA(rank=2, targets=("gate", "down"))).weights.values()
+    for weight in weights:
+        weight.data.normal_(generator=torch.Generator().manual_seed(1))
+
+
+def quantized(model):
+    quantize_linears(model, Uniform(bits=8))
+
+
+@pytest.mark.parametrize("change", [with_lora, quantized])
+def test_experts_with_something_attached_compute_as_before(change):
+    plain = tiny_decoder(torch.float32, n_experts=4, n_active=2).to("cpu")
+    tokens = random_tokens(plain, time=9)
+    before = plain(tokens)
+    change(plain)
+    wanted = plain(tokens)
+    assert not wanted.equal(before)
+    mixtures = [part for part in plain.modules() if isinstance(part, Experts)]
+    assert mixtures and not any(map(stackable, mixtures))
+    with pytest.raises(ValueError, match="nothing quantized or attached"):
+        stack_experts(mixtures[0])
+    assert use_kernels(plain, "torch")(tokens).equal(wanted)

@@ -8,7 +8,7 @@
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib.kernels.grouped_matmul import grouped_matmul
 from course_lib.kernels.permute import group_by_expert
@@ -22,24 +22,33 @@ def mixture(
     """Σ over a token's experts of share · down(silu(gate x) ⊙ up x), (tokens, d_model) → the same shape.
 
     shares, chosen: (tokens, n_active), as `model.route` gives them. gate, up: (experts, d_ff, d_model); down: (experts,
-    d_model, d_ff). Differentiable in all but `chosen`. Errors: `grouped_matmul`, `group_by_expert`.
+    d_model, d_ff). Differentiable in all but `chosen`. Raises ValueError for shapes that don't fit; other errors:
+    `grouped_matmul`, `group_by_expert`.
     """
+    if chosen.dim() != 2 or shares.shape != chosen.shape or len(chosen) != len(x):
+        shapes = f"shares {tuple(shares.shape)} and chosen {tuple(chosen.shape)} for x {tuple(x.shape)}"
+        raise ValueError(f"{shapes}: both must be (tokens, n_active)")
     order, starts = group_by_expert(chosen, len(gate), backend)
     n_active = chosen.shape[1]
     hidden = swiglu(*(grouped_matmul(x, w, starts, order, n_active, backend) for w in (gate, up)), backend)
     done = grouped_matmul(hidden, down, starts, backend=backend)
-    back = torch.empty_like(order)
-    back[order.long()] = torch.arange(len(order), device=order.device, dtype=order.dtype)
-    found = done[back.long()].view(*chosen.shape, -1)
+    found = torch.empty_like(done).index_copy_(0, order.long(), done).view(*chosen.shape, down.shape[1])
     return (found * shares.to(found.dtype).unsqueeze(-1)).sum(1)
+
+
+def stackable(experts: Experts) -> bool:
+    """Whether all experts are SwiGLUs of ordinary linear layers without biases: not quantized, and nothing attached to them."""
+    swiglus = all(isinstance(one, SwiGLU) and one.activation is SwiGLU.activation for one in experts.experts)
+    parts = [part for one in experts.experts for part in one.children()]
+    return swiglus and all(isinstance(part, nn.Linear) and part.bias is None for part in parts)
 
 
 def stack_experts(experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
     """gate, up and down of all experts, one behind the other: (experts, d_ff, d_model) twice, (experts, d_model, d_ff).
 
-    Gradients reach the experts' own weights. It copies them, at each call. Raises ValueError for other experts than SwiGLUs
-    without biases.
+    Gradients reach the experts' own weights. It copies them, at each call. Raises ValueError for experts that aren't
+    `stackable`.
     """
-    if not all(isinstance(one, SwiGLU) and one.activation is SwiGLU.activation and one.down.bias is None for one in experts.experts):
-        raise ValueError("only SwiGLU experts without biases can be stacked")
+    if not stackable(experts):
+        raise ValueError("only SwiGLU experts without biases can be stacked, with nothing quantized or attached to them")
     return tuple(torch.stack([getattr(one, name).weight for one in experts.experts]) for name in ("gate", "up", "down"))

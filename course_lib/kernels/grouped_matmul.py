@@ -31,10 +31,14 @@ def grouped_matmul(
     `group_by_expert` makes it. order: (rows of the result,), each number from 0 to rows · times − 1 once: x's rows by expert
     when each goes to `times` experts; None when x lies so already. Returns (rows · times, d_out). Differentiable in x, weight.
 
-    Raises ValueError for shapes that don't fit; for other errors see `use_triton`. What `starts` and `order` hold is not checked.
+    Under torch.autocast it multiplies in autocast's dtype, as nn.Linear does. Raises ValueError for shapes and dtypes that don't
+    fit; for other errors see `use_triton`. What `starts` and `order` hold is not checked.
     """
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and torch.float64 not in (x.dtype, weight.dtype):
+        x, weight = (each.to(torch.get_autocast_dtype(device)) for each in (x, weight))
     _check(x, weight, starts, order, times)
-    if not len(x) or not use_triton(backend, x, weight, starts, products=True):
+    if not use_triton(backend, x, weight, starts, products=True) or not len(x):
         return _reference(x, weight, starts, order, times)
     return _GroupedProduct.apply(x, weight, starts.int().contiguous(), order, times)
 
@@ -136,9 +140,8 @@ class _GroupedProduct(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             grad_x = _multiply(grad_y, weight.transpose(1, 2), starts, None, 1)
             if order is not None:
-                back = torch.empty_like(order)
-                back[order.long()] = torch.arange(len(order), device=order.device, dtype=order.dtype)
-                grad_x = grad_x[back.long()].view(len(x), ctx.times, -1).sum(1)
+                grad_x = torch.empty_like(grad_x).index_copy_(0, order.long(), grad_x)
+                grad_x = grad_x.view(len(x), ctx.times, x.shape[1]).sum(1)
         if ctx.needs_input_grad[1]:
             grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
             block_m, block_n, block_k = _gradient_blocks(x.dtype == torch.float32)

@@ -30,7 +30,9 @@ def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tu
     flat = chosen.flatten()
     if flat.device.type == "cpu" and ((flat < 0) | (flat >= n_experts)).any():
         raise ValueError(f"experts have numbers from 0 to {n_experts - 1}, not {flat.min()} to {flat.max()}")
-    if n_experts > MOST_EXPERTS or not len(flat) or not use_triton(backend, flat, integers=True):
+    if n_experts > MOST_EXPERTS and backend == "triton":
+        raise ValueError(f"a table for {n_experts} experts doesn't fit on the chip (at most {MOST_EXPERTS}): use backend='torch'")
+    if not use_triton(backend, flat, integers=True) or not len(flat) or n_experts > MOST_EXPERTS:
         counts = flat.bincount(minlength=n_experts)
         return flat.argsort(stable=True).int(), _starts(counts)
     tile = _tile(n_experts)
@@ -63,7 +65,8 @@ def count_choices(chosen_ptr, counts_ptr, choices, n_experts, TILE: tl.constexpr
     place, expert = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, EXPERTS)
     chosen = tl.load(chosen_ptr + place, mask=place < choices, other=-1).to(tl.int32)
     mine = (chosen[:, None] == expert[None, :]).to(tl.int32)
-    tl.store(counts_ptr + tl.program_id(0) * n_experts + expert, tl.sum(mine, axis=0), mask=expert < n_experts)
+    counts_ptr += tl.program_id(0).to(tl.int64) * n_experts
+    tl.store(counts_ptr + expert, tl.sum(mine, axis=0), mask=expert < n_experts)
 
 
 @triton.jit
@@ -73,7 +76,8 @@ def place_choices(
     place, expert = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, EXPERTS)
     chosen = tl.load(chosen_ptr + place, mask=place < choices, other=-1).to(tl.int32)
     mine = (chosen[:, None] == expert[None, :]).to(tl.int32)
-    first = tl.load(first_ptr + tl.program_id(0) * n_experts + expert, mask=expert < n_experts, other=0)
+    first_ptr += tl.program_id(0).to(tl.int64) * n_experts
+    first = tl.load(first_ptr + expert, mask=expert < n_experts, other=0)
     earlier = tl.cumsum(mine, axis=0) - mine  # of this tile's choices, how many before this one took the same expert
     to = tl.sum(mine * (first[None, :] + earlier), axis=1)
     tl.store(order_ptr + to, place, mask=(place < choices) & (chosen >= 0) & (chosen < n_experts))

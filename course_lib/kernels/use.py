@@ -9,7 +9,7 @@ becomes one that computes the same by a kernel. So optimizers, checkpoints and L
 
 from torch import Tensor, nn
 
-from course_lib.kernels.experts import mixture, stack_experts
+from course_lib.kernels.experts import mixture, stack_experts, stackable
 from course_lib.kernels.flash_attention import flash_attention
 from course_lib.kernels.language import BACKENDS
 from course_lib.kernels.norms import layer_norm, rms_norm
@@ -61,10 +61,10 @@ class KernelAttention(Attention):
 
 
 class KernelExperts(Experts):
-    """`Experts`, all of them in three grouped products, where they are SwiGLUs without capacity."""
+    """`Experts`, all of them in three grouped products, where they are `stackable` and without capacity."""
 
     def _dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
-        if self.config.capacity is not None or self.config.feed_forward != "swiglu" or self.config.bias:
+        if self.config.capacity is not None or not stackable(self):
             return super()._dispatch(x, shares, chosen)
         return mixture(x, shares, chosen, *stack_experts(self), backend=self.backend)
 
