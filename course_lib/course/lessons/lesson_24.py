@@ -34,6 +34,8 @@ def check_merge(answer):
     got = call(answer, b, a)
     if not same(got, (largest, total, out)):
         raise Mistake("with the two in the other order, the larger score in the first, the result differs: scale both sides")
+    far = _partial([s + 1000 for s in scores[:3]], values[:3]), _partial([s + 1000 for s in scores[3:]], values[3:])
+    close(call(answer, *far), (largest + 1000, total, out), "the merged result of scores about 1,000")
     empty = (-math.inf, 0.0, 0.0)
     got = call(answer, empty, a)
     close(got, a, "merged with the result of no scores at all, (−∞, 0, 0), it")
@@ -68,6 +70,11 @@ def merge_half(a, b):
 def merge_one_sided(a, b):
     scale = math.exp(a[0] - b[0])
     return b[0], a[1] * scale + b[1], a[2] * scale + b[2]
+
+
+def merge_absolute(a, b):
+    largest, first, second = max(a[0], b[0]), math.exp(a[0]), math.exp(b[0])
+    return largest, (a[1] * first + b[1] * second) / math.exp(largest), (a[2] * first + b[2] * second) / math.exp(largest)
 
 
 def merge_two(a, b):
@@ -111,30 +118,39 @@ TRAFFIC = 2 * (2 * TOKENS * D_HEAD + TOKENS // BLOCK * 2 * TOKENS * D_HEAD)
 
 
 def check_traffic(answer):
-    tiles = TOKENS // BLOCK
-    if answer == TRAFFIC // 2:
-        raise Mistake("these are numbers; in 16 bits each has two bytes")
-    if answer == 2 * 4 * TOKENS * D_HEAD:
-        raise Mistake("you read keys and values once; each of the 32 programs reads all of them")
-    if answer == 2 * (2 * TOKENS * D_HEAD + tiles * TOKENS * D_HEAD):
-        raise Mistake("keys, or values, are missing: each program reads both")
-    if answer == 2 * tiles * 2 * TOKENS * D_HEAD:
-        raise Mistake("the queries, read once, and the outputs, written once, are missing")
-    if answer == 2 * (TOKENS * D_HEAD + tiles * 2 * TOKENS * D_HEAD):
-        raise Mistake("queries are read and outputs are written: you counted one of the two")
-    if answer == 2 * tiles * 4 * TOKENS * D_HEAD:
-        raise Mistake("each program reads its own 64 queries alone, not all of them: queries and outputs pass once in all")
-    equal(answer, TRAFFIC, "the number of bytes")
+    if not isinstance(answer, int | float):
+        raise Mistake("a whole number, please: how many bytes?")
+    tiles, row = TOKENS // BLOCK, TOKENS * D_HEAD
+    named = {
+        TRAFFIC // 2: "these are numbers; in 16 bits each has two bytes",
+        2 * 4 * row: "you read keys and values once; each of the 32 programs reads all of them",
+        2 * (2 + tiles) * row: "keys, or values, are missing: each program reads both",
+        2 * tiles * 2 * row: "the queries, read once, and the outputs, written once, are missing",
+        2 * (1 + 2 * tiles) * row: "queries are read and outputs are written: you counted one of the two",
+        2 * tiles * 4 * row: "each program reads its own 64 queries alone, not all of them: queries and outputs pass once in all",
+        TRAFFIC + 4 * TOKENS: "the log-sum-exps are in it; leave them out",
+        2 * (2 * row + 2 * D_HEAD * BLOCK * tiles * (tiles + 1) // 2): "that is with a causal mask; here each program reads all keys",
+        2 * TRAFFIC: "twice too much: 16 bits are two bytes, not four (or these are the three steps, scores, softmax and product?)",
+        2 * (2 + 2 * TOKENS) * row: "it is each program that reads all keys and values, not each query: 64 queries share them",
+    }
+    if answer in named:
+        raise Mistake(named[answer])
+    if answer != TRAFFIC:
+        raise Mistake("that is not it. Add up: queries and outputs, once in all; keys and values, once for each program; two bytes each")
 
 
 def check_first_tile(answer):
-    cases = [(0, 16, 8), (100, 16, 8), (100, 32, 1), (64, 16, 1_000), (48, 16, 33), (47, 16, 32)]
+    cases = [(100, 16, 40), (0, 16, 8), (100, 16, 8), (100, 32, 1), (64, 16, 1_000), (48, 16, 33), (47, 16, 32)]
     for first, block_k, window in cases:
         seen = max(0, first - window + 1)
         got, want = call(answer, first, block_k, window), seen // block_k * block_k
         at = f"for first_query={first}, block_k={block_k}, window={window}"
+        if isinstance(got, float):
+            raise Mistake("positions are whole numbers, and range() insists on it: divide with //")
         if got == want:
             continue
+        if got == first // block_k * block_k:
+            raise Mistake(f"{at}: that is the tile of the query itself; the window looks further back")
         if got == seen:
             raise Mistake(f"{at}: {seen} is the first key that is seen; a tile begins at a multiple of {block_k}")
         if got == max(0, first - window) // block_k * block_k and max(0, first - window) // block_k != seen // block_k:
@@ -153,6 +169,14 @@ def check_first_tile(answer):
 def solve_first_tile(first_query, block_k, window):
     seen = max(0, first_query - window + 1)
     return seen // block_k * block_k
+
+
+def first_own(first_query, block_k, window):
+    return first_query // block_k * block_k
+
+
+def first_float(first_query, block_k, window):
+    return max(0, first_query - window + 1) / block_k // 1 * block_k
 
 
 def first_key(first_query, block_k, window):
@@ -198,6 +222,7 @@ EXERCISES = (
             Wrong(merge_half, "and not the weighted sums"),
             Wrong(merge_one_sided, "in the other order"),
             Wrong(merge_two, "return three things"),
+            Wrong(merge_absolute, "OverflowError"),
         ),
         learned="three numbers are all that must be kept of any stretch of keys, however long.",
     ),
@@ -241,6 +266,11 @@ EXERCISES = (
             Wrong(16_777_216, "the queries, read once"),
             Wrong(17_039_360, "you counted one of the two"),
             Wrong(33_554_432, "its own 64 queries alone"),
+            Wrong(17_309_696, "the log-sum-exps"),
+            Wrong(9_175_040, "with a causal mask"),
+            Wrong(34_603_008, "twice too much"),
+            Wrong(1_074_266_112, "not each query"),
+            Wrong(17_000_000, "that is not it"),
         ),
         learned="32 of 33 parts of the traffic are keys and values, read again by each program: so larger tiles of queries pay.",
         why="(2 · 2,048 · 64 + 32 · 2 · 2,048 · 64) numbers · 2 bytes = 17,301,504 bytes.",
@@ -263,6 +293,8 @@ EXERCISES = (
             Wrong(first_negative, "no keys before 0"),
             Wrong(first_number, "that is the tile's number"),
             Wrong(first_zero, "right but slow"),
+            Wrong(first_own, "the tile of the query itself"),
+            Wrong(first_float, "divide with //"),
         ),
         learned="with a window the work of a query no longer grows with the length of the text.",
     ),
