@@ -133,6 +133,24 @@ def test_a_banned_key_is_not_seen_and_nan_spreads_only_to_who_sees_it():
     assert y[:, :, 20:].isnan().all()
 
 
+@pytest.mark.parametrize("banned", [slice(0, 3), slice(17, 18), slice(20)])
+def test_a_query_that_sees_only_banned_keys_takes_nothing_from_values(banned):
+    q, k, v = (x.detach() for x in qkv(1, 1, 1, 20, 20, 16))
+    q[..., 0], k[:, :, banned, 0] = 1.0, -torch.inf
+    (wide,), wide_rest = in_64_bits(v.requires_grad_()), in_64_bits(q, k)
+    y, (grad,) = gradients(lambda v: flash_attention(q, k, v, backend="triton"), [v], torch.ones_like(v))
+    wanted, (wanted_grad,) = gradients(lambda v: flash_attention(*wide_rest, v, backend="torch"), [wide], torch.ones_like(v))
+    assert_close(y, wanted)
+    assert_close(grad, wanted_grad)
+
+
+def test_without_keys_nothing_is_found():
+    q, k, v = qkv(1, 2, 1, 20, 0, 16)
+    for backend in ("triton", "torch"):
+        y, grads = gradients(partial(flash_attention, causal=False, backend=backend), (q, k, v), torch.ones_like(q))
+        assert not y.any() and not any(grad.any() for grad in grads)
+
+
 def test_a_sum_whose_gradient_is_one_number_for_all():
     q, k, v = qkv(1, 2, 1, 20, 20, 16)
     ours = torch.autograd.grad(flash_attention(q, k, v, backend="triton").sum(), (q, k, v))

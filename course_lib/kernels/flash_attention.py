@@ -162,6 +162,7 @@ def attention_forward(
     out /= divisor[:, None]
     out_ptr += batch * out_batch + head * out_head + row.to(tl.int64)[:, None] * out_time + column[None, :]
     tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=there)
+    largest = tl.where(total_weight == 0, 0.0, largest)  # … and exp(−∞ − 0), on the way back, too
     tl.store(lse_ptr + row, largest + tl.log2(divisor), mask=row < queries)
 
 
