@@ -42,7 +42,7 @@ def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tu
     before = counts.T.flatten().cumsum(0).view(n_experts, programs).T - counts
     order = torch.empty(len(flat), dtype=torch.int32, device=flat.device)
     first = before.to(torch.int32).contiguous()
-    launch(place_choices, (programs,), flat, first, order, len(flat), n_experts, TILE=tile, EXPERTS=padded)
+    launch(place_choices, (programs,), flat, first, order, len(flat), n_experts, warps=8, TILE=tile, EXPERTS=padded)
     return order, _starts(counts.sum(0))
 
 
@@ -57,7 +57,7 @@ def _starts(counts: Tensor) -> Tensor:
 
 def _tile(n_experts: int) -> int:
     """Choices of a program: as many as keep its table of choices by experts on the chip."""
-    return max(16, min(1_024, 16_384 // power_of_two(n_experts)))
+    return max(16, min(1_024, 8_192 // power_of_two(n_experts)))
 
 
 @triton.jit
