@@ -132,6 +132,16 @@ def test_the_loss_without_all_logits_is_the_same_loss():
             assert_close(grad, right.double(), factor=4)
 
 
+def test_the_loss_without_all_logits_says_what_it_needs():
+    plain, _ = two()
+    tokens = random_tokens(plain).to(DEVICE)
+    with pytest.raises(ValueError, match="use next_token_loss"):
+        fused_next_token_loss(plain, (tokens, tokens, tokens))
+    plain.head = nn.Sequential(plain.head)
+    with pytest.raises(ValueError, match="use next_token_loss"):
+        fused_next_token_loss(plain, (tokens, tokens))
+
+
 def test_lora_on_a_model_with_kernels():
     plain, fast = two()
     tokens = random_tokens(plain, time=15).to(DEVICE)

@@ -27,6 +27,9 @@ from course_lib.kernels.cost import Cost
 from course_lib.kernels.flash_tiles import sees, visible_keys, visible_queries
 from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton
 
+# Scores are to base two, as forward; the gradients are not: their factor is scale · log 2. (Triton takes no plain globals.)
+LN_2 = tl.constexpr(0.6931471805599453)
+
 
 def flash_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, starts: Tensor | None, grad_out: Tensor,
@@ -38,7 +41,7 @@ def flash_backward(
     delta = torch.empty_like(lse)
     (batch, heads, queries, d_head), (kv_heads, keys) = q.shape, k.shape[1:3]
     sequences = batch if starts is None else len(starts) - 1
-    sizes = (queries, keys, queries, heads // kv_heads, 1 / math.sqrt(d_head))
+    sizes = (queries, keys, queries, heads // kv_heads, math.log2(math.e) / math.sqrt(d_head))
     dials = {"CAUSAL": causal, "WINDOW": window, "D_HEAD": d_head, "WIDTH": max(16, power_of_two(d_head))}
     strides = [stride for x in (q, k, v, out, grad_out) for stride in x.stride()[:3]]
     own, walked, warps, stages = _blocks(q)
@@ -142,7 +145,7 @@ def grad_queries(
             held = (key < keys)[:, None] & (column < D_HEAD)
             k = tl.load(k_ptr + at_k + (step[:, None] * k_time + column), mask=held, other=0.0)
             v = tl.load(v_ptr + at_v + (step[:, None] * v_time + column), mask=held, other=0.0)
-            scores = scale * 1.4426950408889634 * tl.dot(q, tl.trans(k), input_precision="ieee")
+            scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")
             weights = tl.exp2(scores - lse[:, None])
             if part != 1:
                 seen = sees(row[:, None] + offset, key[None, :], key[None, :] < keys, CAUSAL, WINDOW)
@@ -152,7 +155,7 @@ def grad_queries(
             grad_q = tl.dot(grad_scores, k, grad_q, input_precision="ieee")
 
     grad_q_ptr += batch * grad_q_batch + head * grad_q_head + at * grad_q_time + column
-    tl.store(grad_q_ptr, (grad_q * scale).to(grad_q_ptr.dtype.element_ty), mask=there)
+    tl.store(grad_q_ptr, (grad_q * (scale * LN_2)).to(grad_q_ptr.dtype.element_ty), mask=there)
 
 
 @triton.jit
@@ -201,7 +204,7 @@ def grad_keys_values(
             grad_out = tl.load(grad_out_tile + (step[:, None] * grad_out_time + column), mask=there, other=0.0)
             lse = tl.load(lse_ptr + head * total + place + step, mask=row < queries, other=0.0)
             delta = tl.load(delta_ptr + head * total + place + step, mask=row < queries, other=0.0)
-            scores = scale * 1.4426950408889634 * tl.dot(k, tl.trans(q), input_precision="ieee")
+            scores = scale * tl.dot(k, tl.trans(q), input_precision="ieee")
             weights = tl.exp2(scores - lse[None, :])
             if part != 1:
                 seen = sees(row[None, :] + offset, key[:, None], (row < queries)[None, :], CAUSAL, WINDOW)
@@ -213,5 +216,5 @@ def grad_keys_values(
 
     grad_k_ptr += batch * grad_k_batch + kv_head * grad_k_head + at * grad_k_time + column
     grad_v_ptr += batch * grad_v_batch + kv_head * grad_v_head + at * grad_v_time + column
-    tl.store(grad_k_ptr, (grad_k * scale).to(grad_k_ptr.dtype.element_ty), mask=held)
+    tl.store(grad_k_ptr, (grad_k * (scale * LN_2)).to(grad_k_ptr.dtype.element_ty), mask=held)
     tl.store(grad_v_ptr, grad_v.to(grad_v_ptr.dtype.element_ty), mask=held)

@@ -28,7 +28,10 @@ def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backen
     )
 
     head = getattr(model, "head", None)
-    if type(head) is not nn.Linear or head.bias is not None:
-        raise ValueError("this loss needs a decoder whose head is an nn.Linear without bias: use next_token_loss")
+    if type(head) is not nn.Linear or head.bias is not None or len(batch) != 2:
+        raise ValueError(
+            "this loss needs a decoder whose head is an nn.Linear without bias, and batches of tokens and targets: "
+            "use next_token_loss"
+        )
     tokens, targets = batch
     return linear_cross_entropy(model.hidden(tokens), head.weight, targets, ignore=IGNORE, backend=backend)
