@@ -1,7 +1,9 @@
 """Who computes, a kernel or PyTorch; launching; cost and meter; a machine without Triton."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +20,17 @@ interpreted = pytest.mark.skipif(not INTERPRETED, reason="of the interpreter")
 
 def test_examples_in_the_docstrings():
     assert not failed_examples(course_lib.kernels)
+
+
+def test_every_kernel_fits_on_a_page():
+    room = Path(course_lib.kernels.__file__).parent
+    functions = [node for path in room.glob("*.py") for node in ast.walk(ast.parse(path.read_text("utf-8")))]
+    lines = {
+        node.name: node.end_lineno - node.lineno + 1
+        for node in functions
+        if isinstance(node, ast.FunctionDef) and "triton.jit" in map(ast.unparse, node.decorator_list)
+    }
+    assert len(lines) > 20 and max(lines.values()) <= 80
 
 
 def test_auto_takes_the_kernel_on_a_gpu_alone():
