@@ -115,36 +115,34 @@ def attention_forward(
 ):  # fmt: skip
     tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the last queries see most keys: they begin first
     head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    lse_ptr += (batch * tl.num_programs(1) + head) * total
+    sequence_at = batch * 0  # where the sequence starts
     if starts_ptr is not None:
-        start = tl.load(starts_ptr + batch).to(tl.int64)
-        queries = (tl.load(starts_ptr + batch + 1) - start).to(tl.int32)
-        keys = queries
-        q_ptr, k_ptr, v_ptr = q_ptr + start * q_time, k_ptr + start * k_time, v_ptr + start * v_time
-        out_ptr, lse_ptr, batch = out_ptr + start * out_time, lse_ptr - batch * tl.num_programs(1) * total + start, 0
+        sequence_at = tl.load(starts_ptr + batch).to(tl.int64)
+        queries = (tl.load(starts_ptr + batch + 1) - sequence_at).to(tl.int32)
+        keys, batch = queries, batch * 0
     first = tile * BLOCK_Q
     if first >= queries:
         return
     offset = keys - queries
-    row, column = first + tl.arange(0, BLOCK_Q), tl.arange(0, WIDTH)
-    there = (row[:, None] < queries) & (column[None, :] < D_HEAD)
-    q_ptr += batch * q_batch + head * q_head
+    row, column = first + tl.arange(0, BLOCK_Q), tl.arange(0, WIDTH)[None, :]
+    there = (row < queries)[:, None] & (column < D_HEAD)
+    at = (sequence_at + row)[:, None]
+    q = tl.load(q_ptr + batch * q_batch + head * q_head + at * q_time + column, mask=there, other=0.0)
     k_ptr += batch * k_batch + head // group * k_head
     v_ptr += batch * v_batch + head // group * v_head
-    q = tl.load(q_ptr + row.to(tl.int64)[:, None] * q_time + column[None, :], mask=there, other=0.0)
 
     begin, full_begin, full_end, end = visible_keys(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
-    step, zero = tl.arange(0, BLOCK_K), head * 0
+    step = tl.arange(0, BLOCK_K)
     largest = tl.full((BLOCK_Q,), -float("inf"), tl.float32)
     total_weight = tl.zeros((BLOCK_Q,), tl.float32)
     out = tl.zeros((BLOCK_Q, WIDTH), tl.float32)
     for part in tl.static_range(3):  # the left edge, the full tiles, the right edge
         low = begin if part == 0 else full_begin if part == 1 else full_end
         high = tl.minimum(full_begin, end) if part == 0 else full_end if part == 1 else end
-        for at in range(low, high, BLOCK_K):
-            key, place = at + step, zero + at
-            held = (key < keys)[:, None] & (column[None, :] < D_HEAD)
-            k = tl.load(k_ptr + place * k_time + (step[:, None] * k_time + column[None, :]), mask=held, other=0.0)
+        for start in range(low, high, BLOCK_K):
+            key, place = start + step, sequence_at + start
+            held = (key < keys)[:, None] & (column < D_HEAD)
+            k = tl.load(k_ptr + place * k_time + (step[:, None] * k_time + column), mask=held, other=0.0)
             scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")
             if part != 1:
                 seen = sees(row[:, None] + offset, key[None, :], key[None, :] < keys, CAUSAL, WINDOW)
@@ -154,16 +152,17 @@ def attention_forward(
             weights = tl.exp2(scores - base[:, None])
             shrink = tl.exp2(largest - base)
             total_weight = total_weight * shrink + tl.sum(weights, axis=1)
-            v = tl.load(v_ptr + place * v_time + (step[:, None] * v_time + column[None, :]), mask=held, other=0.0)
+            v = tl.load(v_ptr + place * v_time + (step[:, None] * v_time + column), mask=held, other=0.0)
             out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
             largest = new_largest
 
     divisor = tl.where(total_weight == 0, 1.0, total_weight)  # of a query that sees nothing the output is 0
     out /= divisor[:, None]
-    out_ptr += batch * out_batch + head * out_head + row.to(tl.int64)[:, None] * out_time + column[None, :]
+    out_ptr += batch * out_batch + head * out_head + at * out_time + column
     tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=there)
     largest = tl.where(total_weight == 0, 0.0, largest)  # … and exp(−∞ − 0), on the way back, too
-    tl.store(lse_ptr + row, largest + tl.log2(divisor), mask=row < queries)
+    number = (batch * tl.num_programs(1) + head) * total + sequence_at + row
+    tl.store(lse_ptr + number, largest + tl.log2(divisor), mask=row < queries)
 
 
 class _FlashAttention(torch.autograd.Function):

@@ -13,7 +13,7 @@ log-sum-exp, which the way forward left behind.
     queries │ → │ → │ → │   │
             ├───┼───┼───┼───┤       grad_keys_values: a program has a column of tiles and walks down over the queries that see
             │   │ ↓ │   │   │       it, of all heads that share the keys. So no sum is made by several programs: the result is
-            ├───┼───┼───┼───┤       the same each time, at the price of computing the scores twice.
+            ├───┼───┼───┼───┤       the same each time, at the price of two products, q kᵀ and dO vᵀ, done twice.
             │   │ ↓ │   │   │
             └───┴───┴───┴───┘
 """
@@ -110,11 +110,11 @@ def grad_queries(
 ):  # fmt: skip
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    query_at, key_at = batch * 0, batch * 0  # where the sequence starts
+    sequence_at = batch * 0  # where the sequence starts
     if starts_ptr is not None:
-        query_at = tl.load(starts_ptr + batch).to(tl.int64)
-        queries = (tl.load(starts_ptr + batch + 1) - query_at).to(tl.int32)
-        keys, key_at, batch = queries, query_at, batch * 0
+        sequence_at = tl.load(starts_ptr + batch).to(tl.int64)
+        queries = (tl.load(starts_ptr + batch + 1) - sequence_at).to(tl.int32)
+        keys, batch = queries, batch * 0
     first = tile * BLOCK_Q
     if first >= queries:
         return
@@ -122,13 +122,13 @@ def grad_queries(
     row, column = first + tl.arange(0, BLOCK_Q), tl.arange(0, WIDTH)[None, :]
     real = row < queries
     there = real[:, None] & (column < D_HEAD)
-    at = (query_at + row)[:, None]
+    at = (sequence_at + row)[:, None]
     q = tl.load(q_ptr + batch * q_batch + head * q_head + at * q_time + column, mask=there, other=0.0)
     out = tl.load(out_ptr + batch * out_batch + head * out_head + at * out_time + column, mask=there, other=0.0)
     grad_out_ptr += batch * grad_out_batch + head * grad_out_head
     grad_out = tl.load(grad_out_ptr + at * grad_out_time + column, mask=there, other=0.0)
     delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), axis=1)
-    number = (batch * tl.num_programs(1) + head) * total + query_at + row
+    number = (batch * tl.num_programs(1) + head) * total + sequence_at + row
     tl.store(delta_ptr + number, delta, mask=real)
     lse = tl.load(lse_ptr + number, mask=real, other=0.0)
 
@@ -141,10 +141,10 @@ def grad_queries(
         low = begin if part == 0 else full_begin if part == 1 else full_end
         high = tl.minimum(full_begin, end) if part == 0 else full_end if part == 1 else end
         for start in range(low, high, BLOCK_K):
-            key, at_k, at_v = start + step, (key_at + start) * k_time, (key_at + start) * v_time
+            key, place = start + step, sequence_at + start
             held = (key < keys)[:, None] & (column < D_HEAD)
-            k = tl.load(k_ptr + at_k + (step[:, None] * k_time + column), mask=held, other=0.0)
-            v = tl.load(v_ptr + at_v + (step[:, None] * v_time + column), mask=held, other=0.0)
+            k = tl.load(k_ptr + place * k_time + (step[:, None] * k_time + column), mask=held, other=0.0)
+            v = tl.load(v_ptr + place * v_time + (step[:, None] * v_time + column), mask=held, other=0.0)
             scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")
             weights = tl.exp2(scores - lse[:, None])
             if part != 1:
