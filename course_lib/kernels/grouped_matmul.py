@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, tiles, tl, triton, use_triton
+from course_lib.kernels.language import launch, product_dtype, tiles, tl, triton, use_triton
 
 NEIGHBOURS = 8  # tiles of rows that take turns with one tile of weights while the cache still holds it
 
@@ -34,9 +34,8 @@ def grouped_matmul(
     Under torch.autocast it multiplies in autocast's dtype, as nn.Linear does. Raises ValueError for shapes and dtypes that don't
     fit; for other errors see `use_triton`. What `starts` and `order` hold is not checked.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and torch.float64 not in (x.dtype, weight.dtype):
-        x, weight = (each.to(torch.get_autocast_dtype(device)) for each in (x, weight))
+    if (dtype := product_dtype(x, weight)) is not None:
+        x, weight = x.to(dtype), weight.to(dtype)
     _check(x, weight, starts, order, times)
     if not use_triton(backend, x, weight, starts, products=True) or not len(x):
         return _reference(x, weight, starts, order, times)

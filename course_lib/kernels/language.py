@@ -90,6 +90,13 @@ def _obstacle(tensors: tuple[Tensor, ...], products: bool, integers: bool) -> st
     return None
 
 
+def product_dtype(*tensors: Tensor) -> torch.dtype | None:
+    """What torch.autocast wants these multiplied in; None where it is off or, as it has it, for 64 bits."""
+    device = tensors[0].device.type
+    wanted = torch.is_autocast_enabled(device) and torch.float64 not in {x.dtype for x in tensors}
+    return torch.get_autocast_dtype(device) if wanted else None
+
+
 def hopper(tensor: Tensor) -> bool:
     """Whether a kernel on this tensor runs on an H100 or newer, which has registers and tensor cores for larger tiles. The
     interpreter computes as an H100 would."""

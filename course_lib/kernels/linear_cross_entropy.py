@@ -24,7 +24,7 @@ from torch import Tensor
 
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.cross_entropy import check_targets, cross_entropy_cost, losses_in_place
-from course_lib.kernels.language import tiles, use_triton
+from course_lib.kernels.language import product_dtype, tiles, use_triton
 
 # Each chunk moves the weights and their gradient: with fewer tokens to a chunk than d, that is most of the traffic (see
 # `linear_cross_entropy_cost`). In 16 bits, 2,048 tokens' logits take 0.2 GB for a vocabulary of 49,152, 1 GB for 256,000.
@@ -135,11 +135,10 @@ def _scaled(x: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """What is multiplied: under autocast its dtype (as autocast has it, 64 bits stay), otherwise that of both."""
-    device, dtypes = hidden.device.type, {hidden.dtype, weight.dtype}
-    if torch.is_autocast_enabled(device) and torch.float64 not in dtypes:
-        return torch.get_autocast_dtype(device)
-    if len(dtypes) > 1:
+    """What is multiplied: under autocast its dtype, otherwise that of both."""
+    if (dtype := product_dtype(hidden, weight)) is not None:
+        return dtype
+    if hidden.dtype != weight.dtype:
         raise ValueError(f"hidden is {hidden.dtype} and weight {weight.dtype}: convert one, or use torch.autocast")
     return hidden.dtype
 
