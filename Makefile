@@ -6,6 +6,9 @@ BIN       := $(VENV)/bin
 LOG       := setup.log
 LESSONS   := $(wildcard notebooks/*.ipynb)
 LAB_FLAGS ?=
+# Two workers with a thread each: more would wait for one another.
+PYTEST    := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadscope \
+  --nbval --nbval-cell-timeout=300 --nbval-sanitize-with=tests/sanitize.cfg
 # The first of these that is Python 3.11 or newer makes the environment.
 PYTHON    ?= python3 python3.13 python3.12 python3.11
 RECENT    := import sys; sys.exit(sys.version_info < (3, 11))
@@ -37,7 +40,7 @@ define install
 endef
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s%s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.course  ## make .venv with all that the lessons need
 
@@ -48,15 +51,13 @@ lab: $(VENV)/.trusted  ## open the course in JupyterLab
 
 test: $(VENV)/.test  ## lint, then run every test and every lesson, comparing outputs
 	$(BIN)/ruff check
-	@# Two workers with a thread each: more would wait for one another.
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadscope \
-	  --nbval --nbval-cell-timeout=300 tests notebooks
+	$(PYTEST) tests notebooks
+
+test-all: test  ## the same, then the lessons on a processor without 16-bit arithmetic (this one, told to use AVX2 alone)
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) notebooks
 
 notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESSONS=notebooks/04*.ipynb for some)
-	OMP_WAIT_POLICY=passive THIRSTY_TIGER_HOME=$$(mktemp -d) $(BIN)/jupyter-nbconvert --to notebook --inplace --execute \
-	  --ExecutePreprocessor.record_timing=False \
-	  --ClearMetadataPreprocessor.enabled=True --ClearMetadataPreprocessor.clear_cell_metadata=False \
-	  --ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', ('language_info', 'name')}" $(LESSONS)
+	$(BIN)/python -m course_lib.course.store $(LESSONS)
 
 bench: $(VENV)/.test  ## measure speed and memory beside what you would use instead
 	$(BIN)/python -m benchmarks
@@ -107,4 +108,4 @@ $(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
 	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(explain)
 	@touch $@
 
-.PHONY: help setup lab test notebooks bench world experiments address clean
+.PHONY: help setup lab test test-all notebooks bench world experiments address clean

@@ -315,7 +315,7 @@ def test_a_kernel_finds_stub_and_line(outputs):
 def test_a_kernel_shows_buttons_that_answer(outputs):
     text, buttons = outputs[3]
     assert text.text.startswith("98-q1  What does")
-    assert buttons.data["text/plain"] == "(Buttons a b appear here when the notebook runs.)"
+    assert buttons.data["text/plain"] == "Buttons a and b appear here when you run this cell."
     assert set(buttons.data) == {"text/plain", "application/vnd.jupyter.widget-view+json"}
     wrong, right = outputs[5][0].text.splitlines()
     assert "b) Not this one. That is itertools.zip_longest." in wrong

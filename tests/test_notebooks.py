@@ -4,15 +4,21 @@ import json
 import re
 
 import pytest
+from lxml import html
+from nbconvert import HTMLExporter
 from notebook_files import NOTEBOOKS, calls, code_cells, read_cells, tags, text_of
 
 from course_lib.course.publish import BADGE, START
+from course_lib.course.store import VIEW
 
 EXTERNAL = re.compile(
     r"""<(?:img|script|iframe|link)\b[^>]*?\b(?:src|href)\s*=\s*["']?(?:https?:)?//|!\[[^]]*\]\(https?://"""
 )
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|content|opt|mnt)/|\b[A-Z]:\\")
 MEGABYTE = 1_000_000
+IMAGE = re.compile(r"<img [^>]*\balt=")
+KNOB = re.compile(r"\b(interact\w*|explore_\w+|guess_game)\(|^quiz\(", re.MULTILINE)
+FROZEN = re.compile(r"\d+%\||^\w+\(children=|Loading widget|model not found", re.MULTILINE)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 
@@ -60,8 +66,28 @@ def test_has_a_widget_with_a_static_figure_beside_it(path):
     cells = code_cells(path)
     assert any("nbval-ignore-output" in tags(cell) for cell in cells)
     compared = [cell for cell in cells if "nbval-ignore-output" not in tags(cell)]
-    kinds = {kind for cell in compared for output in cell.outputs for kind in output.get("data", {})}
-    assert kinds & {"image/png", "image/svg+xml"}
+    assert any(IMAGE.search(text_of(output)) for cell in compared for output in cell.outputs)
+
+
+@each_notebook
+def test_a_stored_page_is_whole_without_a_kernel(path):
+    """No view of a widget whose kernel is gone, and no progress bar that never moves; a sentence stands for each knob."""
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            assert VIEW not in output.get("data", {}) and not FROZEN.search(text_of(output)), cell.source
+        if KNOB.search(cell.source):
+            assert any(re.search(r"appears? here when you run this cell\.$", text_of(output)) for output in cell.outputs), cell.source
+
+
+@each_notebook
+def test_every_figure_says_what_there_is_to_see(path):
+    """In the file, and in the page of HTML that nbconvert makes of it."""
+    kinds = {kind for cell in code_cells(path) for output in cell.outputs for kind in output.get("data", {})}
+    assert not {kind for kind in kinds if kind.startswith("image/")}, "a bare image has no place for words: use show(fig, alt=…)"
+    page, _ = HTMLExporter().from_filename(path)
+    pictures = html.fromstring(page).iter("img")
+    alts = [picture.get("alt", "").strip() for picture in pictures]
+    assert alts and all(alts) and "No description has been provided" not in page
 
 
 @each_notebook

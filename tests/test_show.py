@@ -1,5 +1,6 @@
 """Pictures: their numbers, what they say to those who can't see them, and what they say to bad input."""
 
+import base64
 import io
 import re
 import sys
@@ -289,11 +290,12 @@ def test_signs_without_a_glyph_and_dollars_are_drawn_as_text(att):
 
 
 def test_show_gives_picture_and_words(att, page):
-    show(draw_row(att, 1, 2, 4), alt="ribbons")
-    output = page.outputs[0]
-    assert output.data["text/plain"] == "ribbons"
-    picture = Image.open(io.BytesIO(output.data["image/png"]))
-    assert output.metadata["image/png"] == {"alt": "ribbons", "width": picture.width // 2}
+    show(draw_row(att, 1, 2, 4), alt='ribbons, "thick" & thin')
+    data = page.outputs[0].data
+    assert set(data) == {"text/plain", "text/html"} and data["text/plain"] == 'ribbons, "thick" & thin'
+    alt, width, picture = re.fullmatch(r'<img alt="([^"]*)" width="(\d+)" src="data:image/png;base64,([^"]*)">', data["text/html"]).groups()
+    assert alt == "ribbons, &quot;thick&quot; &amp; thin"
+    assert int(width) == Image.open(io.BytesIO(base64.b64decode(picture))).width // 2
 
 
 def test_show_insists_on_words(att):

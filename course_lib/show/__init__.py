@@ -14,7 +14,7 @@ from course_lib.show.attention import (
     explore_attention,
 )
 from course_lib.show.bertviz_offline import head_view, model_view
-from course_lib.show.course_map import draw_map
+from course_lib.show.course_map import describe_map, draw_map
 from course_lib.show.experts import Routing, describe_routing, draw_routing, routing
 from course_lib.show.figures import Html, show
 from course_lib.show.guess import guess_game
@@ -29,6 +29,7 @@ __all__ = [
     "NextToken",
     "Routing",
     "attention",
+    "describe_map",
     "describe_next_token",
     "describe_routing",
     "draw_alignment",

@@ -131,6 +131,7 @@ def _offline(page: str, text: str) -> Html:
     root = re.search(r"bertviz-[0-9a-f]{32}", body)[0]
     body = body.replace(f'id="{root}"', 'class="bertviz"')
     body = body.replace("<div id='vis'>", f"<div id='vis'>{UNSEEN}")
+    body = re.sub(r"(Layer: <select .*?</select>)", r"<label>\1</label>", body)
     view = re.sub(r"require\.config\(\{.*?\}\);", "", view, count=1, flags=re.DOTALL)
     view = view.replace(f'"{root}"', "root.id").replace("d3.schemeCategory10", json.dumps(COLORS))
     d3, jquery = _libraries()

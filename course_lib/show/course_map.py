@@ -1,5 +1,7 @@
 """The map of the course: the way of a text through a model, and the lesson that opens each stop."""
 
+from collections.abc import Sequence
+
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
@@ -18,12 +20,18 @@ STOPS = (
 WIDTH, GAP, HEIGHT = 112, 20, 62
 
 
-def draw_map(ready: tuple[str, ...]) -> Figure:
-    """The stops in a row, the repeated layers bracketed, the way back for the next token; lessons in `ready` filled in."""
+def describe_map(ready: Sequence[str]) -> str:
+    """The map in words, for those who don't see it."""
+    stops = [f"{name} (lesson {lessons})" if _is_ready(lessons, ready) else name for name, _, lessons in STOPS]
+    return f"A row of boxes: {', '.join(stops)}. Attention and feed-forward come 30 times; the next token joins the text, and all begins again."
+
+
+def draw_map(ready: Sequence[str]) -> Figure:
+    """The stops in a row, the repeated layers bracketed, the way back for the next token; filled where all its lessons are `ready`."""
     step = WIDTH + GAP
     fig, ax = blank_page(step * len(STOPS) - GAP, bottom=-70, top=112)
     for i, (name, example, lessons) in enumerate(STOPS):
-        x, done = i * step, bool(lessons) and set(lessons.split(", ")) <= set(ready)
+        x, done = i * step, _is_ready(lessons, ready)
         ax.add_patch(_box(x, done))
         ax.text(x + WIDTH / 2, HEIGHT * 0.66, name, ha="center", va="center", size=13, weight="bold", color=INK)
         ax.text(x + WIDTH / 2, HEIGHT * 0.27, example, ha="center", va="center", size=10, color=MUTED)
@@ -40,6 +48,10 @@ def draw_map(ready: tuple[str, ...]) -> Figure:
     again = ax.text(end / 2 + WIDTH / 4, -54, "the new token joins the text, and all begins again", ha="center", va="center")
     again.set(size=12, color=INK, backgroundcolor="white")
     return fig
+
+
+def _is_ready(lessons: str, ready: Sequence[str]) -> bool:
+    return bool(lessons) and set(lessons.split(", ")) <= set(ready)
 
 
 def _box(x: float, done: bool) -> FancyBboxPatch:

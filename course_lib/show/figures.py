@@ -1,11 +1,14 @@
 """A figure on the page, with words for those who don't see it."""
 
+import base64
 import functools
+import html
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
+from IPython import get_ipython
 from IPython.display import display
 from ipywidgets import DOMWidget
 from matplotlib.figure import Figure
@@ -13,31 +16,47 @@ from PIL import Image
 
 SHARPNESS = 2  # pixels of the file for each pixel on the page
 ENOUGH = 80_000  # bytes, so that a lesson of twenty figures stays small
+NAME_SLIDERS = """
+window.namesSliders ??= new MutationObserver(() => {
+  for (const handle of document.querySelectorAll(".widget-slider .noUi-handle:not([aria-label])"))
+    handle.setAttribute("aria-label", handle.closest(".widget-slider").querySelector(".widget-label").textContent);
+});
+window.namesSliders.observe(document.body, {childList: true, subtree: true});
+"""
 
 
 def show(fig: Figure, alt: str) -> None:
     """Display `fig` in a notebook, and close it.
 
-    `alt` says in a sentence what there is to see. It becomes the output's plain text, for terminals and for
-    tests that compare outputs, and the picture's alternative text where the notebook is exported to HTML;
-    JupyterLab itself has no place for it. Raises ValueError when `alt` is empty.
+    `alt` says in a sentence what there is to see: it is what a screen reader reads, and what stands for the figure in a terminal and
+    where tests compare outputs. Raises ValueError when it is empty.
     """
     if not alt.strip():
-        raise ValueError(
-            'say what the figure shows: show(fig, alt="The first token takes half of the attention")'
-        )
-    picture = png(fig)
-    width = Image.open(io.BytesIO(picture)).width // SHARPNESS
-    bundle = {"image/png": picture, "text/plain": alt}
-    display(bundle, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+        raise ValueError('say what the figure shows: show(fig, alt="The first token takes half of the attention")')
+    display(Html(image(png(fig), alt, width=round(fig.get_figwidth() * fig.dpi)), alt))
     plt.close(fig)
 
 
+def image(picture: bytes, alt: str, width: int) -> str:
+    """HTML for a PNG file. (JupyterLab has no place for the words about a bare `image/png`; HTML's `alt` it shows, trusted or not.)"""
+    data = base64.b64encode(picture).decode()
+    return f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{data}">'
+
+
+def in_notebook() -> bool:
+    """Whether a kernel runs this, and so a page may be watching."""
+    return hasattr(get_ipython(), "kernel")
+
+
 def show_widget(widget: DOMWidget, text: str) -> None:
-    """Display a widget. `text` stands for it in the stored page: fixed, so that the page doesn't depend on the version of
-    ipywidgets, and reads well where no widget runs."""
+    """Display a widget. `text`, a sentence, stands for it wherever no kernel runs, as in the stored page."""
     view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
     display({"application/vnd.jupyter.widget-view+json": view, "text/plain": text}, raw=True)
+
+
+def name_sliders() -> None:
+    """Give each slider that this page draws from now on its label as its name, for screen readers: ipywidgets leaves it without one."""
+    display(Html(f"<script>{NAME_SLIDERS}</script>", ""))
 
 
 def png(fig: Figure) -> bytes:

@@ -4,10 +4,9 @@ import html
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from IPython import get_ipython
 from ipywidgets import HTML, Button, Dropdown, HBox, VBox
 
-from course_lib.show.figures import show_widget
+from course_lib.show.figures import in_notebook, show_widget
 
 LETTERS = "ABCDEFGHIJ"
 
@@ -23,7 +22,7 @@ def guess_game(texts: Sequence[tuple[str, str]], width: int = 96) -> None:
     for letter, (_, text) in zip(LETTERS, texts, strict=False):
         print(textwrap.fill(f"{letter}  {' '.join(text.split())}", width, subsequent_indent="   "), end="\n\n")
     print("Who wrote which? " + " · ".join(sorted(set(answers.values()))))
-    if hasattr(get_ipython(), "kernel"):
+    if in_notebook():
         _show_menus(answers)
 
 
@@ -49,5 +48,5 @@ def _show_menus(answers: dict[str, str]) -> None:
         verdict.value = "<br>".join(map(html.escape, lines))
 
     button.on_click(reveal)
-    text = "(Menus to guess with appear here when the notebook runs.)"
+    text = "Menus to guess with appear here when you run this cell."
     show_widget(VBox([*menus.values(), HBox([button]), verdict]), text)

@@ -10,6 +10,7 @@ from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from course_lib.show.figures import image
 from course_lib.show.style import MUTED, PALETTE
 from course_lib.train import History, Training
 
@@ -69,7 +70,7 @@ class live_loss:
 
     def __init__(self, marks: Mapping[str, float] | None = None):
         self.marks, self.next = marks, 0.0
-        self.picture = widgets.Image(format="png", width=650)
+        self.picture = widgets.HTML()
         self.seen = get_ipython() is not None
         if self.seen:
             display(self.picture)
@@ -79,7 +80,8 @@ class live_loss:
         if not self.seen or not (last or perf_counter() >= self.next):
             return
         start = perf_counter()
+        alt = f"The loss after {training.step} steps: {training.history.losses[-1]:.2f}."
         draw_loss(training.history, self.marks).savefig(png := io.BytesIO(), format="png")
-        self.picture.value = png.getvalue()
+        self.picture.value = image(png.getvalue(), alt, width=650)
         end = perf_counter()
         self.next = end + max(PAUSE, (end - start) / SHARE)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from course_lib.model import fast_dtype
+
 LARGE = 1_000_000  # parameters from which 16 bits were measured to be faster on a CPU
 PRECISIONS = ("fp32", "bf16", "auto")
 
@@ -56,7 +58,7 @@ def uses_bf16(precision: str, model: nn.Module) -> bool:
     if precision != "auto":
         return precision == "bf16"
     weights = list(model.parameters())
-    if weights[0].device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    large = sum(weight.numel() for weight in weights) >= LARGE
-    return weights[0].device.type == "cpu" and large and torch.cpu._is_amx_tile_supported()
+    device = weights[0].device.type
+    if device == "cpu" and not (torch.cpu._is_amx_tile_supported() and sum(weight.numel() for weight in weights) >= LARGE):
+        return False
+    return device in ("cpu", "cuda") and fast_dtype(device) == torch.bfloat16

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
+import nbformat
+from axe_playwright_python.sync_playwright import Axe
+from nbformat.sign import NotebookNotary
 from playwright.sync_api import Page, Route, sync_playwright
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +49,12 @@ RUN_ALL = """() => {
   jupyterapp.commands.execute('notebook:run-all-cells').finally(() => window.ran = true)
 }"""
 STILL = f"() => window.ran && ({READY})() && [...document.images].every(image => image.complete)"
+DRAWN = f"""() => {{
+  const cells = {NOTEBOOK}?.context?.isReady ? {NOTEBOOK}.content.model.toJSON().cells : null;
+  const drawn = document.querySelectorAll('.jp-Notebook .jp-Cell:has(.jp-OutputArea-output)').length;
+  return cells?.filter(cell => cell.outputs?.length).length === drawn && [...document.images].every(image => image.complete);
+}}"""
+OUTPUTS = ".jp-Notebook .jp-OutputArea-output"
 
 
 def find_chromium() -> str | None:
@@ -59,20 +68,52 @@ class Lab:
 
     page     Playwright's page
     address  of the server, with its token
+    home     where the server keeps what it knows, its notebooks' signatures among it
     refused  what the page asked of the world beyond this machine, and did not get
     errors   what its scripts threw
     """
 
     page: Page
     address: str
+    home: Path
     refused: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
     def open(self, name: str) -> None:
         """Open the notebook `name` of the served folder, and wait for its kernel."""
+        self._go(name)
+        self.page.wait_for_function(READY, timeout=120_000)
+
+    def view(self, name: str) -> None:
+        """Open the notebook `name` as it is stored, and wait until all of it is drawn."""
+        self._go(name)
+        self.page.wait_for_function(DRAWN, timeout=120_000)
+
+    def _go(self, name: str) -> None:
         base, _, token = self.address.partition("?")
         self.page.goto(f"{base}doc/tree/{quote(name)}?{token}")
-        self.page.wait_for_function(READY, timeout=120_000)
+
+    def close(self) -> None:
+        """Leave the notebook, and end all kernels."""
+        self.page.goto("about:blank")
+        base, _, token = self.address.partition("?")
+        signed = {"Authorization": token.replace("token=", "token ")}
+        for kernel in self.page.request.get(f"{base}api/kernels", headers=signed).json():
+            self.page.request.delete(f"{base}api/kernels/{kernel['id']}", headers=signed)
+
+    def trust(self, notebook: Path) -> None:
+        """What `jupyter trust` does, for this server."""
+        NotebookNotary(data_dir=str(self.home / "data")).sign(nbformat.read(notebook, as_version=4))
+
+    def faults(self) -> list[str]:
+        """What axe-core finds in the outputs that is serious for somebody who can't see, or can't use a mouse."""
+        found = Axe().run(self.page, context=OUTPUTS).response["violations"]
+        return [
+            f"{fault['id']} ({fault['impact']}): {node['html'][:300]}"
+            for fault in found
+            if fault["impact"] in ("serious", "critical")
+            for node in fault["nodes"]
+        ]
 
     def run_all(self, seconds: float = 400) -> None:
         """Run every cell, and wait until the kernel is idle and the pictures are in."""
@@ -126,9 +167,9 @@ def open_lab(folder: Path, browser: str | None = None) -> Iterator[Lab]:
     browser = browser or find_chromium()
     if not browser:
         raise RuntimeError(f"no Chromium: install one of {', '.join(BROWSERS)}, or set CHROMIUM to its path")
-    with _server(folder) as address, sync_playwright() as playwright:
+    with _server(folder) as (address, home), sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=FLAGS)
-        lab = Lab(chromium.new_page(viewport=SCREEN), address)
+        lab = Lab(chromium.new_page(viewport=SCREEN), address, home)
         lab.page.route("**/*", lambda route: _only_here(route, lab.refused))
         lab.page.on("websocket", lambda socket: _is_here(socket.url) or lab.refused.append(socket.url))
         lab.page.on("pageerror", lambda error: lab.errors.append(str(error)))
@@ -149,8 +190,8 @@ def _only_here(route: Route, refused: list[str]) -> None:
 
 
 @contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    """Run JupyterLab, as a new user would find it, and yield its address."""
+def _server(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Run JupyterLab, as a new user would find it, and yield its address and its home."""
     with tempfile.TemporaryDirectory(prefix="jupyter-") as home, open(Path(home, "log"), "w+") as log:
         command = [
             sys.executable,
@@ -163,7 +204,7 @@ def _server(folder: Path) -> Iterator[str]:
         command += ["--ip=127.0.0.1", f"--port={_free_port()}", f"--ServerApp.root_dir={folder}"]
         server = subprocess.Popen(command, env=_environment(Path(home)), stdout=log, stderr=log, cwd=folder)
         try:
-            yield _address(Path(home, "runtime", f"jpserver-{server.pid}.json"), server, Path(home, "log"))
+            yield _address(Path(home, "runtime", f"jpserver-{server.pid}.json"), server, Path(home, "log")), Path(home)
         finally:
             server.terminate()
             server.wait(timeout=20)

@@ -9,6 +9,9 @@ from tests.browser.lab import ROOT
 LESSON = "04_multi_head_attention.ipynb"
 PICTURES = ROOT / "build" / "browser"
 VIEWS = """
+from course_lib.course import quiz, start
+start()
+--
 import numpy as np
 from course_lib.show import Attention, draw_tokens, explore_tokens, head_view, model_view, use_style
 use_style()
@@ -33,6 +36,15 @@ def even(tokens, trace):
     n = tokens.shape[1]
     trace("layers.0.attention.weights", (torch.ones(1, 2, n, n).tril() / torch.arange(1, n + 1)[:, None]))
 explore_attention(SimpleNamespace(tokenizer=Letters, model=even), "abcd")
+--
+from ipywidgets import FloatSlider, IntSlider, SelectionSlider, Text, interact_manual
+def nothing(**controls): pass
+interact_manual(nothing, whole=IntSlider(3), real=FloatSlider(1), chosen=SelectionSlider(options=[1, 2]), tick=True, menu=["x", "y"], text=Text("t"));
+--
+quiz("00-q1")
+--
+from course_lib.show import guess_game
+guess_game([("a", "one text"), ("b", "another")])
 """
 
 
@@ -107,9 +119,11 @@ def test_a_new_text_has_new_tokens_to_click(views):
         cell.locator(place) for place in (".widget-text input", ".widget-toggle-button", "img")
     )
     expect(tokens).to_have_text(["a", "b", "c", "d"])
+    before = figure.get_attribute("src")
     box.fill("xy")
     box.press("Enter")
     expect(tokens).to_have_text(["x", "y"])
+    expect(figure).not_to_have_attribute("src", before)  # a click while it is being drawn would be lost
     before = figure.get_attribute("src")
     tokens.first.click()
     expect(figure).not_to_have_attribute("src", before)
@@ -117,6 +131,22 @@ def test_a_new_text_has_new_tokens_to_click(views):
     box.press("Enter")
     cell.get_by_text("there is no text to look at").wait_for()
     assert views.failures() == []
+
+
+def test_all_that_is_drawn_can_be_used_without_eyes_or_a_mouse(views):
+    """axe-core finds nothing serious; a slider's name, which ipywidgets leaves out, is its label."""
+    assert views.faults() == []
+    for name in ("layer", "head", "whole", "real", "chosen"):
+        expect(views.page.get_by_role("slider", name=name, exact=True)).to_have_count(1)
+
+
+def test_a_slider_drawn_later_is_named_too(views):
+    views.page.locator(".jp-CodeCell:has(.widget-slider)").last.locator(".widget-slider .noUi-handle").first.evaluate(
+        "handle => { const slider = handle.closest('.widget-slider'), copy = slider.cloneNode(true);"
+        "copy.querySelector('.noUi-handle').removeAttribute('aria-label');"
+        "copy.querySelector('.widget-label').textContent = 'later'; slider.after(copy) }"
+    )
+    expect(views.page.get_by_role("slider", name="later", exact=True)).to_have_count(1)
 
 
 def test_the_lesson_runs_without_errors(lesson):
@@ -139,6 +169,10 @@ def test_a_slider_changes_a_figure(lesson):
     at_left_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemin")
     handle.press("ArrowRight" if at_left_end else "ArrowLeft")
     expect(figure).not_to_have_attribute("src", before, timeout=90_000)
+
+
+def test_the_lesson_can_be_used_without_eyes_or_a_mouse(lesson):
+    assert lesson.faults() == []
 
 
 def test_it_looks_like_this(lesson):

@@ -6,7 +6,7 @@ from course_lib.course.checking import Mistake, call, equal, same
 from course_lib.course.content import Choice, Exercise, Question, Wrong
 from course_lib.model import ModelConfig
 
-TITLE = "Decoder-only: GPT"
+TITLE = "Decoder-only"
 
 
 def check_shift(answer):

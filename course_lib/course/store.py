@@ -1,0 +1,124 @@
+"""Execute lessons and store them as pages that are whole without a kernel.
+
+    python -m course_lib.course.store notebooks/04_multi_head_attention.ipynb
+
+A widget lives only as long as its kernel: where one is stored, a page that is opened shows an error instead. So a sentence is stored in its
+place ("Two sliders appear here when you run this cell."), and below it what the widget first showed, unless the page has it already.
+Progress bars leave nothing.
+"""
+
+import argparse
+import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+from course_lib.course.publish import write
+
+VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
+METADATA = {
+    "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+CONTROLS = {  # one of them: several of them, then the models so called
+    "slider": ("sliders", "IntSliderModel", "FloatSliderModel", "SelectionSliderModel"),
+    "menu": ("menus", "DropdownModel"),
+    "text box": ("text boxes", "TextModel", "TextareaModel"),
+    "tick box": ("tick boxes", "CheckboxModel"),
+    "row of buttons": ("rows of buttons", "ToggleButtonsModel"),
+    "button": ("buttons", "ButtonModel"),
+}
+NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
+
+
+def execute(path: Path) -> NotebookNode:
+    """The notebook with the outputs of a fresh run, and no more than the kernel's name besides.
+
+    Raises CellExecutionError, which names the cell, where one fails that isn't tagged `raises-exception`.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": path.parent}}
+    how = {"kernel_name": "python3", "timeout": None, "record_timing": False, "coalesce_streams": True}
+    NotebookClient(notebook, resources=resources, **how).execute()
+    models = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    settle(notebook, models)
+    notebook.metadata = nbformat.from_dict(METADATA)  # no version, no state: what would differ from machine to machine
+    return notebook
+
+
+def settle(notebook: NotebookNode, models: Mapping[str, dict]) -> None:
+    """Put into the place of each stored widget what stands for it. models: the state of every widget, by its id."""
+    seen: set[str] = set()
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        settled = []
+        for output in cell.outputs:
+            settled += _settled(output, models, seen) if VIEW in output.get("data", {}) else [output]
+            seen |= _pictures(output)
+        cell.outputs = settled
+
+
+def _settled(output: NotebookNode, models: Mapping[str, dict], seen: set[str]) -> list[NotebookNode]:
+    """What stands for a widget: its sentence, and those of its first outputs that no earlier cell has shown."""
+    tree = list(_tree(output.data[VIEW]["model_id"], models))
+    if any("Progress" in model["model_name"] for model in tree):
+        return []
+    own = output.data["text/plain"]
+    text = describe(tree) if re.match(r"\w+\(", own) else own  # else somebody's words: `show_widget`
+    first = [NotebookNode(each) for model in tree for each in model["state"].get("outputs", ())]
+    new = [each for each in first if not _pictures(each) & seen]
+    sentence = nbformat.v4.new_output("display_data", {"text/plain": text})
+    return ([sentence] if text else []) + new
+
+
+def describe(models: list[dict]) -> str:
+    """A sentence that says which controls appear; "" where there are none."""
+    kinds = Counter(kind for model in models for kind, names in CONTROLS.items() if model["model_name"] in names)
+    if not kinds:
+        return ""
+    *most, last = [_count(n, kind) for kind, n in kinds.items()]
+    listed = f"{', '.join(most)} and {last}" if most else last
+    verb = "appears" if kinds.total() == 1 else "appear"
+    return f"{listed[0].upper()}{listed[1:]} {verb} here when you run this cell."
+
+
+def _count(n: int, kind: str) -> str:
+    return f"{NUMBERS[n] if n < len(NUMBERS) else n} {kind if n == 1 else CONTROLS[kind][0]}"
+
+
+def _tree(model_id: str, models: Mapping[str, dict]) -> Iterator[dict]:
+    """A widget's model and those of all that it holds, in the order in which they are shown."""
+    yield (model := models[model_id])
+    for child in model["state"].get("children", ()):
+        yield from _tree(child.removeprefix("IPY_MODEL_"), models)
+
+
+def _pictures(output: Mapping) -> set[str]:
+    return set(re.findall(r"base64,([^\"]+)", output.get("data", {}).get("text/html", "")))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m course_lib.course.store", description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", type=Path, nargs="+")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for path in parser.parse_args(arguments).notebooks:
+        print(path, flush=True)
+        try:
+            with tempfile.TemporaryDirectory() as os.environ["THIRSTY_TIGER_HOME"]:  # as a newcomer sees it
+                notebook = execute(path)
+        except CellExecutionError as error:
+            print(error, file=sys.stderr)
+            return 1
+        write(path, nbformat.writes(notebook) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

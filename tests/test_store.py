@@ -1,0 +1,110 @@
+"""Storing a lesson: what stands in the place of widgets and progress bars."""
+
+import nbformat
+import pytest
+
+from course_lib.course.store import METADATA, VIEW, describe, main, settle
+
+LESSON = """
+import matplotlib.pyplot as plt
+from ipywidgets import IntSlider, interact
+from course_lib.show import show
+
+def draw(height):
+    fig, ax = plt.subplots(figsize=(2, 1))
+    ax.plot([0, height])
+    show(fig, alt=f"a line to {height}")
+    print("drawn", height)
+--
+draw(2)
+--
+interact(draw, height=IntSlider(3, min=0, max=5));
+--
+interact(draw, height=(0, 4));
+--
+from tqdm.auto import tqdm
+for _ in tqdm(range(3)): pass
+print("after the bar")
+--
+from course_lib.course import quiz
+quiz("00-q1")
+--
+1 + 1
+"""
+
+
+def model(name, **state):
+    return {"model_name": name, "state": state}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """The stored lesson, and each cell's outputs as (kind, text)."""
+    path = tmp_path_factory.mktemp("lessons") / "lesson.ipynb"
+    cells = [nbformat.v4.new_code_cell(cell.strip()) for cell in LESSON.split("--\n")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert main([str(path)]) == 0
+    return nbformat.read(path, as_version=4)
+
+
+def texts(cell):
+    return [output.get("text") or output["data"]["text/plain"] for output in cell.outputs]
+
+
+def test_a_knob_leaves_a_sentence_and_what_it_first_showed(stored):
+    cell = stored.cells[2]
+    assert texts(cell) == ["A slider appears here when you run this cell.", "a line to 3", "drawn 3\n"]
+    assert '<img alt="a line to 3"' in cell.outputs[1].data["text/html"]
+
+
+def test_a_figure_that_the_page_has_already_is_not_stored_twice(stored):
+    assert texts(stored.cells[1]) == ["a line to 2", "drawn 2\n"]
+    assert texts(stored.cells[3]) == ["A slider appears here when you run this cell.", "drawn 2\n"]
+
+
+def test_a_progress_bar_leaves_nothing(stored):
+    assert texts(stored.cells[4]) == ["after the bar\n"]
+
+
+def test_words_that_a_widget_brings_along_stay(stored):
+    question, buttons = texts(stored.cells[5])
+    assert question.startswith("00-q1") and buttons == "Buttons a, b and c appear here when you run this cell."
+
+
+def test_the_file_holds_no_widget_and_little_else(stored):
+    assert not [output for cell in stored.cells for output in cell.outputs if VIEW in output.get("data", {})]
+    assert stored.metadata == METADATA
+    assert [cell.execution_count for cell in stored.cells] == [1, 2, 3, 4, 5, 6, 7]
+    assert texts(stored.cells[6]) == ["2"] and stored.cells[6].metadata == {}
+
+
+def test_a_lesson_that_fails_is_left_as_it_was(tmp_path, capsys):
+    path = tmp_path / "lesson.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
+    before = path.read_bytes()
+    assert main([str(path)]) == 1
+    assert path.read_bytes() == before and "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (["VBoxModel", "OutputModel"], ""),
+        (["IntSliderModel"], "A slider appears here when you run this cell."),
+        (["FloatSliderModel", "SelectionSliderModel"], "Two sliders appear here when you run this cell."),
+        (["TextModel", "CheckboxModel", "DropdownModel"], "A text box, a tick box and a menu appear here when you run this cell."),
+        (["TextareaModel", "TextModel"], "Two text boxes appear here when you run this cell."),
+        (["ToggleButtonsModel"] * 2, "Two rows of buttons appear here when you run this cell."),
+        (["ButtonModel"] * 12, "12 buttons appear here when you run this cell."),
+    ],
+)
+def test_the_sentence_counts_the_controls(names, said):
+    assert describe([model(name) for name in names]) == said
+
+
+def test_other_outputs_are_left_alone():
+    outputs = [nbformat.v4.new_output("stream", text="x"), nbformat.v4.new_output("display_data", {"text/plain": "y"})]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs), nbformat.v4.new_markdown_cell("z")])
+    before = notebook.copy()
+    settle(notebook, {})
+    assert notebook == before
