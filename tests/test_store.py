@@ -86,6 +86,12 @@ def test_a_lesson_that_fails_is_left_as_it_was(tmp_path, capsys):
     assert path.read_bytes() == before and "ZeroDivisionError" in capsys.readouterr().err
 
 
+def test_a_notebook_that_is_not_there_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["notebooks/nowhere.ipynb"])
+    assert "no such notebook: notebooks/nowhere.ipynb" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "names, said",
     [

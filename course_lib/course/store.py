@@ -108,7 +108,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m course_lib.course.store", description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", type=Path, nargs="+")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    for path in parser.parse_args(arguments).notebooks:
+    paths = parser.parse_args(arguments).notebooks
+    if absent := [str(path) for path in paths if not path.is_file()]:
+        parser.error(f"no such notebook: {', '.join(absent)}")
+    for path in paths:
         print(path, flush=True)
         try:
             with tempfile.TemporaryDirectory() as os.environ["THIRSTY_TIGER_HOME"]:  # as a newcomer sees it

@@ -1,5 +1,8 @@
 """What only a browser can tell: that a learner's notebook draws, moves, and asks nothing of the internet."""
 
+import sys
+from pathlib import Path
+
 import nbformat
 import pytest
 from playwright.sync_api import expect
@@ -184,6 +187,27 @@ def test_it_looks_like_this(lesson):
 
 def test_nothing_beyond_this_machine_was_asked_for(lesson):
     assert lesson.refused == []
+
+
+REOPENED = """
+from ipywidgets import interact
+interact(lambda x: print("x is", x), x=(0, 4));
+"""
+
+
+def test_a_lesson_that_was_run_and_saved_opens_again_without_errors(lab, served):
+    """JupyterLab as `make` sets it up keeps what the widgets showed last."""
+    overrides = Path(sys.prefix, "share", "jupyter", "lab", "settings", "overrides.json")
+    if not overrides.exists():
+        pytest.skip("this environment was not made by `make`")
+    run(lab, served, "reopened.ipynb", REOPENED)
+    lab.page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    lab.close()
+    lab.view("reopened.ipynb")
+    cell = lab.page.locator(".jp-CodeCell")
+    expect(cell.locator(".widget-slider")).to_have_count(1)
+    expect(cell).to_contain_text("x is 2")
+    expect(cell).not_to_contain_text("Error displaying widget")
 
 
 def test_what_goes_wrong_is_seen(lab, served):
