@@ -17,7 +17,9 @@ EXTERNAL = re.compile(
 ABSOLUTE = re.compile(r"(?<![\w.:/])/(?:home|root|tmp|work|Users|content|opt|mnt)/|\b[A-Z]:\\")
 MEGABYTE = 1_000_000
 IMAGE = re.compile(r"<img [^>]*\balt=")
-KNOB = re.compile(r"\b(interact\w*|explore_\w+|guess_game)\(|^quiz\(", re.MULTILINE)
+KNOB = re.compile(r"^(?!from|import).*?\b(interact\w*|explore_\w+|guess_game)\b", re.MULTILINE)
+SENTENCE = re.compile(r"appears? here when you run this cell\.$")
+NEAR = 5  # cells away
 FROZEN = re.compile(r"\d+%\||^\w+\(children=|Loading widget|model not found", re.MULTILINE)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -75,8 +77,19 @@ def test_a_stored_page_is_whole_without_a_kernel(path):
     for cell in code_cells(path):
         for output in cell.outputs:
             assert VIEW not in output.get("data", {}) and not FROZEN.search(text_of(output)), cell.source
-        if KNOB.search(cell.source):
-            assert any(re.search(r"appears? here when you run this cell\.$", text_of(output)) for output in cell.outputs), cell.source
+        if KNOB.search(cell.source) or calls(cell, "quiz"):
+            assert any(map(SENTENCE.search, map(text_of, cell.outputs))), cell.source
+
+
+@each_notebook
+def test_what_a_knob_shows_is_on_the_page_without_it(path):
+    """What it showed first is stored below its sentence, or it is a figure that stands near by."""
+    cells = read_cells(path)
+    shown = [any(map(IMAGE.search, map(text_of, cell.get("outputs", [])))) for cell in cells]
+    for place, cell in enumerate(cells):
+        if cell.cell_type == "code" and KNOB.search(cell.source):
+            first = [output for output in cell.outputs if not SENTENCE.search(text_of(output))]
+            assert first or any(shown[max(0, place - NEAR) : place + NEAR]), cell.source
 
 
 @each_notebook
