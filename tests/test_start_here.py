@@ -64,6 +64,6 @@ def test_the_stored_lengths_are_those_of_the_code():
     told = re.findall(r"^(\w+) +([\d,]+) lines", output_of("FOLDERS ="), re.MULTILINE)
     assert {"model", "text", "generate"} < {name for name, _ in told}
     for name, lines in told:
-        files = (ROOT / course_lib.__name__ / name).glob("*.py")
+        files = (ROOT / course_lib.__name__ / name).rglob("*.py")
         real = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
         assert abs(int(lines.replace(",", "")) - real) < 0.1 * real, f"{name} has {real} lines: execute start_here again"

@@ -33,7 +33,7 @@ def show(fig: Figure, alt: str) -> None:
     """
     if not alt.strip():
         raise ValueError('say what the figure shows: show(fig, alt="The first token takes half of the attention")')
-    display(Html(image(png(fig), alt, width=round(fig.get_figwidth() * fig.dpi)), alt))
+    display(Html(image(png(fig), alt, width=int(fig.get_figwidth() * fig.dpi)), alt))
     plt.close(fig)
 
 

@@ -87,7 +87,7 @@ EXERCISES = (
             Wrong("sky blue", "one word, please"),
             Wrong(5, "a word is a string"),
         ),
-        learned="it doesn't recite, it weighs what tends to come next; and it can be wrong with confidence.",
+        learned="it doesn't recite, it weighs what tends to come next; and what it finds likeliest can be wrong.",
         why='next_tokens("Roses are red, violets are") puts white first, blue second.',
     ),
     Exercise(

@@ -42,23 +42,24 @@ def _oblong(rank):
 
 def check_lora(answer):
     x, W, A, B = _square()
-    got, old, path = call(answer, x, W, A, B, 5.0), x @ W.T, x @ A.T @ B.T
+    got, old, path = call(answer, x, W, A, B, 7.0), x @ W.T, x @ A.T @ B.T
     for wrong, message in (
         (old + path, "the scale is forgotten: the path's result is multiplied by alpha / rank"),
-        (old + 5.0 * path, "you multiplied by alpha alone; divide it by the rank, the number of rows of A"),
-        (old + 5.0 / 6 * path, "you divided alpha by the width of the input; it is the rank, A.shape[0]"),
-        (old + 2 / 5.0 * path, "the scale stands on its head: it is alpha / rank, not rank / alpha"),
-        (old + 5.0 // 2 * path, "you divided with //, which drops what is behind the point; the scale may be a fraction: /"),
-        (old + 5.0 / 2**0.5 * path, "you divided alpha by the root of the rank; in this lesson it is the rank itself"),
-        (2.5 * path, "the old layer is missing: the path is added to x Wᵀ, it doesn't replace it"),
-        (2.5 * (old + path), "the scale belongs to the path alone; here it multiplies the old layer as well"),
-        (x @ W + 2.5 * path, "W is used as it lies: its rows are the outputs, so it is x @ W.T"),
-        (old + 2.5 * x @ B @ A, "you went through B first; A comes first and narrows, B comes second and widens"),
-        ((old + 2.5 * path).T, "the result lies on its side: the last dimension should be n_out, as in x @ W.T"),
+        (old + 7.0 * path, "you multiplied by alpha alone; divide it by the rank, the number of rows of A"),
+        (old + 7.0 / 6 * path, "you divided alpha by the width of the input; it is the rank, A.shape[0]"),
+        (old + 2 / 7.0 * path, "the scale stands on its head: it is alpha / rank, not rank / alpha"),
+        (old + 2 * path, "you wrote 2 for alpha / rank: that alpha is twice the rank is only this lesson's choice"),
+        (old + 7.0 // 2 * path, "you divided with //, which drops what is behind the point; the scale may be a fraction: /"),
+        (old + 7.0 / 2**0.5 * path, "you divided alpha by the root of the rank; in this lesson it is the rank itself"),
+        (3.5 * path, "the old layer is missing: the path is added to x Wᵀ, it doesn't replace it"),
+        (3.5 * (old + path), "the scale belongs to the path alone; here it multiplies the old layer as well"),
+        (x @ W + 3.5 * path, "W is used as it lies: its rows are the outputs, so it is x @ W.T"),
+        (old + 3.5 * x @ B @ A, "you went through B first; A comes first and narrows, B comes second and widens"),
+        ((old + 3.5 * path).T, "the result lies on its side: the last dimension should be n_out, as in x @ W.T"),
     ):
         if same(got, wrong):
             raise Mistake(message)
-    close(got, old + 2.5 * path, "the output")
+    close(got, old + 3.5 * path, "the output")
     _check_oblong(answer)
 
 
@@ -104,6 +105,10 @@ def lora_scales_all(x, W, A, B, alpha):
 
 def lora_upside_down(x, W, A, B, alpha):
     return x @ W.T + A.shape[0] / alpha * (x @ A.T @ B.T)
+
+
+def lora_always_two(x, W, A, B, alpha):
+    return x @ W.T + 2 * (x @ A.T @ B.T)
 
 
 def lora_whole_scale(x, W, A, B, alpha):
@@ -329,6 +334,7 @@ EXERCISES = (
             Wrong(lora_without_base, "the old layer is missing"),
             Wrong(lora_scales_all, "belongs to the path alone"),
             Wrong(lora_upside_down, "stands on its head"),
+            Wrong(lora_always_two, "you wrote 2"),
             Wrong(lora_whole_scale, "divided with //"),
             Wrong(lora_by_root, "the root of the rank"),
             Wrong(lora_untransposed, "W is used as it lies"),
