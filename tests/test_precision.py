@@ -12,27 +12,37 @@ from course_lib.model import fast_dtype, precision
 ASK = "from course_lib.model import fast_dtype; print(fast_dtype())"
 
 
-def test_the_faster_type_wins(monkeypatch):
-    for winner in (torch.float32, torch.bfloat16):
-        precision._faster_on_cpu.cache_clear()
-        monkeypatch.setattr(precision, "_seconds_of", lambda x, weight, winner=winner: 1.0 if x.dtype == winner else 2.0)
-        assert fast_dtype() == fast_dtype("cpu") == fast_dtype(torch.device("cpu")) == winner
+@pytest.fixture(autouse=True)
+def forgotten():
+    """Each test measures for itself, and leaves nothing behind."""
+    precision._faster_on_cpu.cache_clear()
+    yield
     precision._faster_on_cpu.cache_clear()
 
 
-def test_one_slow_round_changes_nothing(monkeypatch):
-    rounds = iter([(9.0, 2.0), (1.0, 2.0), (9.0, 2.0)])
-    times = iter(time for pair in rounds for time in pair)
-    precision._faster_on_cpu.cache_clear()
-    monkeypatch.setattr(precision, "_seconds_of", lambda x, weight: next(times))
-    assert fast_dtype() == torch.float32
-    precision._faster_on_cpu.cache_clear()
+@pytest.mark.parametrize("winner", [torch.float32, torch.bfloat16])
+def test_the_faster_type_wins(monkeypatch, winner):
+    monkeypatch.setattr(precision, "_seconds", lambda dtype: 1.0 if dtype == winner else 2.0)
+    assert fast_dtype() == fast_dtype("cpu") == fast_dtype(torch.device("cpu")) == winner
 
 
-def test_it_is_measured_once(monkeypatch):
+def test_slow_rounds_change_nothing(monkeypatch):
+    """Nineteen of twenty products were interrupted."""
+    clock = iter([0, 9] * 19 + [0, 2])
+    monkeypatch.setattr(precision, "perf_counter", lambda: next(clock))
+    assert precision._seconds(torch.float32) == 2
+
+
+def test_it_is_measured_once_and_leaves_the_threads_as_they_were(monkeypatch):
+    threads = torch.get_num_threads()
     first = fast_dtype()
-    monkeypatch.setattr(precision, "_seconds_of", lambda x, weight: 1 / 0)
-    assert fast_dtype() == first
+    monkeypatch.setattr(precision, "_seconds", lambda dtype: 1 / 0)
+    assert fast_dtype() == first and torch.get_num_threads() == threads
+
+
+def test_where_tensors_go_by_default_does_not_matter():
+    with torch.device("meta"):
+        assert fast_dtype() == fast_dtype("cpu")
 
 
 def test_a_processor_without_16_bit_arithmetic_computes_in_32():

@@ -9,10 +9,9 @@ from time import perf_counter
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-ROWS, WIDTH = 256, 1024  # of the product that is timed: a few milliseconds
-ROUNDS = 3
+ROWS, WIDTH = 128, 768  # of the product that is timed: so short that another program seldom comes between
+ROUNDS = 20
 
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
@@ -30,16 +29,21 @@ def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
 
 @cache
 def _faster_on_cpu() -> torch.dtype:
-    seconds = dict.fromkeys((torch.float32, torch.bfloat16), float("inf"))
-    for _ in range(ROUNDS):  # in turn, the best of each: other programs make a round slower, never quicker
-        for dtype in seconds:
-            x, weight = torch.ones(ROWS, WIDTH, dtype=dtype), torch.ones(WIDTH, WIDTH, dtype=dtype)
-            seconds[dtype] = min(seconds[dtype], _seconds_of(x, weight))
-    return min(seconds, key=seconds.get)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # two would wait for each other, which takes longer than the product where another program runs
+    try:
+        return min((torch.float32, torch.bfloat16), key=_seconds)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @torch.inference_mode()
-def _seconds_of(x: Tensor, weight: Tensor) -> float:
-    start = perf_counter()
-    F.linear(x, weight)
-    return perf_counter() - start
+def _seconds(dtype: torch.dtype) -> float:
+    """The shortest time of one product: other programs make some of them longer, and none shorter."""
+    x, weight = (torch.ones(rows, WIDTH, dtype=dtype, device="cpu") for rows in (ROWS, WIDTH))
+    times = []
+    for _ in range(ROUNDS):
+        start = perf_counter()
+        F.linear(x, weight)
+        times.append(perf_counter() - start)
+    return min(times)
