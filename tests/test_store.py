@@ -1,9 +1,11 @@
 """Storing a lesson: what stands in the place of widgets and progress bars."""
 
+import os
+
 import nbformat
 import pytest
 
-from course_lib.course.store import METADATA, VIEW, describe, main, settle
+from course_lib.course.store import METADATA, VIEW, StoreError, describe, main, settle
 
 LESSON = """
 import matplotlib.pyplot as plt
@@ -78,12 +80,28 @@ def test_the_file_holds_no_widget_and_little_else(stored):
     assert texts(stored.cells[6]) == ["2"] and stored.cells[6].metadata == {}
 
 
-def test_a_lesson_that_fails_is_left_as_it_was(tmp_path, capsys):
+@pytest.mark.parametrize(
+    "source, said",
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("from ipywidgets import interact\ninteract(lambda x: 1 / 0, x=1);", "a widget failed with ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_lesson_that_fails_is_left_as_it_was(tmp_path, capsys, source, said):
     path = tmp_path / "lesson.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")]), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
     before = path.read_bytes()
     assert main([str(path)]) == 1
-    assert path.read_bytes() == before and "ZeroDivisionError" in capsys.readouterr().err
+    assert path.read_bytes() == before and said in capsys.readouterr().err
+
+
+def test_each_run_is_a_newcomers(tmp_path):
+    path = tmp_path / "lesson.ipynb"
+    source = "import os\nprint(os.path.exists(os.environ['THIRSTY_TIGER_HOME'] + '/progress.json'), os.environ['OMP_WAIT_POLICY'])"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
+    before = os.environ["THIRSTY_TIGER_HOME"]
+    assert main([str(path)]) == 0 and os.environ["THIRSTY_TIGER_HOME"] == before
+    assert texts(nbformat.read(path, as_version=4).cells[0]) == ["False passive\n"]
 
 
 def test_a_notebook_that_is_not_there_is_named(capsys):
@@ -106,6 +124,19 @@ def test_a_notebook_that_is_not_there_is_named(capsys):
 )
 def test_the_sentence_counts_the_controls(names, said):
     assert describe([model(name) for name in names]) == said
+
+
+def test_a_widget_of_which_nothing_is_known_is_refused():
+    output = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "abc"}})
+    with pytest.raises(StoreError, match="nothing is known of the widget abc"):
+        settle(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])]), {})
+
+
+def test_a_widget_without_words_is_described():
+    output = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "abc"}})
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])
+    settle(notebook, {"abc": model("IntSliderModel")})
+    assert texts(notebook.cells[0]) == ["A slider appears here when you run this cell."]
 
 
 def test_other_outputs_are_left_alone():

@@ -39,15 +39,22 @@ CONTROLS = {  # one of them: several of them, then the models so called
 NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
 
 
-def execute(path: Path) -> NotebookNode:
-    """The notebook with the outputs of a fresh run, and no more than the kernel's name besides.
+class StoreError(Exception):
+    """Something to mend in the lesson; the message says what."""
 
-    Raises CellExecutionError, which names the cell, where one fails that isn't tagged `raises-exception`.
+
+def execute(path: Path) -> NotebookNode:
+    """The notebook with the outputs of a fresh run, as a newcomer would see it, and no more than the kernel's name besides.
+
+    Raises CellExecutionError, which shows the cell, where one fails that isn't tagged `raises-exception`, and StoreError where a widget
+    has failed.
     """
     notebook = nbformat.read(path, as_version=4)
     resources = {"metadata": {"path": path.parent}}
     how = {"kernel_name": "python3", "timeout": None, "record_timing": False, "coalesce_streams": True}
-    NotebookClient(notebook, resources=resources, **how).execute()
+    with tempfile.TemporaryDirectory() as home:
+        environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "THIRSTY_TIGER_HOME": home}
+        NotebookClient(notebook, resources=resources, **how).execute(env=environment)
     models = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     settle(notebook, models)
     notebook.metadata = nbformat.from_dict(METADATA)  # no version, no state: what would differ from machine to machine
@@ -70,9 +77,11 @@ def _settled(output: NotebookNode, models: Mapping[str, dict], seen: set[str]) -
     tree = list(_tree(output.data[VIEW]["model_id"], models))
     if any("Progress" in model["model_name"] for model in tree):
         return []
-    own = output.data["text/plain"]
-    text = describe(tree) if re.match(r"\w+\(", own) else own  # else somebody's words: `show_widget`
+    own = output.data.get("text/plain", "")
+    text = own if own and not re.match(r"\w+\(", own) else describe(tree)  # somebody's words (`show_widget`), or a list of models
     first = [NotebookNode(each) for model in tree for each in model["state"].get("outputs", ())]
+    if failed := [each for each in first if each.output_type == "error"]:
+        raise StoreError(f"a widget failed with {failed[0].ename}: {failed[0].evalue}")
     new = [each for each in first if not _pictures(each) & seen]
     sentence = nbformat.v4.new_output("display_data", {"text/plain": text})
     return ([sentence] if text else []) + new
@@ -95,6 +104,8 @@ def _count(n: int, kind: str) -> str:
 
 def _tree(model_id: str, models: Mapping[str, dict]) -> Iterator[dict]:
     """A widget's model and those of all that it holds, in the order in which they are shown."""
+    if model_id not in models:
+        raise StoreError(f"nothing is known of the widget {model_id}: a lesson shows only widgets of its own kernel")
     yield (model := models[model_id])
     for child in model["state"].get("children", ()):
         yield from _tree(child.removeprefix("IPY_MODEL_"), models)
@@ -107,16 +118,14 @@ def _pictures(output: Mapping) -> set[str]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m course_lib.course.store", description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", type=Path, nargs="+")
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     paths = parser.parse_args(arguments).notebooks
     if absent := [str(path) for path in paths if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(absent)}")
     for path in paths:
         print(path, flush=True)
         try:
-            with tempfile.TemporaryDirectory() as os.environ["THIRSTY_TIGER_HOME"]:  # as a newcomer sees it
-                notebook = execute(path)
-        except CellExecutionError as error:
+            notebook = execute(path)
+        except (CellExecutionError, StoreError) as error:
             print(error, file=sys.stderr)
             return 1
         write(path, nbformat.writes(notebook) + "\n")

@@ -1,7 +1,7 @@
 """Which floating-point type a processor multiplies fastest.
 
 Sixteen bits halve what is read. But a processor without instructions for bfloat16 must turn every number into 32 bits first: on one
-with AVX2 alone, SmolLM2 reads a text at a quarter of the speed of 32 bits, and trains at a twelfth.
+with AVX2 alone, SmolLM2 reads a text at a quarter of the speed of 32 bits, and trains at a tenth.
 """
 
 from functools import cache
