@@ -8,6 +8,7 @@ Progress bars leave nothing.
 """
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -15,6 +16,8 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from queue import Empty
+from time import monotonic
 
 import nbformat
 from nbclient import NotebookClient
@@ -43,6 +46,27 @@ class StoreError(Exception):
     """Something to mend in the lesson; the message says what."""
 
 
+class _Client(NotebookClient):
+    """nbclient, but looking for the kernel's answer once a second. Where an Output widget is being filled, nbclient now and then isn't woken
+    by the answer, and waits for ever: 12 of 60 runs of a notebook with four knobs."""
+
+    async def async_start_new_kernel_client(self):
+        client = await super().async_start_new_kernel_client()
+        wait = client.shell_channel.get_msg
+
+        async def look(timeout: float | None = None) -> dict:
+            end = math.inf if timeout is None else monotonic() + timeout
+            while True:
+                try:
+                    return await wait(timeout=max(0, min(1, end - monotonic())))
+                except Empty:
+                    if monotonic() >= end:
+                        raise
+
+        client.shell_channel.get_msg = look
+        return client
+
+
 def execute(path: Path) -> NotebookNode:
     """The notebook with the outputs of a fresh run, as a newcomer would see it, and no more than the kernel's name besides.
 
@@ -54,7 +78,7 @@ def execute(path: Path) -> NotebookNode:
     how = {"kernel_name": "python3", "timeout": None, "record_timing": False, "coalesce_streams": True}
     with tempfile.TemporaryDirectory() as home:
         environment = {"OMP_WAIT_POLICY": "passive", **os.environ, "THIRSTY_TIGER_HOME": home}
-        NotebookClient(notebook, resources=resources, **how).execute(env=environment)
+        _Client(notebook, resources=resources, **how).execute(env=environment)
     models = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     settle(notebook, models)
     notebook.metadata = nbformat.from_dict(METADATA)  # no version, no state: what would differ from machine to machine
