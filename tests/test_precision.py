@@ -45,6 +45,19 @@ def test_where_tensors_go_by_default_does_not_matter():
         assert fast_dtype() == fast_dtype("cpu")
 
 
+def test_autocast_around_it_does_not_matter(monkeypatch):
+    kinds, multiply = [], torch.nn.functional.linear
+    monkeypatch.setattr(precision.F, "linear", lambda x, weight: kinds.append(multiply(x, weight).dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        fast_dtype()
+    assert kinds == [torch.float32] * precision.ROUNDS + [torch.bfloat16] * precision.ROUNDS
+
+
+def test_another_kind_of_device_is_refused():
+    with pytest.raises(ValueError, match="not 'mps': choose a type yourself"):
+        fast_dtype("mps")
+
+
 def test_a_processor_without_16_bit_arithmetic_computes_in_32():
     """Told to use AVX2 alone, this one has none: oneDNN then converts each number."""
     avx2 = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}

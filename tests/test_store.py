@@ -132,6 +132,30 @@ def test_a_widget_of_which_nothing_is_known_is_refused():
         settle(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])]), {})
 
 
+def test_a_control_without_a_word_is_refused():
+    with pytest.raises(StoreError, match="no word for a IntRangeSliderModel"):
+        describe([model("IntRangeSliderModel")])
+
+
+def test_what_an_output_holds_is_settled_too():
+    """A slider whose output draws a progress bar and another widget; and a box that holds a slider beside a bar."""
+    inner = [{"output_type": "display_data", "metadata": {}, "data": {VIEW: {"model_id": name}, "text/plain": "x"}} for name in ("bar", "menu")]
+    models = {
+        "knob": model("VBoxModel", children=["IPY_MODEL_slider", "IPY_MODEL_out"]),
+        "slider": model("IntSliderModel"),
+        "out": model("OutputModel", outputs=inner),
+        "bar": model("FloatProgressModel"),
+        "menu": model("DropdownModel"),
+        "both": model("HBoxModel", children=["IPY_MODEL_slider", "IPY_MODEL_bar"]),
+    }
+    outputs = [nbformat.v4.new_output("display_data", {VIEW: {"model_id": name}, "text/plain": "VBox(…)"}) for name in ("knob", "both")]
+    inner[1]["data"]["text/plain"] = "Dropdown(…)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
+    settle(notebook, models)
+    slider = "A slider appears here when you run this cell."
+    assert texts(notebook.cells[0]) == [slider, "A menu appears here when you run this cell.", slider]
+
+
 def test_a_widget_without_words_is_described():
     output = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "abc"}})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])

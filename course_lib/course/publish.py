@@ -113,8 +113,9 @@ def read(path: Path) -> str:
 
 def write(path: Path, text: str) -> None:
     """Replace a file whole or not at all."""
+    data = text.encode()  # before there is a file that could be left behind
     with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
-        file.write(text.encode())
+        file.write(data)
     os.chmod(file.name, path.stat().st_mode)
     os.replace(file.name, path)
 

@@ -3,8 +3,8 @@
     python -m course_lib.course.store notebooks/04_multi_head_attention.ipynb
 
 A widget lives only as long as its kernel: where one is stored, a page that is opened shows an error instead. So a sentence is stored in its
-place ("Two sliders appear here when you run this cell."), and below it what the widget first showed, unless the page has it already.
-Progress bars leave nothing.
+place ("Two sliders appear here when you run this cell."), and below it what the widget showed when the run ended, unless the page has it
+already. Progress bars, and pictures that are drawn live, leave nothing.
 """
 
 import argparse
@@ -39,6 +39,7 @@ CONTROLS = {  # one of them: several of them, then the models so called
     "row of buttons": ("rows of buttons", "ToggleButtonsModel"),
     "button": ("buttons", "ButtonModel"),
 }
+SILENT = ("BoxModel", "TabModel", "AccordionModel", "OutputModel", "HTMLModel", "LabelModel", "ImageModel", "ProgressModel")  # endings
 NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
 
 
@@ -48,7 +49,7 @@ class StoreError(Exception):
 
 class _Client(NotebookClient):
     """nbclient, but looking for the kernel's answer once a second. Where an Output widget is being filled, nbclient now and then isn't woken
-    by the answer, and waits for ever: 12 of 60 runs of a notebook with four knobs."""
+    by the answer, and waits for ever: 12 of 60 runs of a notebook with four knobs, on a busy machine."""
 
     async def async_start_new_kernel_client(self):
         client = await super().async_start_new_kernel_client()
@@ -92,28 +93,34 @@ def settle(notebook: NotebookNode, models: Mapping[str, dict]) -> None:
         settled = []
         for output in cell.outputs:
             settled += _settled(output, models, seen) if VIEW in output.get("data", {}) else [output]
-            seen |= _pictures(output)
+            seen |= set().union(*map(_pictures, settled))
         cell.outputs = settled
 
 
 def _settled(output: NotebookNode, models: Mapping[str, dict], seen: set[str]) -> list[NotebookNode]:
-    """What stands for a widget: its sentence, and those of its first outputs that no earlier cell has shown."""
+    """What stands for a widget: its sentence, and those of its outputs that the page doesn't show already."""
     tree = list(_tree(output.data[VIEW]["model_id"], models))
-    if any("Progress" in model["model_name"] for model in tree):
-        return []
     own = output.data.get("text/plain", "")
     text = own if own and not re.match(r"\w+\(", own) else describe(tree)  # somebody's words (`show_widget`), or a list of models
-    first = [NotebookNode(each) for model in tree for each in model["state"].get("outputs", ())]
-    if failed := [each for each in first if each.output_type == "error"]:
-        raise StoreError(f"a widget failed with {failed[0].ename}: {failed[0].evalue}")
-    new = [each for each in first if not _pictures(each) & seen]
-    sentence = nbformat.v4.new_output("display_data", {"text/plain": text})
-    return ([sentence] if text else []) + new
+    if any("Progress" in model["model_name"] for model in tree):
+        text = describe(tree)  # not the bar as it stood
+    shown = [nbformat.v4.new_output("display_data", {"text/plain": text})] if text else []
+    for each in (NotebookNode(each) for model in tree for each in model["state"].get("outputs", ())):
+        if each.output_type == "error":
+            raise StoreError(f"a widget failed with {each.ename}: {each.evalue}")
+        if VIEW in each.get("data", {}):
+            shown += _settled(each, models, seen)
+        elif not _pictures(each) & seen:
+            shown.append(each)
+    return shown
 
 
 def describe(models: list[dict]) -> str:
     """A sentence that says which controls appear; "" where there are none."""
     kinds = Counter(kind for model in models for kind, names in CONTROLS.items() if model["model_name"] in names)
+    for name in (model["model_name"] for model in models):
+        if not name.endswith(SILENT) and not any(name in names for names in CONTROLS.values()):
+            raise StoreError(f"there is no word for a {name}: add one to CONTROLS in {Path(__file__).name}")
     if not kinds:
         return ""
     *most, last = [_count(n, kind) for kind, n in kinds.items()]

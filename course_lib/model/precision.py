@@ -1,7 +1,7 @@
 """Which floating-point type a processor multiplies fastest.
 
 Sixteen bits halve what is read. But a processor without instructions for bfloat16 must turn every number into 32 bits first: on one
-with AVX2 alone, SmolLM2 reads a text at a quarter of the speed of 32 bits, and trains at a tenth.
+with AVX2 alone, SmolLM2 reads a text at a quarter of the speed of 32 bits, and trains at a tenth (LoRA: a twentieth).
 """
 
 from functools import cache
@@ -20,10 +20,15 @@ def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
         lm = load_smollm2(fast_dtype())
 
     A GPU is asked. A CPU is measured, once, in some hundredths of a second: oneDNN says "supported" also where it only converts. Not
-    handled: a single row at a time, which waits for memory, not for products, and so is quicker in 16 bits on nearly every processor.
+    handled: a few rows at a time, which wait for memory more than for products, and so are quicker in 16 bits on nearly every processor.
+
+    Raises ValueError for another kind of device.
     """
-    if torch.device(device).type == "cuda":
+    kind = torch.device(device).type
+    if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if kind != "cpu":
+        raise ValueError(f"fast_dtype knows CPUs and CUDA's GPUs, not {kind!r}: choose a type yourself")
     return _faster_on_cpu()
 
 
@@ -38,6 +43,7 @@ def _faster_on_cpu() -> torch.dtype:
 
 
 @torch.inference_mode()
+@torch.autocast("cpu", enabled=False)
 def _seconds(dtype: torch.dtype) -> float:
     """The shortest time of one product: other programs make some of them longer, and none shorter."""
     x, weight = (torch.ones(rows, WIDTH, dtype=dtype, device="cpu") for rows in (ROWS, WIDTH))

@@ -18,8 +18,10 @@ SHARPNESS = 2  # pixels of the file for each pixel on the page
 ENOUGH = 80_000  # bytes, so that a lesson of twenty figures stays small
 NAME_SLIDERS = """
 window.namesSliders ??= new MutationObserver(() => {
-  for (const handle of document.querySelectorAll(".widget-slider .noUi-handle:not([aria-label])"))
-    handle.setAttribute("aria-label", handle.closest(".widget-slider").querySelector(".widget-label").textContent);
+  for (const handle of document.querySelectorAll(".widget-slider .noUi-handle:not([aria-label])")) {
+    const name = handle.closest(".widget-slider").querySelector(".widget-label")?.textContent;
+    if (name) handle.setAttribute("aria-label", name);
+  }
 });
 window.namesSliders.observe(document.body, {childList: true, subtree: true});
 """

@@ -39,6 +39,40 @@ def check_write(answer):
     equal(call(answer, "zero", 0, count_up), "zero", "the text with no token more")
     if len(heard) > 3:
         raise Mistake(f"guess was asked {len(heard)} times for 3 tokens; each answer is one token, so keep it")
+    _check_pieces(answer)
+
+
+def _check_pieces(answer):
+    """A token needn't be a word: here they have no spaces, and are of several lengths."""
+    pieces, asked = {1: "bc", 3: "d", 4: "efg", 7: "h", 8: "ij"}, []
+
+    def spell(text):
+        asked.append(text)
+        if len(asked) > 20:
+            raise RuntimeError("guess was asked 20 times for 5 tokens. (Count tokens, not words: a token needn't have a space)")
+        return pieces.get(len(text), "!")
+
+    equal(call(answer, "a", 5, spell), "abcdefghij", 'write("a", 5, guess), where the tokens are "bc", "d", "efg", "h" and "ij",')
+
+
+def write_words(text, n, guess):
+    end = len(text.split()) + n
+    while len(text.split()) < end:
+        text += guess(text)
+    return text
+
+
+def write_characters(text, n, guess):
+    end = len(text) + 2 * n
+    while len(text) < end:
+        text += guess(text)
+    return text
+
+
+def write_three(text, n, guess):
+    for _ in range(3 if n else 0):
+        text += guess(text)
+    return text
 
 
 def solve_write(text, n, guess):
@@ -102,6 +136,9 @@ EXERCISES = (
         check=check_write,
         solution=solve_write,
         wrong=(
+            Wrong(write_words, "Count tokens, not words"),
+            Wrong(write_characters, "and is 'abcdefghij!'"),
+            Wrong(write_three, "and is 'abcdefg'"),
             Wrong(write_from_the_beginning, "every guess was made from the first text"),
             Wrong(write_only_the_new, "the beginning included"),
             Wrong(write_once, "that is only one token"),

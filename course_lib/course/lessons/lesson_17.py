@@ -218,9 +218,7 @@ def first_sideways(n_out, n_in, rank):
 
 def check_targets(answer):
     prompt, reply = [5, 6, 7], [8, 9, 2]
-    got = call(answer, prompt, reply)
-    if isinstance(got, torch.Tensor):
-        got = got.tolist()
+    got = _as_list(call(answer, prompt, reply))
     if got == [6, 7, 8, 9, 2]:
         raise Mistake("the prompt counts as well: the model would learn to ask, too")
     if got == [IGNORE] * 3 + [8, 9, 2]:
@@ -244,7 +242,21 @@ def check_targets(answer):
     if got == [IGNORE] * 5:
         raise Mistake("every place is -100: nothing counts, so nothing would be learned")
     equal(got, [IGNORE, IGNORE, 8, 9, 2], "the targets")
-    equal(list(call(answer, [4], [3])), [3], "the targets of a prompt of one token")
+    equal(_as_list(call(answer, [4], [3])), [3], "the targets of a prompt of one token")
+    longer = _as_list(call(answer, [5, 6, 7, 8], [8, 2]))
+    equal(longer, [IGNORE] * 3 + [8, 2], "the targets of the prompt [5, 6, 7, 8], whose last token comes again in the reply [8, 2],")
+
+
+def _as_list(targets):
+    return targets.tolist() if hasattr(targets, "tolist") else list(targets) if isinstance(targets, tuple) else targets
+
+
+def targets_by_the_reply(prompt, reply):
+    return [IGNORE] * (len(reply) - 1) + reply
+
+
+def targets_by_value(prompt, reply):
+    return [IGNORE if token in prompt else token for token in [*prompt, *reply][1:]]
 
 
 def solve_targets(prompt, reply):
@@ -380,6 +392,8 @@ EXERCISES = (
         check=check_targets,
         solution=solve_targets,
         wrong=(
+            Wrong(targets_by_the_reply, "should have 5 items, and has 3"),
+            Wrong(targets_by_value, "should be 8, and is -100"),
             Wrong(targets_of_all, "learn to ask, too"),
             Wrong(targets_unshifted, "as long as the whole text"),
             Wrong(targets_late, "how to begin"),
