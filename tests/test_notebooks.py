@@ -20,7 +20,7 @@ IMAGE = re.compile(r"<img [^>]*\balt=")
 KNOB = re.compile(r"^(?!from|import).*?\b(interact\w*|explore_\w+|guess_game)\b", re.MULTILINE)
 SENTENCE = re.compile(r"appears? here when you run this cell\.$")
 NEAR = 5  # cells away
-FROZEN = re.compile(r"\d+%\||^\w+\(children=|Loading widget|model not found", re.MULTILINE)
+FROZEN = re.compile(r"\d+%\||\d+it \[|^\w+\(children=|Loading widget|model not found", re.MULTILINE)
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 

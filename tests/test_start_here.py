@@ -2,11 +2,12 @@
 
 import re
 
+from matplotlib.patches import FancyBboxPatch
 from notebook_files import NOTEBOOKS, ROOT, code_cells, number, read_cells, text_of
 
 import course_lib
 from course_lib.course.lessons import lesson_numbers, load_lesson
-from course_lib.show import describe_map
+from course_lib.show import describe_map, draw_map
 from course_lib.show.course_map import STOPS
 
 START = NOTEBOOKS[0]
@@ -42,6 +43,8 @@ def test_a_lesson_is_called_the_same_on_its_own_page():
 
 
 def test_the_stored_map_is_the_course_as_it_is():
+    (cell,) = (cell for cell in code_cells(START) if "draw_map(" in cell.source)
+    assert cell.source.startswith("ready = lesson_numbers()\nshow(draw_map(ready), alt=describe_map(ready))")
     assert describe_map(lesson_numbers()) in output_of("show(draw_map(")
 
 
@@ -52,6 +55,14 @@ def test_the_map_fills_what_stands_and_nothing_else():
     assert "tokens (lesson 01)" in words and "feed-forward (lesson 05)" in words
     assert "attention," in words and "03" not in words  # which has two lessons: one isn't enough
     assert "lesson" not in describe_map([])
+
+
+def test_the_picture_fills_the_boxes_that_the_words_name():
+    known = sorted({lesson for _, _, lessons in STOPS for lesson in lessons.split(", ") if lesson})
+    for ready in (known, known[1:], []):
+        boxes = [patch for patch in draw_map(ready).axes[0].patches if isinstance(patch, FancyBboxPatch)]
+        filled = [box.get_linestyle() not in ("--", "dashed") for box in boxes]
+        assert filled == [f"{name} (lesson" in describe_map(ready) for name, _, _ in STOPS]
 
 
 def test_stored_progress_lists_every_lesson():

@@ -8,7 +8,7 @@ from tests.browser.lab import OUTPUTS, ROOT
 
 NAMES = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 BROKEN = re.compile(
-    r"Error displaying widget|model not found|Loading widget|Javascript Error|\w+\(children=|\d+%\||is not defined|Traceback"
+    r"Error displaying widget|model not found|Loading widget|Javascript Error|\w+\(children=|\d+%\||\d+it \[|is not defined|Traceback"
 )
 
 
