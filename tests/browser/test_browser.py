@@ -128,8 +128,10 @@ def test_a_new_text_has_new_tokens_to_click(views):
     expect(tokens).to_have_text(["x", "y"])
     # new buttons choose the first token before they choose the last, so it is drawn twice: wait for the last
     expect(figure).to_have_attribute("alt", re.compile(r"y \(token 1\) looks at"))
+    before = figure.get_attribute("src")
     tokens.first.click()
     expect(figure).to_have_attribute("alt", re.compile(r"x \(token 0\) looks at"))
+    expect(figure).not_to_have_attribute("src", before)
     box.fill("")
     box.press("Enter")
     cell.get_by_text("there is no text to look at").wait_for()
