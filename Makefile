@@ -66,9 +66,9 @@ world: $(VENV)/.course  ## train the small model of the made-up world anew (asse
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.world_model
 
 experiments: $(VENV)/.course  ## run the long experiments of lessons 17, 19 and 22 anew (assets/*.json)
-	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.peft_comparison
-	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.qat_comparison
-	$(BIN)/python -m course_lib.generate.sampling_curves
+	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.experiments.peft_comparison
+	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.experiments.qat_comparison
+	$(BIN)/python -m course_lib.course.experiments.sampling_curves
 
 address: $(VENV)/.course  ## write pyproject.toml's public address into the lessons and the README
 	$(BIN)/python -m course_lib.course.publish

@@ -1,6 +1,7 @@
 """The library behind the course, laid out in the order in which data flows.
 
     text/       bytes → tokens: byte-level BPE, pre-tokenizers, chat templates
+    world/      the made-up world: stories, questions, sums, French, pictures, and what is true in them
     model/      tokens → logits: one decoder, read from one dataclass of dials
     quantize/   fewer bits: grids, the blocks in files, kernels that compute with them
     kernels/    the same operations for a GPU, in Triton, each beside its few lines of PyTorch

@@ -20,6 +20,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from course_lib.course.experiments import sampling_curves as curves
 from course_lib.families import LanguageModel
 from course_lib.generate import (
     KNOBS,
@@ -47,7 +48,6 @@ from course_lib.generate import (
     top_k,
     top_p,
 )
-from course_lib.generate import sampling_curves as curves
 from course_lib.text import Tokenizer
 
 calm = settings(derandomize=True, deadline=None, max_examples=60)

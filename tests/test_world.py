@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 from references import failed_examples
 
-from course_lib.text import world
-from course_lib.text.world import (
+from course_lib import world
+from course_lib.world import (
     END,
     MARKS,
     QUESTION_KINDS,
@@ -40,7 +40,7 @@ from course_lib.text.world import (
     translations,
     world_tokenizer,
 )
-from course_lib.text.world.words import (
+from course_lib.world.words import (
     ADJECTIVES,
     ANIMALS,
     DEEDS,

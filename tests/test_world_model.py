@@ -10,8 +10,8 @@ from course_lib import asset
 from course_lib.families import load_model, load_world
 from course_lib.generate import complete, generate
 from course_lib.model import Decoder
-from course_lib.text.world import END, questions, stories, take, world_tokenizer
 from course_lib.train import TrainConfig, world_model
+from course_lib.world import END, questions, stories, take, world_tokenizer
 
 
 @pytest.fixture(scope="module")

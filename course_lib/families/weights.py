@@ -11,7 +11,7 @@ from course_lib import asset
 from course_lib.families.gguf_file import LanguageModel
 from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
 from course_lib.model import Decoder, ModelConfig
-from course_lib.text.world import world_tokenizer
+from course_lib.world import world_tokenizer
 
 KIND = "model"
 

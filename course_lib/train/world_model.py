@@ -19,7 +19,11 @@ import torch
 from course_lib.families.weights import save_model
 from course_lib.model import Decoder, ModelConfig
 from course_lib.text import Tokenizer
-from course_lib.text.world import (
+from course_lib.train.config import TrainConfig
+from course_lib.train.data import Windows
+from course_lib.train.loop import train
+from course_lib.train.loss import next_token_loss
+from course_lib.world import (
     ANSWER,
     END,
     QUESTION,
@@ -31,11 +35,7 @@ from course_lib.text.world import (
     stories,
     world_tokenizer,
 )
-from course_lib.text.world.tokens import VOCAB_SIZE
-from course_lib.train.config import TrainConfig
-from course_lib.train.data import Windows
-from course_lib.train.loop import train
-from course_lib.train.loss import next_token_loss
+from course_lib.world.tokens import VOCAB_SIZE
 
 MODEL = ModelConfig(
     vocab_size=VOCAB_SIZE, d_model=128, n_layers=4, n_heads=4, n_kv_heads=4, d_head=32, d_ff=352, context=256

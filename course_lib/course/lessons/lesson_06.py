@@ -6,7 +6,7 @@ import torch
 
 from course_lib.course.checking import Mistake, call, close, equal, same
 from course_lib.course.content import Choice, Exercise, Question, Wrong
-from course_lib.text.world.words import NOUNS
+from course_lib.world.words import NOUNS
 
 TITLE = "Encoder and decoder"
 

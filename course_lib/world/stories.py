@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from course_lib.text.world.french import (
+from course_lib.world.french import (
     Phrase,
     Translation,
     agree,
@@ -14,8 +14,8 @@ from course_lib.text.world.french import (
     translation,
     word_spans,
 )
-from course_lib.text.world.plots import DEED, PURPOSE, Plot, plots
-from course_lib.text.world.words import ACTS, BOTH_WERE, DEGREES, NOUNS, OTHER_NOUNS
+from course_lib.world.plots import DEED, PURPOSE, Plot, plots
+from course_lib.world.words import ACTS, BOTH_WERE, DEGREES, NOUNS, OTHER_NOUNS
 
 Span = tuple[int, int]
 STOP = Phrase((".",), ((".", (0,)),))

@@ -4,10 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from course_lib.text.world.pictures import Picture
-from course_lib.text.world.questions import Question
-from course_lib.text.world.stories import Span, Story
-from course_lib.text.world.sums import Sum
+from course_lib.world.pictures import Picture
+from course_lib.world.questions import Question
+from course_lib.world.stories import Span, Story
+from course_lib.world.sums import Sum
 
 ARTICLE = re.compile(r"\b(the|a|an)\b")
 

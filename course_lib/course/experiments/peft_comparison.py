@@ -1,6 +1,6 @@
 """Ways of fine-tuning side by side on the small model of the world: how `assets/peft_comparison.json` was made.
 
-    python -m course_lib.train.peft_comparison      tries rates, trains with five seeds, writes the file (a quarter of an hour on one core)
+    python -m course_lib.course.experiments.peft_comparison      tries rates, trains with five seeds, writes the file (a quarter of an hour on one core)
 
 Two tasks. "who was what": after a story and a bare answer mark, say whom its reason describes ("the thirsty tiger"); the model knows all that
 this takes, but has never said it so. "French": translate; the model has never seen a French word. Each way of fine-tuning gets the
@@ -21,13 +21,13 @@ from torch import nn
 
 from course_lib.families import LanguageModel, load_world
 from course_lib.quantize import NF4, quantize_linears
-from course_lib.text.world import ANSWER, END, Story, stories, translations
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Examples, answer_only
 from course_lib.train.loop import train
 from course_lib.train.loss import IGNORE, next_token_loss
 from course_lib.train.peft import Bottleneck, LoRA, Method, Prefix, SoftPrompt, attach, in_front
 from course_lib.train.sft import Example
+from course_lib.world import ANSWER, END, Story, stories, translations
 
 EVERY = ("query", "key", "value", "output", "gate", "up", "down")  # all matrices of a block
 RATES = {"full": (3e-4, 1e-3, 3e-3), "LoRA": (3e-3, 1e-2, 3e-2), "adapters": (3e-3, 1e-2, 3e-2)}
@@ -151,7 +151,7 @@ def main(path: Path) -> None:
     torch.set_num_threads(1)
     lm = load_world()
     result = {
-        "about": "made by python -m course_lib.train.peft_comparison",
+        "about": "made by python -m course_lib.course.experiments.peft_comparison",
         "before": {"loss on stories": round(judge(lm.model, plain_stories(lm, 200))["loss"], 4)},
         "settings": {"steps": STEPS, "batch": BATCH, "French steps": FRENCH_STEPS, "warmup": 10},
         "who was what": compare(lm, tell_who, WAYS, STEPS, SEEDS),

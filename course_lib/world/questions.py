@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from course_lib.text.world.marks import ANSWER, QUESTION
-from course_lib.text.world.plots import DEED, Plot, plots
-from course_lib.text.world.stories import Story, onlooker, tell
+from course_lib.world.marks import ANSWER, QUESTION
+from course_lib.world.plots import DEED, Plot, plots
+from course_lib.world.stories import Story, onlooker, tell
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What rounding costs the small model of the world, and what wins it back: how `assets/qat.json` was made.
 
-    python -m course_lib.train.qat_comparison      (a few minutes on one core)
+    python -m course_lib.course.experiments.qat_comparison      (a few minutes on one core)
 
 Symmetric grids, one scale a row, of 2, 3 and 4 bits; four ways to come to them: round to the nearest level; round with GPTQ; train a little
 more as usual, then round (a control: is it only the training?); train as much with the rounding in view (QAT). Three seeds choose
@@ -19,11 +19,11 @@ from course_lib.families import load_world
 from course_lib.model import Decoder
 from course_lib.quantize import Uniform, finish_qat, gptq_linears, quantize_linears, start_qat
 from course_lib.text import Tokenizer
-from course_lib.text.world import questions
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Windows
 from course_lib.train.loop import train
 from course_lib.train.world_model import answers_right, held_out_loss, rows
+from course_lib.world import questions
 
 BITS, SEEDS = (2, 3, 4), (0, 1, 2)
 TRAINING = TrainConfig(steps=80, learning_rate=1e-3, warmup=5)
@@ -73,7 +73,7 @@ def make(path: Path) -> None:
             for way, model in ways(world.model, data, Uniform(bits)):
                 runs.append({"way": way, "bits": bits, "seed": seed, **score(model)})
                 print(runs[-1], flush=True)
-    about = "python -m course_lib.train.qat_comparison; held-out texts and questions of the made-up world"
+    about = "python -m course_lib.course.experiments.qat_comparison; held-out texts and questions of the made-up world"
     rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in run.items()} for run in runs]
     path.write_text(json.dumps({"made_by": about, "runs": rounded}, indent=1) + "\n", encoding="utf-8")
 

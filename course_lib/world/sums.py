@@ -4,9 +4,9 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from course_lib.text.world.marks import ANSWER, QUESTION, STEPS
-from course_lib.text.world.plots import check_split, side
-from course_lib.text.world.words import ANIMALS, FOODS
+from course_lib.world.marks import ANSWER, QUESTION, STEPS
+from course_lib.world.plots import check_split, side
+from course_lib.world.words import ANIMALS, FOODS
 
 # What adds and what takes away. "{}" is the second number.
 TOLD = {

@@ -1,6 +1,6 @@
 """The long run behind lesson 19: what each knob does to SmolLM2's texts, over several prompts.
 
-`python -m course_lib.generate.sampling_curves` writes `assets/sampling_curves.json` anew, in about fifteen minutes on two cores.
+`python -m course_lib.course.experiments.sampling_curves` writes `assets/sampling_curves.json` anew, in about fifteen minutes on two cores.
 Texts are drawn with fixed seeds. On another machine, or where `pack` adds up in another order, 16-bit rounding may lead to other
 words, and to means a little different. The stored log is from before `pack` worked norms out in one step.
 """
@@ -21,7 +21,7 @@ from course_lib.generate.measures import distinct, entropy, find_loop, repeated
 from course_lib.generate.pack import pack
 from course_lib.generate.sampling import KNOBS, draw, greedy, repetition_penalty, sample
 
-PATH = Path(__file__).parents[2] / "assets" / "sampling_curves.json"
+PATH = Path(__file__).parents[3] / "assets" / "sampling_curves.json"
 ROWS, TOKENS, GREEDY_TOKENS = 8, 48, 200
 IN_CURVES = 6  # of the prompts
 

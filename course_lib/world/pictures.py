@@ -7,8 +7,8 @@ from itertools import product
 
 import numpy as np
 
-from course_lib.text.world.marks import PICTURE
-from course_lib.text.world.plots import check_split, side
+from course_lib.world.marks import PICTURE
+from course_lib.world.plots import check_split, side
 
 SIZE, CELL = 8, 3
 SHAPES = {

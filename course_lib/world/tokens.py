@@ -5,12 +5,12 @@ from itertools import accumulate, chain
 
 from course_lib.text.bpe import Tokenizer
 from course_lib.text.pretokenize import SMOLLM2
-from course_lib.text.world.marks import MARKS
-from course_lib.text.world.pictures import pictures
-from course_lib.text.world.plots import take
-from course_lib.text.world.questions import questions
-from course_lib.text.world.stories import stories, translations
-from course_lib.text.world.sums import sums
+from course_lib.world.marks import MARKS
+from course_lib.world.pictures import pictures
+from course_lib.world.plots import take
+from course_lib.world.questions import questions
+from course_lib.world.stories import stories, translations
+from course_lib.world.sums import sums
 
 VOCAB_SIZE = 1440
 

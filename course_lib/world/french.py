@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
-from course_lib.text.world.marks import FRENCH
-from course_lib.text.world.words import ADJECTIVES, ASPIRATED, BEFORE_NOUN, NOUNS
+from course_lib.world.marks import FRENCH
+from course_lib.world.words import ADJECTIVES, ASPIRATED, BEFORE_NOUN, NOUNS
 
 WORD = re.compile(r"\w+'|\w+|[^\w\s]")
 ELIDED = {"le": "l'", "la": "l'", "de": "d'", "que": "qu'", "ne": "n'", "se": "s'"}

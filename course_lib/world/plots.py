@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import islice
 from typing import TypeVar
 
-from course_lib.text.world.words import (
+from course_lib.world.words import (
     ACTS,
     ANIMAL_ADJECTIVES,
     ANIMALS,

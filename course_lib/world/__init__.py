@@ -65,12 +65,12 @@ angry*, who chased whom *because it was hungry*.
 Not here: plurals, present or future, dialogue, more than one *it*, and any knowledge of the real world: here, bees carry cows.
 """
 
-from course_lib.text.world.french import Translation, split_words
-from course_lib.text.world.marks import ANSWER, END, FRENCH, MARKS, PAD, PICTURE, QUESTION, STEPS, document
-from course_lib.text.world.pictures import Picture, Shape, pictures
-from course_lib.text.world.plots import Beginning, Grammar, Plot, choose, count_plots, plots, side, take
-from course_lib.text.world.questions import QUESTION_KINDS, Question, questions, questions_about
-from course_lib.text.world.scores import (
+from course_lib.world.french import Translation, split_words
+from course_lib.world.marks import ANSWER, END, FRENCH, MARKS, PAD, PICTURE, QUESTION, STEPS, document
+from course_lib.world.pictures import Picture, Shape, pictures
+from course_lib.world.plots import Beginning, Grammar, Plot, choose, count_plots, plots, side, take
+from course_lib.world.questions import QUESTION_KINDS, Question, questions, questions_about
+from course_lib.world.scores import (
     SHALLOW_RULES,
     answer_score,
     bleu,
@@ -80,9 +80,9 @@ from course_lib.text.world.scores import (
     resolves,
     sum_score,
 )
-from course_lib.text.world.stories import Story, stories, tell, translate, translations
-from course_lib.text.world.sums import Sum, sums
-from course_lib.text.world.tokens import span_tokens, world_tokenizer
+from course_lib.world.stories import Story, stories, tell, translate, translations
+from course_lib.world.sums import Sum, sums
+from course_lib.world.tokens import span_tokens, world_tokenizer
 
 __all__ = [
     "ANSWER",
