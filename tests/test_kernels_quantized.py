@@ -16,6 +16,7 @@ from course_lib.kernels.quantized_matmul import (
     quantized_matmul,
     quantized_matmul_cost,
 )
+from course_lib.model.exchange import twin
 from course_lib.quantize import NF4, Q4_0, Q4_1, Q8_0, QuantizedLinear, Uniform
 
 FORMATS = {"int8": Uniform(bits=8), "Q4_1": Q4_1, "Q4_0": Q4_0, "NF4": NF4(), "NF4, double": NF4(double=True)}
@@ -142,10 +143,7 @@ def test_what_has_no_kernel_or_does_not_fit_is_refused():
 
 
 def kernel_layer(plain, backend="triton"):
-    layer = copy.deepcopy(plain)
-    layer.__class__ = KernelLinear
-    layer.backend = backend
-    return layer
+    return twin(copy.deepcopy(plain), KernelLinear, backend=backend)
 
 
 @pytest.mark.parametrize("format", [*FORMATS.values(), Q8_0, Uniform(bits=3)])

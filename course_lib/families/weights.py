@@ -11,6 +11,7 @@ from course_lib import asset
 from course_lib.families.gguf_file import LanguageModel
 from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
 from course_lib.model import Decoder, ModelConfig
+from course_lib.model.exchange import exchanged
 from course_lib.world import world_tokenizer
 
 KIND = "model"
@@ -29,7 +30,7 @@ def save_model(
     weights = _cast(stored_weights(model), dtype)
     with torch.device("meta"):
         built = stored_weights(type(model)(model.config))
-    if weights.keys() != built.keys():
+    if weights.keys() != built.keys() or "rounding" in exchanged(model).values():
         raise ValueError("the model's parts aren't those that its class builds: save it before packing or changing it")
     for name, weight in weights.items():
         if not weight.isfinite().all():

@@ -9,7 +9,7 @@ from course_lib.generate.best_of import best_of, continuations, expected_best, l
 from course_lib.generate.cache import KVCache
 from course_lib.generate.decode import complete, generate
 from course_lib.generate.measures import distinct, entropy, find_loop, ngrams, repeated
-from course_lib.generate.pack import pack
+from course_lib.generate.pack import pack, packed_parts
 from course_lib.generate.sampling import (
     KNOBS,
     draw,
@@ -43,6 +43,7 @@ __all__ = [
     "min_p",
     "ngrams",
     "pack",
+    "packed_parts",
     "presence_penalty",
     "probabilities",
     "repeated",

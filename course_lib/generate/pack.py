@@ -16,66 +16,65 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model import Attention, Decoder, RMSNorm, SwiGLU
-from course_lib.quantize import QuantizedLinear, fast_linear, require_bare
+from course_lib.model.exchange import Exchanged, exchange, exchanged, require_composable, twin
+from course_lib.quantize import QuantizedLinear, fast_linear, frozen_product
 
 
-class JoinedLinear(nn.Module):
+class Packed(Exchanged):
+    """Mixed into all that `pack` puts into a model."""
+
+    kind = "packed"
+
+
+class JoinedLinear(Packed, nn.Module):
     """`nn.Linear`; of several layers' weights, one below the other."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         self.weight, self.bias = weight, bias
+        self.out_features, self.in_features = weight.shape
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(Packed, nn.Module):
     """The same for 16-bit weights, in oneDNN's order: for inference on a CPU."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
         self.packed, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight), bias
+        self.out_features, self.in_features = weight.shape
 
     def forward(self, x: Tensor) -> Tensor:
+        return frozen_product(x, self._multiply, lambda dtype: self.packed.to_dense(dtype))
+
+    def _multiply(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
-class PackedNorm(RMSNorm):
+class PackedNorm(Packed, RMSNorm):
     """The same norm for 16-bit models, whose steps PyTorch takes one by one: as layer normalization of (x, −x), whose mean is 0
-    and whose variance is therefore the mean square of x, it is a single one."""
+    and whose variance is therefore the mean square of x, it is a single one. twice: the norm's weight, two times over."""
 
-    def __init__(self, plain: RMSNorm):
-        nn.Module.__init__(self)
-        self.weight, self.eps = plain.weight, plain.eps
-        self.twice = plain.weight.detach().repeat(2)
+    twice: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
         both = F.layer_norm(torch.cat([x, -x], dim=-1), self.twice.shape, self.twice, None, self.eps)
         return both[..., : x.shape[-1]]
 
 
-class PackedAttention(Attention):
-    """`Attention` to the text itself, its three projections one product."""
+class PackedAttention(Packed, Attention):
+    """`Attention` to the text itself, its three projections one product, `query_key_value`. heads_of: how many heads each has."""
 
-    def __init__(self, plain: Attention):
-        nn.Module.__init__(self)
-        self.d_head, self.causal = plain.d_head, plain.causal
-        self.parts = [layer.out_features // plain.d_head for layer in (plain.query, plain.key, plain.value)]
-        self.query_key_value = _join(plain.query, plain.key, plain.value)
-        self.output = _join(plain.output)
+    heads_of: list[int]
 
-    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.heads(self.query_key_value(x)).split(self.parts, dim=1)
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.heads(self.query_key_value(x)).split(self.heads_of, dim=1)
 
 
-class PackedSwiGLU(SwiGLU):
-    """`SwiGLU`, or `GeGLU`, whose first two layers are one product."""
-
-    def __init__(self, plain: SwiGLU):
-        nn.Module.__init__(self)
-        self.activation = plain.activation
-        self.gate_and_up, self.down = _join(plain.gate, plain.up), _join(plain.down)
+class PackedSwiGLU(Packed, SwiGLU):
+    """`SwiGLU`, or `GeGLU`, whose first two layers are one product, `gate_and_up`."""
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.gate_and_up(x).chunk(2, dim=-1)
@@ -86,26 +85,54 @@ def pack(model: Decoder) -> Decoder:
 
     What has no packed form (mixtures of experts, ungated feed-forward layers, other norms) stays as it is, and so does a
     model in another precision than float32 and bfloat16 (a quantized one: than bfloat16), or packed before. Raises ValueError,
-    changing nothing, for a model with something attached to it (`train.peft`).
+    changing nothing, for a model with something attached to it (`train.peft`), or in training with rounding.
     """
-    require_bare(model)
-    quantized = any(isinstance(part, QuantizedLinear) for part in model.modules())
-    precisions = (torch.bfloat16,) if quantized else (torch.float32, torch.bfloat16)
-    if not isinstance(model.head, nn.Linear) or model.head.weight.dtype not in precisions:
-        return model
-    for block in model.blocks:
-        block.attention = PackedAttention(block.attention)
-        if isinstance(block.feed_forward, SwiGLU):
-            block.feed_forward = PackedSwiGLU(block.feed_forward)
-        block.attention_norm = _norm(block.attention_norm)
-        block.feed_forward_norm = _norm(block.feed_forward_norm)
-    model.norm, model.head = _norm(model.norm), _join(model.head)
+    exchange(model, packed_parts(model))
     return model
 
 
-def _norm(plain: nn.Module | None) -> nn.Module | None:
+def packed_parts(model: Decoder) -> dict[str, nn.Module]:
+    """What `pack` puts into the model, by path; for an `exchange` that can be undone."""
+    require_composable(model, "packed")
+    if not _can_be_packed(model):
+        return {}
+    parts = {"norm": _norm(model.norm), "head": _join(model.head)}
+    for i, block in enumerate(model.blocks):
+        parts |= {f"blocks.{i}.{name}": part for name, part in _parts_of_block(block).items()}
+    return {path: part for path, part in parts.items() if part is not None}
+
+
+def _can_be_packed(model: Decoder) -> bool:
+    kinds = exchanged(model).values()
+    precisions = (torch.bfloat16,) if "quantized" in kinds else (torch.float32, torch.bfloat16)
+    return "packed" not in kinds and isinstance(model.head, nn.Linear) and model.head.weight.dtype in precisions
+
+
+def _parts_of_block(block: nn.Module) -> dict[str, nn.Module | None]:
+    gated = isinstance(block.feed_forward, SwiGLU)
+    return {
+        "attention": _attention(block.attention),
+        "feed_forward": _swiglu(block.feed_forward) if gated else None,
+        "attention_norm": _norm(block.attention_norm),
+        "feed_forward_norm": _norm(block.feed_forward_norm),
+    }
+
+
+def _attention(plain: Attention) -> PackedAttention:
+    projections = plain.query, plain.key, plain.value
+    children = vars(plain)["_modules"] | {"query_key_value": _join(*projections), "output": _join(plain.output)}
+    children = {name: part for name, part in children.items() if part not in projections}
+    return twin(plain, PackedAttention, children, heads_of=[layer.out_features // plain.d_head for layer in projections])
+
+
+def _swiglu(plain: SwiGLU) -> PackedSwiGLU:
+    return twin(plain, PackedSwiGLU, {"gate_and_up": _join(plain.gate, plain.up), "down": _join(plain.down)})
+
+
+def _norm(plain: nn.Module | None) -> PackedNorm | None:
+    """None where the norm stays as it is."""
     in_16_bits = isinstance(plain, RMSNorm) and plain.weight.dtype == torch.bfloat16
-    return PackedNorm(plain) if in_16_bits else plain
+    return twin(plain, PackedNorm, twice=plain.weight.detach().repeat(2)) if in_16_bits else None
 
 
 def _join(*layers: nn.Linear | QuantizedLinear) -> nn.Module:
@@ -117,12 +144,13 @@ def _join(*layers: nn.Linear | QuantizedLinear) -> nn.Module:
     return PackedLinear(weight, bias) if in_16_bits else JoinedLinear(weight, bias)
 
 
-class SideBySide(nn.Module):
+class SideBySide(Packed, nn.Module):
     """Layers of different kinds that read the same input: their outputs, one after the other."""
 
     def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()
         self.layers = nn.ModuleList(layers)
+        self.in_features, self.out_features = layers[0].in_features, sum(layer.out_features for layer in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([layer(x) for layer in self.layers], dim=-1)

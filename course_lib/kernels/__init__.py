@@ -33,7 +33,7 @@ from course_lib.kernels.quantized_matmul import (
 from course_lib.kernels.rope import rope, rope_cost
 from course_lib.kernels.softmax import softmax, softmax_cost
 from course_lib.kernels.swiglu import swiglu, swiglu_cost
-from course_lib.kernels.use import KernelAttention, use_kernels
+from course_lib.kernels.use import KernelAttention, kernel_parts, use_kernels
 
 __all__ = [
     "BACKENDS",
@@ -52,6 +52,7 @@ __all__ = [
     "group_by_expert_cost",
     "grouped_matmul",
     "grouped_matmul_cost",
+    "kernel_parts",
     "layer_norm",
     "linear_cross_entropy",
     "linear_cross_entropy_cost",

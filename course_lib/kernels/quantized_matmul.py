@@ -104,9 +104,13 @@ class _Product(torch.autograd.Function):
 
 class KernelLinear(QuantizedLinear):
     """`QuantizedLinear` whose bits become numbers inside the product. Formats without a kernel compute as before.
+    backend: as in `use_triton`.
 
     The weight laid out for the kernels is kept beside the stored one, so that on a GPU both take memory.
     """
+
+    kind = "kernels"
+    backend: str = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self._prepared()

@@ -3,8 +3,8 @@
     use_kernels(model)                      # on a GPU: Triton; elsewhere: PyTorch, as before
     use_kernels(model, backend="torch")     # PyTorch everywhere
 
-Each part of the model stays the object that it was, with its weights, its name and whatever is attached to it; only its class
-becomes one that computes the same by a kernel. So optimizers, checkpoints and LoRA notice nothing.
+In each part's place comes a `twin` of it, of a class that computes the same by a kernel: over the same weights, under the same names,
+with whatever is attached inside. So optimizers, checkpoints and LoRA notice nothing.
 """
 
 from torch import Tensor, nn
@@ -17,25 +17,33 @@ from course_lib.kernels.quantized_matmul import KernelLinear
 from course_lib.kernels.rope import rope
 from course_lib.kernels.swiglu import swiglu
 from course_lib.model import Attention, Experts, LayerNorm, RMSNorm, SwiGLU
+from course_lib.model.exchange import Exchanged, exchange, twin
 from course_lib.model.trace import note
 from course_lib.quantize import QuantizedLinear
 
 
-class KernelRMSNorm(RMSNorm):
+class Kernel(Exchanged):
+    """Mixed into all that `use_kernels` puts into a model. backend: where its calls go, as in `use_triton`."""
+
+    kind = "kernels"
+    backend: str
+
+
+class KernelRMSNorm(Kernel, RMSNorm):
     """`RMSNorm` in one trip through memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, self.eps, self.backend)
 
 
-class KernelLayerNorm(LayerNorm):
+class KernelLayerNorm(Kernel, LayerNorm):
     """`LayerNorm` in one trip through memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         return layer_norm(x, self.weight, self.bias, self.eps, self.backend)
 
 
-class KernelSwiGLU(SwiGLU):
+class KernelSwiGLU(Kernel, SwiGLU):
     """`SwiGLU`, its middle in one trip through memory."""
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
@@ -43,7 +51,7 @@ class KernelSwiGLU(SwiGLU):
         return note(trace, "output", self.down(hidden))
 
 
-class KernelAttention(Attention):
+class KernelAttention(Kernel, Attention):
     """`Attention` whose scores never leave the chip.
 
     With a mask (ALiBi, padding), for a single query, which would leave a tile almost empty, and for somebody who watches
@@ -60,7 +68,7 @@ class KernelAttention(Attention):
         return flash_attention(q, k, v, self.causal, backend=self.backend)
 
 
-class KernelExperts(Experts):
+class KernelExperts(Kernel, Experts):
     """`Experts`, all of them in three grouped products, where they are `stackable` and without capacity."""
 
     def _dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
@@ -85,11 +93,15 @@ def use_kernels(model: nn.Module, backend: str = "auto") -> nn.Module:
     backend: where each call goes, as in `use_triton`; may be changed by another call. Results agree with the model's own to
     rounding, and so do gradients. What has no kernel (other feed-forward layers, …) stays as it is.
     """
+    exchange(model, kernel_parts(model, backend))
+    return model
+
+
+def kernel_parts(model: nn.Module, backend: str = "auto") -> dict[str, nn.Module]:
+    """What `use_kernels` puts into the model, by path; for an `exchange` that can be undone."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; not {backend!r}")
-    for part in model.modules():
-        if type(part) in KERNELS:
-            part.__class__ = KERNELS[type(part)]
-        if type(part) in KERNELS.values():
-            part.backend = backend
-    return model
+    kinds = KERNELS | {kind: kind for kind in KERNELS.values()}
+    places = {path: part for path, part in model.named_modules(remove_duplicate=False) if path and type(part) in kinds}
+    twins = {part: twin(part, kinds[type(part)], backend=backend) for part in places.values()}  # one for a part in two places
+    return {path: twins[part] for path, part in places.items()}

@@ -94,7 +94,7 @@ class Attention(nn.Module):
         """place: the tokens' rotary tables and mask (`Positions.place`). remember: takes this call's keys and values and
         hands back all of the sequence's so far (a cache). trace: sees, and may change, each named step (`trace.py`).
         source: (batch, time of the source, d_model), where keys and values come from in cross-attention; else from x."""
-        q, k, v = self.project(x, x if source is None else source)
+        q, k, v = self.project(x) if source is None else (self.heads(self.query(x)), *self.keys_and_values(source))
         if place.rotary is not None:
             q, k = self.turn(q, k, place.rotary)
         q, k, v = note(trace, "query", q), note(trace, "key", k), note(trace, "value", v)
@@ -103,9 +103,12 @@ class Attention(nn.Module):
         heads = note(trace, "heads", self._attend(q, k, v, place.mask, trace))
         return note(trace, "output", self.output(heads.transpose(1, 2).flatten(2)))
 
-    def project(self, x: Tensor, source: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """All heads' queries, keys and values, (batch, heads, time, d_head) each."""
-        return self.heads(self.query(x)), self.heads(self.key(source)), self.heads(self.value(source))
+        return self.heads(self.query(x)), *self.keys_and_values(x)
+
+    def keys_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.heads(self.key(x)), self.heads(self.value(x))
 
     def heads(self, x: Tensor) -> Tensor:
         """(batch, time, heads · d_head) → (batch, heads, time, d_head)."""

@@ -14,13 +14,14 @@ from course_lib.quantize.gptq import gptq, gptq_linears
 from course_lib.quantize.layers import (
     QuantizedLinear,
     Stored,
+    frozen_product,
     linears,
     model_bytes,
     quantize_linears,
-    require_bare,
+    quantized_linears,
 )
 from course_lib.quantize.nf4 import NF4, NF4Weight, nf4_levels
-from course_lib.quantize.qat import StraightThrough, finish_qat, start_qat
+from course_lib.quantize.qat import RoundedLinear, finish_qat, start_qat, straight_through
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
 __all__ = [
@@ -34,12 +35,13 @@ __all__ = [
     "Int8Linear",
     "NF4Weight",
     "QuantizedLinear",
+    "RoundedLinear",
     "Stored",
-    "StraightThrough",
     "Uniform",
     "UniformWeight",
     "fast_linear",
     "finish_qat",
+    "frozen_product",
     "gptq",
     "gptq_linears",
     "linears",
@@ -47,7 +49,8 @@ __all__ = [
     "nf4_levels",
     "pack_bits",
     "quantize_linears",
-    "require_bare",
+    "quantized_linears",
     "start_qat",
+    "straight_through",
     "unpack_bits",
 ]

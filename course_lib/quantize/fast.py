@@ -7,7 +7,8 @@ than 16-bit products.
     Int4Linear   weights in blocks of 32 that share a scale and a minimum: the file's own Q4_1 and Q4_0
     Int8Linear   weights that share a scale in each row: `Uniform(bits=8)`
 
-Inputs in bfloat16. Not handled: training; GPUs, whose kernels want other layouts.
+Inputs in bfloat16. Gradients reach the input, through weights that are made anew, slowly. Not handled: GPUs, whose kernels want other
+layouts.
 """
 
 from collections.abc import Sequence
@@ -15,15 +16,41 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from course_lib.model.exchange import Exchanged
 from course_lib.quantize.blocks import SIZE, BlockWeight
-from course_lib.quantize.layers import QuantizedLinear, Stored
+from course_lib.quantize.layers import QuantizedLinear, Stored, frozen_product
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
 ROWS = 16  # the int4 kernel takes them by so many
 COLUMNS = 32  # the int8 kernel reads up to so many at a time, past the end of a row of fewer
 
 
-class Int4Linear(nn.Module):
+class FastLinear(Exchanged, nn.Module):
+    """What both have in common. `multiply` is theirs."""
+
+    kind = "packed"
+    in_features: int
+    out_features: int
+    bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = frozen_product(x, self._multiply_rows, self.weight)
+        return y if self.bias is None else y + self.bias
+
+    def weight(self, dtype: torch.dtype) -> Tensor:
+        """The weights as numbers, (out_features, in_features): what the kernel makes of the identity."""
+        rows = torch.eye(self.in_features, dtype=torch.bfloat16)
+        return self.multiply(rows).T.to(dtype)
+
+    def multiply(self, rows: Tensor) -> Tensor:
+        """(rows, in_features) → (rows, out_features), by the kernel."""
+        raise NotImplementedError
+
+    def _multiply_rows(self, x: Tensor) -> Tensor:
+        return self.multiply(x.reshape(-1, self.in_features).contiguous()).view(*x.shape[:-1], self.out_features)
+
+
+class Int4Linear(FastLinear):
     """(…, in_features) → (…, out_features) of bfloat16. stored: one below the other.
 
     The kernel has weight = scale · (code − 8) + zero, so its zero is minimum + 8 · scale. It keeps both in bfloat16, whose 8 bits of
@@ -40,13 +67,11 @@ class Int4Linear(nn.Module):
         self.register_buffer("bias", bias)
         self.out_features, self.in_features = codes.shape
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.in_features).contiguous()
-        y = torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, SIZE, self.scales_and_zeros)
-        return _finish(y, x, self.bias)
+    def multiply(self, rows: Tensor) -> Tensor:
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(rows, self.packed, SIZE, self.scales_and_zeros)
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(FastLinear):
     """(…, in_features) → (…, out_features) of bfloat16. stored: one below the other."""
 
     def __init__(self, stored: Sequence[UniformWeight], bias: Tensor | None = None):
@@ -56,10 +81,8 @@ class Int8Linear(nn.Module):
         self.register_buffer("bias", bias)
         self.out_features, self.in_features = self.codes.shape
 
-    def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.in_features).contiguous()
-        y = torch.ops.aten._weight_int8pack_mm(rows, self.codes, self.scales)
-        return _finish(y, x, self.bias)
+    def multiply(self, rows: Tensor) -> Tensor:
+        return torch.ops.aten._weight_int8pack_mm(rows, self.codes, self.scales)
 
 
 def fast_linear(layers: Sequence[QuantizedLinear]) -> nn.Module | None:
@@ -86,8 +109,3 @@ def _fits_int8(stored: Stored) -> bool:
 def _signed(stored: UniformWeight) -> Tensor:
     """Codes from −127 to 127, where the stored ones run from 0 to 254."""
     return (stored.codes().short() - 127).to(torch.int8)
-
-
-def _finish(y: Tensor, x: Tensor, bias: Tensor | None) -> Tensor:
-    y = y.view(*x.shape[:-1], y.shape[-1])
-    return y if bias is None else y + bias

@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from course_lib.model.exchange import Exchange, exchange, require_composable
 from course_lib.quantize.layers import QuantizedLinear, linears, require_finite
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
@@ -51,14 +52,15 @@ def gptq_linears(model: nn.Module, tokens: Tensor, format: Uniform) -> nn.Module
 
     In place, and returned. One run of the model for each layer. Raises ValueError as `quantize_linears` does; the model is then as it was.
     """
-    plain = linears(model)
+    require_composable(model, "quantized")
+    done: list[Exchange] = []
     try:
-        for name, layer in plain.items():
+        for name, layer in linears(model).items():
             stored = gptq(layer.weight, _inputs(model, layer, tokens), format)
-            model.set_submodule(name, QuantizedLinear(stored, layer.bias))
+            done.append(exchange(model, {name: QuantizedLinear(stored, layer.bias)}))
     except BaseException:
-        for name, layer in plain.items():
-            model.set_submodule(name, layer)
+        for change in reversed(done):
+            change.undo()
         raise
     return model
 

@@ -7,11 +7,14 @@ The layer turns its bits into numbers at each use: it saves memory, not time (`f
 QLoRA needs, but not trained itself.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from course_lib.model.exchange import Exchanged, exchange, require_composable
 
 
 class Stored(nn.Module):
@@ -42,8 +45,10 @@ class Format(Protocol):
         """weight: (rows, columns). Raises ValueError for weights that have no place in the format."""
 
 
-class QuantizedLinear(nn.Module):
+class QuantizedLinear(Exchanged, nn.Module):
     """`nn.Linear` over stored weights, (…, in_features) → (…, out_features)."""
+
+    kind = "quantized"
 
     def __init__(self, stored: Stored, bias: Tensor | None = None):
         super().__init__()
@@ -51,7 +56,7 @@ class QuantizedLinear(nn.Module):
         self.out_features, self.in_features = stored.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _Product.apply(x, self.stored)
+        y = frozen_product(x, lambda x: F.linear(x, self.stored.weight(x.dtype)), self.stored.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     @property
@@ -59,17 +64,25 @@ class QuantizedLinear(nn.Module):
         return self.stored.nbytes + (0 if self.bias is None else self.bias.nbytes)
 
 
-class _Product(torch.autograd.Function):
-    """x Wᵀ. Unlike `F.linear` it doesn't keep W for the way back, but makes it from its bits once more."""
+def frozen_product(x: Tensor, multiply: Callable[[Tensor], Tensor], weight: Callable[[torch.dtype], Tensor]) -> Tensor:
+    """x Wᵀ by `multiply`, for a W that is stored in its own way and isn't trained; differentiable in x.
+
+    weight: dtype → W as numbers, (rows, columns). It is asked for on the way back only, and kept nowhere.
+    """
+    if not (torch.is_grad_enabled() and x.requires_grad):
+        return multiply(x)
+    return _FrozenProduct.apply(x, multiply, weight)
+
+
+class _FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, multiply, weight) -> Tensor:
+        ctx.weight = weight
+        return multiply(x)
 
     @staticmethod
-    def forward(ctx, x: Tensor, stored: Stored) -> Tensor:
-        ctx.stored = stored
-        return F.linear(x, stored.weight(x.dtype))
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
-        return grad @ ctx.stored.weight(grad.dtype), None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad @ ctx.weight(grad.dtype), None, None
 
 
 LEFT_ALONE = ("head", "router")  # the head is mostly the embedding table; a router is tiny, and its choices jump
@@ -82,37 +95,34 @@ def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
 
     Raises ValueError where there is none, or one that the format can't store; the model is then as it was.
     """
-    plain, stored = linears(model), {}
-    for name, layer in plain.items():
-        try:
-            stored[name] = format.store(layer.weight.detach())
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
-    for name, layer in plain.items():
-        bias = None if layer.bias is None else layer.bias.detach()
-        model.set_submodule(name, QuantizedLinear(stored[name], bias))
+    exchange(model, quantized_linears(model, format))
     return model
 
 
+def quantized_linears(model: nn.Module, format: Format) -> dict[str, QuantizedLinear]:
+    """What `quantize_linears` puts into the model, by path; for an `exchange` that can be undone."""
+    require_composable(model, "quantized")
+    return {name: _quantized(name, layer, format) for name, layer in linears(model).items()}
+
+
+def _quantized(name: str, layer: nn.Linear, format: Format) -> QuantizedLinear:
+    try:
+        stored = format.store(layer.weight.detach())
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return QuantizedLinear(stored, None if layer.bias is None else layer.bias.detach())
+
+
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The layers that `quantize_linears` exchanges, by their names. Raises ValueError where there is none, and for a model
-    with something attached to it."""
-    require_bare(model)
+    """The layers that are quantized, by their names. Raises ValueError where there is none."""
     found = {
         name: layer
         for name, layer in model.named_modules()
         if type(layer) is nn.Linear and name.rpartition(".")[2] not in LEFT_ALONE
     }
     if not found:
-        raise ValueError("the model has no nn.Linear to round: it is quantized or packed, or training with rounding already")
+        raise ValueError("the model has no nn.Linear to round: they are quantized already")
     return found
-
-
-def require_bare(model: nn.Module) -> None:
-    """Raise ValueError for a model with something attached to it (`train.peft`), whose own layers, the wrappers' `base`, must stay."""
-    wrapped = [name for name, part in model.named_modules() if hasattr(part, "base")]
-    if wrapped:
-        raise ValueError(f"something is attached to this model, at {wrapped[0]} first of all: merge or detach it first")
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -5,22 +5,27 @@ Rounding is a staircase: its slope is 0 almost everywhere, so no gradient would 
 stay in 32 bits and collect small steps until one carries them over to the next level.
 """
 
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
+from course_lib.model.exchange import Exchanged, exchange, require_composable, twin
 from course_lib.quantize.layers import linears, quantize_linears
 from course_lib.quantize.uniform import Uniform
 
 
-class StraightThrough(nn.Module):
-    """weight → its nearest numbers on the format's grid, (rows, columns) → the same; its gradient passes unchanged."""
+def straight_through(weight: Tensor, format: Uniform) -> Tensor:
+    """The nearest numbers on the format's grid, (rows, columns) → the same; the gradient passes unchanged."""
+    return weight + (format.round(weight.detach()) - weight.detach())
 
-    def __init__(self, format: Uniform):
-        super().__init__()
-        self.format = format
 
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + (self.format.round(weight.detach()) - weight.detach())
+class RoundedLinear(Exchanged, nn.Linear):
+    """`nn.Linear` that computes with its weights rounded to `format`, and trains them as they are."""
+
+    kind = "rounding"
+    format: Uniform
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, straight_through(self.weight, self.format), self.bias)
 
 
 def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
@@ -28,11 +33,11 @@ def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
 
     Raises ValueError where there is none, or one that the format can't store.
     """
+    require_composable(model, "rounding")
     layers = linears(model)
     for layer in layers.values():
         format.store(layer.weight)  # or an error, before anything is changed
-    for layer in layers.values():
-        parametrize.register_parametrization(layer, "weight", StraightThrough(format))
+    exchange(model, {name: twin(layer, RoundedLinear, format=format) for name, layer in layers.items()})
     return model
 
 
@@ -42,12 +47,10 @@ def finish_qat(model: nn.Module) -> nn.Module:
 
     Raises ValueError, changing nothing, for a model that `start_qat` didn't begin or whose training went wrong (NaN).
     """
-    rounded = {name: layer for name, layer in model.named_modules() if parametrize.is_parametrized(layer, "weight")}
+    rounded = {name: layer for name, layer in model.named_modules() if isinstance(layer, RoundedLinear)}
     if not rounded:
         raise ValueError("nothing here is trained with rounding: begin with start_qat")
     for layer in rounded.values():
-        (rounding,) = layer.parametrizations.weight
-        rounding.format.store(layer.parametrizations.weight.original)
-    for layer in rounded.values():
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=False)
-    return quantize_linears(model, rounding.format)
+        layer.format.store(layer.weight)
+    exchange(model, {name: twin(layer, nn.Linear) for name, layer in rounded.items()})
+    return quantize_linears(model, layer.format)

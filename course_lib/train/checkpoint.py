@@ -9,9 +9,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
+from course_lib.model.exchange import exchanged
 from course_lib.train.loop import History, Training
 
 KIND = "checkpoint"
@@ -24,7 +25,8 @@ def save_checkpoint(path: str | Path, training: Training) -> None:
         name: torch.tensor(values, dtype=torch.float64) for name, values in asdict(training.history).items()
     }
     tensors |= _prefixed("history", history)
-    write_tensors(path, tensors, {"kind": KIND, "holds": _sizes(tensors), **_configs(training)})
+    about = {"kind": KIND, "holds": _sizes(tensors), "parts": _parts(training.model), **_configs(training)}
+    write_tensors(path, tensors, about)
 
 
 def load_checkpoint(path: str | Path, training: Training) -> None:
@@ -39,10 +41,16 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
         require_same(f"the configuration of the {name}", facts.get(name) or {}, config or {})
     weights, averages, columns = (_part(name, tensors) for name in ("model", "optimizer", "history"))
     require_same("the model", layout(weights), layout(stored_weights(training.model)))
+    require_same("the model", facts.get("parts") or {}, _parts(training.model))
     history, state = _history(path, columns), _optimizer_state(training, averages)
     training.model.load_state_dict(weights, strict=False)
     training.optimizer.load_state_dict(state)
     training.history = history
+
+
+def _parts(model: nn.Module) -> dict[str, str]:
+    """Which parts were exchanged, and for what, by path. Kernels compute the same, so they may differ."""
+    return {path: kind for path, kind in exchanged(model).items() if kind != "kernels"}
 
 
 def _configs(training: Training) -> dict[str, dict | None]:

@@ -2,9 +2,10 @@
 
 A method of fine-tuning says which modules it wraps, and by what (`Method.wrap`). All else is the same for every method, and is
 here: freeze the base, put the wrappers in the modules' places, take them out, store what was learned. The base's own modules
-are never written to: to switch the wrappers off is to put those very modules back.
+are never written to: to switch the wrappers off is to put those very modules back. What a model may be beside that (quantized,
+packed, computed by kernels) is said in `model.exchange`.
 
-Not handled: two methods at once on one model; packing (`generate.pack`) a model with something attached: merge or detach first.
+Not handled: two methods at once on one model.
 """
 
 import json
@@ -18,14 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.families.tensor_file import read_tensors, require_same, write_tensors
-from course_lib.generate.pack import JoinedLinear, PackedLinear
+from course_lib.model.exchange import Exchange, Exchanged, exchange, require_composable
 
 KIND = "adapter"
 SAMPLE = 64  # numbers of the embedding table by which a base is known again
 
 
-class Wrapper(nn.Module):
+class Wrapper(Exchanged, nn.Module):
     """A module in the place of another, `base`, which it calls. Its own parameters are what is trained."""
+
+    kind = "adapter"
 
     def __init__(self, base: nn.Module):
         super().__init__()
@@ -46,13 +49,9 @@ def attach(model: nn.Module, method: Method, seed: int = 0) -> "Attached":
     """Freeze `model` and put the method's wrappers into it, in place. seed: of the small part's first values; PyTorch's own
     random state is not touched.
 
-    Raises ValueError, changing nothing, for a model that has something attached already or is packed, and for what the
-    method can't be put on.
+    Raises ValueError, changing nothing, for a model that has something attached already, and for what the method can't be put on.
     """
-    if _holds(model, Wrapper):
-        raise ValueError("something is attached to this model already: detach or merge it first")
-    if _holds(model, JoinedLinear | PackedLinear):
-        raise ValueError("a packed model can't be trained: attach to it as it was loaded, before `pack`")
+    require_composable(model, "adapter")
     return Attached(model, method, method.wrap(model, torch.Generator().manual_seed(seed)))
 
 
@@ -63,7 +62,7 @@ class Attached:
         self.model, self.method, self.parts = model, method, parts
         self._flags = [(weight, weight.requires_grad) for weight in model.parameters()]
         model.requires_grad_(False)
-        self._place(parts)
+        self._exchange = exchange(model, parts)
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
@@ -86,20 +85,16 @@ class Attached:
 
         Raises ValueError at the end where these were exchanged meanwhile (packed, say, or attached to): it then stays off.
         """
-        self._require_on()
-        bases = {path: part.base for path, part in self.parts.items()}
-        self._place(bases)
-        try:
-            yield self.model
-        finally:
-            if not self._in_place(bases):
-                raise ValueError("while this was off, something else was done to the model's parts: it stays off")
-            self._place(self.parts)
+        with self._on().undone() as model:
+            yield model
 
     def detach(self) -> nn.Module:
         """The model as it was, for good: its own modules, each parameter trainable or not as before. What was learned stays
         in this object and can still be saved."""
-        return self._end({path: part.base for path, part in self.parts.items()})
+        self._on().undo()
+        for weight, flag in self._flags:
+            weight.requires_grad_(flag)
+        return self.model
 
     def merge(self) -> nn.Module:
         """The model with what was learned added to its weights: an ordinary model, with nothing left to switch off.
@@ -108,9 +103,10 @@ class Attached:
         ValueError, changing nothing, for a method whose part can't be written as a change of weights (all but LoRA), and over
         quantized weights.
         """
-        self._require_on()
+        self._on()
         merged = {path: self._merged(path, part) for path, part in self.parts.items()}
-        self._end(merged)
+        self.detach()
+        exchange(self.model, merged)
         for path, layer in merged.items():  # as trainable as the weight that it replaces
             layer.weight.requires_grad_(self.parts[path].base.weight.requires_grad)
         return self.model
@@ -147,27 +143,14 @@ class Attached:
             )
         return part.merged()
 
-    def _place(self, modules: dict[str, nn.Module]) -> None:
-        for path, module in modules.items():
-            parent, _, name = path.rpartition(".")
-            setattr(self.model.get_submodule(parent), name, module)
-
-    def _end(self, modules: dict[str, nn.Module]) -> nn.Module:
-        self._require_on()
-        self._place(modules)
-        for weight, flag in self._flags:
-            weight.requires_grad_(flag)
-        return self.model
-
-    def _in_place(self, modules: dict[str, nn.Module]) -> bool:
-        there = dict(self.model.named_modules(remove_duplicate=False))
-        return all(there.get(path) is module for path, module in modules.items())
-
-    def _require_on(self) -> None:
-        if not self._in_place(self.parts):
+    def _on(self) -> Exchange:
+        """The exchange that can be undone. Raises ValueError where it was, or where other parts were put over these."""
+        if not self._exchange.in_place:
             raise ValueError(
                 "this isn't attached to its model any more: attach anew, and load what was saved"
             )
+        self._exchange.old = {path: part.base for path, part in self.parts.items()}  # by kernels, perhaps, since it was attached
+        return self._exchange
 
 
 def fill(weights: dict[str, Tensor], tensors: dict[str, Tensor], source: str | Path) -> None:
@@ -191,10 +174,6 @@ def kind_of_numbers(model: nn.Module) -> dict:
     would be lost in 16."""
     weight = _table(model)
     return {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
-
-
-def _holds(model: nn.Module, kind) -> bool:
-    return any(isinstance(module, kind) for module in model.modules())
 
 
 def _table(model: nn.Module) -> Tensor:

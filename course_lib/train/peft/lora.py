@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.model.exchange import require_mergeable
 from course_lib.train.peft.attach import Wrapper, kind_of_numbers
 
 
@@ -92,12 +93,8 @@ class LoRALinear(Wrapper):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """One ordinary layer in place of both. Raises ValueError where the base is none."""
-        old = getattr(self.base, "weight", None)
-        if type(self.base) is not nn.Linear or not old.is_floating_point():
-            raise ValueError(
-                f"the base is a {type(self.base).__name__}, whose few bits can't take a fine change: load what was "
-                "learned onto the model in 16 or 32 bits, and merge there"
-            )
+        require_mergeable(self.base)
+        old = self.base.weight
         layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
         layer.weight = nn.Parameter((old + self.change()).to(old.dtype), requires_grad=old.requires_grad)
         layer.bias = self.base.bias
