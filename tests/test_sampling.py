@@ -21,26 +21,19 @@ from transformers import (
 )
 
 from course_lib.course.experiments import sampling_curves as curves
-from course_lib.families import LanguageModel
+from course_lib.evaluate import distinct, find_loop, log_likelihood, repeated
 from course_lib.generate import (
     KNOBS,
     best_of,
     complete,
     continuations,
-    distinct,
     draw,
-    entropy,
-    expected_best,
-    find_loop,
     frequency_penalty,
     generate,
     greedy,
-    log_likelihood,
     min_p,
-    ngrams,
     presence_penalty,
     probabilities,
-    repeated,
     repetition_penalty,
     sample,
     sampling,
@@ -48,6 +41,7 @@ from course_lib.generate import (
     top_k,
     top_p,
 )
+from course_lib.model import LanguageModel
 from course_lib.text import Tokenizer
 
 calm = settings(derandomize=True, deadline=None, max_examples=60)
@@ -653,27 +647,6 @@ def test_impossible_continuations_are_refused():
     assert continuations(model, [1], 2, 0) == [[], []]
 
 
-def test_log_likelihood_is_what_the_model_says():
-    model, prompt, text = tiny_decoder(), [1, 2, 3], [4, 5, 6, 7]
-    scores = model(torch.tensor([[*prompt, *text]]))[0].log_softmax(-1)
-    expected = [scores[2 + i, token].item() for i, token in enumerate(text)]
-    assert log_likelihood(model, prompt, text).tolist() == pytest.approx(expected, abs=1e-5)
-    assert log_likelihood(model, prompt, []).shape == (0,)
-    with pytest.raises(ValueError, match="the prompt is empty"):
-        log_likelihood(model, [], text)
-    for unknown in (61, -1):
-        with pytest.raises(ValueError, match="vocabulary holds 0 to 60"):
-            log_likelihood(model, prompt, [4, unknown])
-
-
-def test_what_fills_the_context_can_be_scored():
-    model, prompt = tiny_decoder(), [1] * 46
-    (written,) = continuations(model, prompt, 1)
-    scores = log_likelihood(model, prompt, written)
-    assert len(written) == len(scores) == 3  # the last one is written, and never read
-    assert scores[:2].tolist() == pytest.approx(log_likelihood(model, prompt, written[:2]).tolist(), abs=1e-5)
-
-
 def test_adjusting_keeps_the_shape():
     model, wider = tiny_decoder(), lambda logits, tokens: torch.cat([logits, logits], dim=-1)
     for write in (lambda: list(generate(model, [1], 1, adjust=wider)), lambda: continuations(model, [1], 2, 1, adjust=wider)):
@@ -705,79 +678,6 @@ def test_the_best_is_the_first_that_scores_highest():
         best_of([1.0, math.nan], float)
 
 
-@calm
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=8), st.data())
-def test_the_expected_best_is_the_mean_over_all_subsets(scores, data):
-    n = data.draw(st.integers(1, len(scores)))
-    values = data.draw(st.lists(st.floats(-5, 5), min_size=len(scores), max_size=len(scores)))
-    subsets = list(combinations(range(len(scores)), n))
-    assert expected_best(scores, n) == pytest.approx(sum(max(scores[i] for i in s) for s in subsets) / len(subsets))
-    chosen = [best_of(subset, lambda i: scores[i]) for subset in subsets]
-    assert expected_best(scores, n, values) == pytest.approx(sum(values[i] for i in chosen) / len(subsets), abs=1e-9)
-
-
-def test_the_expected_best_of_right_and_wrong_is_pass_at_k():
-    """1 − C(wrong, k) / C(all, k): Chen et al. 2021."""
-    assert expected_best([1, 0, 0, 1, 0], 2) == pytest.approx(1 - math.comb(3, 2) / math.comb(5, 2))
-
-
-def test_the_expected_best_of_large_pools_and_of_scores_without_end():
-    assert expected_best([0.0, 1.0] * 1500, 1500) == pytest.approx(1)  # out of more picks than a float can count
-    assert expected_best([-math.inf, 1.0, 2.0], 2) == pytest.approx((1 + 2 + 2) / 3)
-
-
-def test_an_impossible_best_is_refused():
-    with pytest.raises(ValueError, match="NaN"):
-        expected_best([1.0, math.nan], 1)
-    for n, values in ((0, None), (4, None), (1, [1])):
-        with pytest.raises(ValueError, match="n must lie between 1 and the pool's 3"):
-            expected_best([1, 2, 3], n, values)
-
-
-# Measures
-
-
-def test_entropy_by_hand():
-    assert entropy(torch.zeros(2, 8)).tolist() == pytest.approx([math.log(8)] * 2)
-    assert entropy(logits_of([0.5, 0.25, 0.25]).log()).item() == pytest.approx(1.5 * math.log(2))
-    assert entropy(logits_of([0.0, -math.inf])).item() == 0
-    expected = torch.distributions.Categorical(logits=random_logits(5)).entropy()
-    torch.testing.assert_close(entropy(random_logits(5)).float(), expected)
-
-
-def test_counting_ngrams_by_hand():
-    assert ngrams("abc", 2) == [("a", "b"), ("b", "c")] and ngrams("a", 2) == []
-    assert repeated("abab" * 3, 4) == pytest.approx(1 - 2 / 9)
-    assert repeated("abcdef", 4) == 0 and repeated("abc", 4) == 0 and repeated("aaaaa", 4) == 0.5
-    assert distinct(["ab", "ab"], 1) == 0.5 and distinct(["ab", "cd"], 2) == 0.5 and distinct([], 2) == 0
-    with pytest.raises(ValueError, match="an n-gram has 1 token or more"):
-        ngrams("abc", 0)
-
-
-@calm
-@given(st.lists(st.integers(0, 3), max_size=4), st.lists(st.integers(0, 3), min_size=1, max_size=4), st.integers(2, 4), st.data())
-def test_a_loop_is_found_and_is_one(head, body, rounds, data):
-    tail = body[: data.draw(st.integers(0, len(body) - 1))]
-    text = [*head, *body * rounds, *tail]
-    start, period = find_loop(text, rounds)
-    assert period <= len(body) and len(text) - start >= rounds * period
-    assert text[start:-period] == text[start + period :]
-    assert start == 0 or text[start - 1] != text[start - 1 + period]
-
-
-def test_tensors_are_counted_by_their_numbers():
-    text = torch.tensor([1, 2, 1, 2, 1])
-    assert repeated(text, 2) == repeated(text.tolist(), 2) == 0.5
-    assert distinct([text], 1) == distinct([text.tolist()], 1) == 0.4
-
-
-def test_no_loop_is_none():
-    for text in ("", "a", "abcdefgh", "ababc", "abcabc", "aaab"):
-        assert find_loop(text) is None
-    with pytest.raises(ValueError, match="a loop goes round 2 times or more"):
-        find_loop("aaa", 1)
-
-
 # The long run behind the lesson
 
 
@@ -801,14 +701,6 @@ def test_each_knob_is_measured_as_the_measures_say(lm):
     assert curves.measure(lm, "a tiger", "repetition_penalty", 1.0, tokens=12)["log_likelihood"] == tight[0]["log_likelihood"]
     found = curves.loops(lm, "a tiger", 60)
     assert found["tokens"] == 60 and found["loop"] == find_loop(list(generate(lm.model, list(b"a tiger"), 60)))
-
-
-@pytest.mark.parametrize(
-    "answer, right",
-    [("It is Paris.", True), ("PARIS", True), ("paris,france", True), ("Parisian", False), ("", False), ("Lyon", False)],
-)
-def test_an_answer_is_right_when_it_holds_the_word(answer, right):
-    assert curves.is_right(answer, ("paris", "lutetia")) is right
 
 
 @pytest.mark.parametrize(

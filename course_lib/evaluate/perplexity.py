@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from course_lib import asset
-from course_lib.generate import log_likelihood
+from course_lib.evaluate.likelihood import log_likelihood
 from course_lib.model import Decoder
 
 

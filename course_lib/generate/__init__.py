@@ -1,14 +1,11 @@
 """Logits → text.
 
-Read in this order: `cache` (what was read need not be read again), `sampling` (logits → one token), `decode` (the loop),
-`best_of` (several continuations, and the best of them), `measures` (what can be counted about a text) and `pack` (the same
-model with its weights laid out for speed).
+Read in this order: `sampling` (logits → one token), `decode` (the loop that writes one text or many), `best_of` (the best of several
+texts) and `pack` (the same model with its weights laid out for speed).
 """
 
-from course_lib.generate.best_of import best_of, continuations, expected_best, log_likelihood
-from course_lib.generate.cache import KVCache
-from course_lib.generate.decode import complete, generate
-from course_lib.generate.measures import distinct, entropy, find_loop, ngrams, repeated
+from course_lib.generate.best_of import best_of
+from course_lib.generate.decode import Batch, Request, complete, continuations, decode, generate, read, write
 from course_lib.generate.pack import pack, packed_parts
 from course_lib.generate.sampling import (
     KNOBS,
@@ -27,29 +24,26 @@ from course_lib.generate.sampling import (
 
 __all__ = [
     "KNOBS",
-    "KVCache",
+    "Batch",
+    "Request",
     "best_of",
     "complete",
     "continuations",
-    "distinct",
+    "decode",
     "draw",
-    "entropy",
-    "expected_best",
-    "find_loop",
     "frequency_penalty",
     "generate",
     "greedy",
-    "log_likelihood",
     "min_p",
-    "ngrams",
     "pack",
     "packed_parts",
     "presence_penalty",
     "probabilities",
-    "repeated",
+    "read",
     "repetition_penalty",
     "sample",
     "temperature",
     "top_k",
     "top_p",
+    "write",
 ]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from course_lib.generate import entropy
+from course_lib.evaluate import entropy
 from course_lib.show.style import BLUE, FAINT, INK, SKY, drawable
 
 MOST = 20  # rows that fit on a projector

@@ -14,12 +14,12 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from course_lib.families import LanguageModel, load_smollm2
-from course_lib.generate.best_of import continuations, log_likelihood
-from course_lib.generate.decode import generate
-from course_lib.generate.measures import distinct, entropy, find_loop, repeated
+from course_lib.evaluate import contains, distinct, entropy, find_loop, log_likelihood, repeated
+from course_lib.families import load_smollm2
+from course_lib.generate.decode import continuations, generate
 from course_lib.generate.pack import pack
 from course_lib.generate.sampling import KNOBS, draw, greedy, repetition_penalty, sample
+from course_lib.model import LanguageModel
 
 PATH = Path(__file__).parents[3] / "assets" / "sampling_curves.json"
 ROWS, TOKENS, GREEDY_TOKENS = 8, 48, 200
@@ -122,12 +122,6 @@ def loops(lm: LanguageModel, prompt: str, tokens: int = GREEDY_TOKENS) -> dict:
     return {"prompt": prompt, "tokens": len(written), "loop": find_loop(written), "repeated": round(repeated(written), 3)}
 
 
-def is_right(answer: str, accepted: tuple[str, ...]) -> bool:
-    """Whether it holds one of the accepted words, as a word."""
-    words = "".join(c if c.isalnum() else " " for c in answer.lower()).split()
-    return any(word in words for word in accepted)
-
-
 def answers(lm: LanguageModel, question: str, temperature: float, rows: int = ROWS, tokens: int = 24) -> list[str]:
     """What the model says to a question, `rows` times."""
     choose = partial(sample, temperature=temperature, generator=torch.Generator().manual_seed(0))
@@ -189,7 +183,7 @@ def main() -> None:
 
 def _asked(lm: LanguageModel, t: float) -> dict:
     given = {question: answers(lm, question, t) for question in QUESTIONS}
-    right = [fmean(is_right(answer, QUESTIONS[question]) for answer in said) for question, said in given.items()]
+    right = [fmean(contains(answer, QUESTIONS[question]) for answer in said) for question, said in given.items()]
     words = [distinct([answer.split() for answer in said], n=1) for said in given.values()]
     return {"right": [round(share, 3) for share in right], "distinct": [round(share, 3) for share in words]}
 

@@ -7,7 +7,8 @@ import torch
 
 from course_lib.course.checking import Mistake, call, close, same
 from course_lib.course.content import Choice, Exercise, Question, Wrong
-from course_lib.generate import expected_best, min_p, repetition_penalty, top_p
+from course_lib.evaluate import expected_best
+from course_lib.generate import min_p, repetition_penalty, top_p
 
 TITLE = "Sampling"
 

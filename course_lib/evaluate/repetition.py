@@ -1,4 +1,4 @@
-"""What can be counted about a text that was written, and about the choice that led to each of its tokens."""
+"""How much a text repeats itself, and how sure the choice was that led to each of its tokens."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
