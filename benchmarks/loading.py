@@ -7,7 +7,8 @@ import torch
 
 from benchmarks.measure import peak_memory, profile, race, seconds
 from benchmarks.report import Row, comparison, memory
-from course_lib.families import LanguageModel, find_smollm2, load_smollm2
+from course_lib.families import find_smollm2, load_smollm2
+from course_lib.model import LanguageModel
 
 WHAT = "load SmolLM2 (ours with its tokenizer)"
 

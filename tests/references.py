@@ -122,6 +122,17 @@ def tiny_decoder(dtype=torch.float64, seed=0, **changes):
     return model
 
 
+def random_weights(model, seed=0, spread=0.3):
+    """In float64; norms' weights about 1."""
+    generator = torch.Generator().manual_seed(seed)
+    model = model.double().eval()
+    for name, weight in model.named_parameters():
+        weight.data = torch.randn(weight.shape, dtype=torch.float64, generator=generator) * spread
+        if "norm" in name and name.endswith("weight"):
+            weight.data += 1
+    return model
+
+
 def random_tokens(model, batch=1, time=12, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(model.config.vocab_size, (batch, time), generator=generator)

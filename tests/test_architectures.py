@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from references import random_tokens, tiny_config
+from references import random_tokens, random_weights, tiny_config
 from torch import nn
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 
-from course_lib.generate import KVCache, generate, pack
+from course_lib.generate import generate, pack
 from course_lib.model import (
     Decoder,
     Encoder,
@@ -39,17 +39,6 @@ KINDS = [(name, kind) for name, kinds in CHOICES.items() for kind in kinds]
 
 def randn(*shape, seed=0):
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def random_weights(model, seed=0, spread=0.3):
-    """In float64; norms' weights about 1."""
-    generator = torch.Generator().manual_seed(seed)
-    model = model.double().eval()
-    for name, weight in model.named_parameters():
-        weight.data = torch.randn(weight.shape, dtype=torch.float64, generator=generator) * spread
-        if "norm" in name and name.endswith("weight"):
-            weight.data += 1
-    return model
 
 
 def copy(theirs, ours):
@@ -496,7 +485,7 @@ def test_every_kind_of_decoder_is_causal_cached_and_packed_alike(name, kind):
     # How many tokens meet in an expert, the later ones too, may change how a processor rounds its product.
     assert name == "n_experts" or torch.equal(earlier, logits[:, :7])
     assert not slope_by_embedding(model, tokens, slice(7))[:, 7:].any()
-    cache = KVCache(model.config, 12, batch=2, dtype=torch.float64)
+    cache = model.new_cache(12, batch=2)
     pieces = [model(part, cache) for part in tokens.split([5, 1, 6], dim=1)]
     agree(torch.cat(pieces, dim=1), logits)
     single = model.float()

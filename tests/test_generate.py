@@ -11,9 +11,9 @@ from references import failed_examples, random_tokens, smollm2, tiny_config, tin
 
 import course_lib.generate
 from course_lib.evaluate import evaluation_text, perplexity
-from course_lib.families import LanguageModel, load_smollm2
-from course_lib.generate import KVCache, complete, generate, pack, sample
-from course_lib.model import Trace
+from course_lib.families import load_smollm2
+from course_lib.generate import complete, generate, pack, sample
+from course_lib.model import KVCache, LanguageModel, Trace
 from course_lib.quantize import (
     NF4,
     Q4_0,
@@ -65,14 +65,14 @@ def tokens(model):
 def test_reading_in_pieces_is_reading_at_once(pieces, batch, kv_heads):
     model = tiny_decoder(n_kv_heads=kv_heads, context=120)
     tokens = random_tokens(model, batch, sum(pieces))
-    cache = KVCache(model.config, sum(pieces), batch, DOUBLE)
+    cache = model.new_cache(sum(pieces), batch)
     logits = torch.cat([model(piece, cache) for piece in tokens.split(pieces, dim=1)], dim=1)
     torch.testing.assert_close(logits, model(tokens))
     assert cache.length == sum(pieces)
 
 
 def test_what_is_cached_is_what_a_trace_sees(model, tokens):
-    cache, trace = KVCache(model.config, 48, dtype=DOUBLE), Trace(keep="*")
+    cache, trace = model.new_cache(48), Trace(keep="*")
     model(tokens, cache, trace)
     for i in range(3):
         assert cache.keys[i, :, :, :12].equal(trace[f"layers.{i}.attention.key"])
@@ -80,7 +80,7 @@ def test_what_is_cached_is_what_a_trace_sees(model, tokens):
 
 
 def test_a_trace_through_a_cache_sees_all_keys(model, tokens):
-    cache, trace, whole = KVCache(model.config, 48, dtype=DOUBLE), Trace("*.weights"), Trace("*.weights")
+    cache, trace, whole = model.new_cache(48), Trace("*.weights"), Trace("*.weights")
     model(tokens[:, :7], cache)
     logits = model(tokens[:, 7:], cache, trace)
     torch.testing.assert_close(logits, model(tokens, trace=whole)[:, 7:])
@@ -89,7 +89,7 @@ def test_a_trace_through_a_cache_sees_all_keys(model, tokens):
 
 @pytest.mark.parametrize("end", [11, 12])
 def test_a_cache_that_overflows_says_so_and_stays_usable(model, tokens, end):
-    cache = KVCache(model.config, 10, dtype=DOUBLE)
+    cache = model.new_cache(10)
     model(tokens[:, :8], cache)
     with pytest.raises(ValueError, match=f"cache holds 10 tokens and {end} were asked of it; make it larger"):
         model(tokens[:, 8:end], cache)
@@ -98,7 +98,7 @@ def test_a_cache_that_overflows_says_so_and_stays_usable(model, tokens, end):
 
 
 def test_the_context_limits_a_cache_too(model):
-    cache = KVCache(model.config, 48, dtype=DOUBLE)
+    cache = model.new_cache(48)
     model(random_tokens(model, time=40), cache)
     with pytest.raises(ValueError, match="49 tokens are more than the 48"):
         model(random_tokens(model, time=9), cache)
@@ -110,7 +110,7 @@ def test_a_run_that_fails_leaves_the_cache_as_it_was(model, tokens, name):
     def fail(value):
         raise InterruptedError
 
-    cache = KVCache(model.config, 12, dtype=DOUBLE)
+    cache = model.new_cache(12)
     model(tokens[:, :7], cache)
     with pytest.raises(InterruptedError):
         model(tokens[:, 7:], cache, Trace(edits={name: fail}))
@@ -121,16 +121,22 @@ def test_a_run_that_fails_leaves_the_cache_as_it_was(model, tokens, name):
 @pytest.mark.parametrize("capacity", [0, -1, 49])
 def test_a_cache_of_impossible_size_is_refused(capacity):
     with pytest.raises(ValueError, match=f"a cache holds 1 to 48 tokens .*, not {capacity}"):
-        KVCache(tiny_config(), capacity)
+        tiny_decoder().new_cache(capacity)
+    with pytest.raises(ValueError, match="at least 1 token of 1 row"):
+        KVCache(3, 2, 8, *((min(capacity, 0), 1) if capacity < 1 else (capacity, 0)))
+
+
+def cache_for(config, capacity, **dials):
+    return KVCache(config.n_layers, config.n_kv_heads, config.d_head, capacity, **dials)
 
 
 OTHER_CACHES = {
-    "another batch": lambda: KVCache(tiny_config(), 12, batch=2, dtype=DOUBLE),
-    "more layers": lambda: KVCache(tiny_config(n_layers=4), 12, dtype=DOUBLE),
-    "fewer layers": lambda: KVCache(tiny_config(n_layers=2), 24, dtype=DOUBLE),
-    "other heads": lambda: KVCache(tiny_config(n_kv_heads=1), 12, dtype=DOUBLE),
-    "wider heads": lambda: KVCache(tiny_config(d_head=16), 12, dtype=DOUBLE),
-    "another precision": lambda: KVCache(tiny_config(), 12),
+    "another batch": lambda: cache_for(tiny_config(), 12, batch=2, dtype=DOUBLE),
+    "more layers": lambda: cache_for(tiny_config(n_layers=4), 12, dtype=DOUBLE),
+    "fewer layers": lambda: cache_for(tiny_config(n_layers=2), 24, dtype=DOUBLE),
+    "other heads": lambda: cache_for(tiny_config(n_kv_heads=1), 12, dtype=DOUBLE),
+    "wider heads": lambda: cache_for(tiny_config(d_head=16), 12, dtype=DOUBLE),
+    "another precision": lambda: cache_for(tiny_config(), 12),
 }
 
 
@@ -143,7 +149,7 @@ def test_a_cache_made_for_something_else_is_refused(model, tokens, name):
 
 
 def test_a_cache_knows_its_bytes():
-    assert KVCache(tiny_config(), 10, batch=2, dtype=torch.bfloat16).bytes == 2 * 3 * 2 * 2 * 10 * 8 * 2
+    assert cache_for(tiny_config(), 10, batch=2, dtype=torch.bfloat16).bytes == 2 * 3 * 2 * 2 * 10 * 8 * 2
 
 
 # The loop
@@ -173,7 +179,7 @@ def test_the_real_model_writes_the_same_with_and_without_a_cache():
 @torch.no_grad()
 def test_the_real_models_logits_are_close_with_and_without_a_cache():
     lm = smollm2()
-    tokens, memory = torch.tensor([lm.tokenizer.encode(TIGER)]), KVCache(lm.model.config, 16)
+    tokens, memory = torch.tensor([lm.tokenizer.encode(TIGER)]), lm.model.new_cache(16)
     logits = torch.cat([lm.model(piece, memory) for piece in tokens.split([5, 1, 1, 9], dim=1)], dim=1)
     torch.testing.assert_close(logits, lm.model(tokens), atol=1e-3, rtol=0)
 
@@ -316,7 +322,7 @@ def test_packing_twice_is_packing_once():
 
 def test_a_packed_model_can_be_watched_and_cached():
     plain, packed = tiny_decoder(torch.float32), pack(tiny_decoder(torch.float32))
-    tokens, traces, cache = random_tokens(plain), [Trace("*.weights"), Trace("*.weights")], KVCache(plain.config, 12)
+    tokens, traces, cache = random_tokens(plain), [Trace("*.weights"), Trace("*.weights")], plain.new_cache(12)
     plain(tokens, trace=traces[0])
     packed(tokens, cache, traces[1])
     torch.testing.assert_close(traces[1].attention(), traces[0].attention(), atol=1e-4, rtol=0)
@@ -422,7 +428,7 @@ def test_a_packed_quantized_model_of_experts_and_a_cache():
     plain = quantize_linears(wide(n_experts=3, n_active=2), Q4_1)
     packed = pack(deepcopy(plain).bfloat16())
     tokens = random_tokens(plain)
-    cache = KVCache(packed.config, 12, dtype=torch.bfloat16)
+    cache = packed.new_cache(12)
     logits = torch.cat([packed(piece, cache) for piece in tokens.split([7, 1, 4], dim=1)], dim=1)
     assert (logits.float() - packed(tokens).float()).abs().mean() < 0.1 * packed(tokens).float().std()
     assert pack(packed) is packed and not torch.is_inference(logits)

@@ -10,7 +10,6 @@ from kernel_checks import DEVICE, assert_close
 from references import random_tokens, tiny_config, tiny_decoder
 from torch import nn
 
-from course_lib.generate import KVCache
 from course_lib.kernels import KernelAttention, use_kernels
 from course_lib.model import Decoder, EncoderDecoder, Trace
 from course_lib.quantize import NF4, Q4_1, Uniform, quantize_linears
@@ -88,7 +87,7 @@ def test_an_encoder_decoder():
 
 def test_with_a_cache_token_by_token():
     plain, fast = two()
-    tokens, cache = random_tokens(plain, time=9).to(DEVICE), KVCache(plain.config, 20, device=DEVICE)
+    tokens, cache = random_tokens(plain, time=9).to(DEVICE), plain.new_cache(20)
     parts = [fast(part, cache) for part in (tokens[:, :4], tokens[:, 4:5], tokens[:, 5:])]
     assert_close(torch.cat(parts, dim=1), plain(tokens).double(), factor=10)
 

@@ -18,7 +18,7 @@ from torch import nn
 
 import course_lib.quantize
 from course_lib.families import save_model
-from course_lib.generate import KVCache, generate
+from course_lib.generate import generate
 from course_lib.model import Decoder, EncoderDecoder, Experts
 from course_lib.quantize import (
     NF4,
@@ -618,7 +618,7 @@ def test_a_quantized_model_is_a_plain_one_of_the_stored_weights(format):
 def test_a_quantized_model_writes_and_remembers(format):
     model = quantize_linears(decoder(), format)
     tokens = random_tokens(model)
-    cache = KVCache(model.config, 12)
+    cache = model.new_cache(12)
     logits = torch.cat([model(piece, cache) for piece in tokens.split([7, 1, 4], dim=1)], dim=1)
     torch.testing.assert_close(logits, model(tokens), atol=1e-4, rtol=1e-4)
     prompt = tokens[0].tolist()

@@ -8,7 +8,6 @@ listed in `BLOCKS` and `NUMBERS`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
-from course_lib.model import Decoder, ModelConfig
+from course_lib.model import Decoder, LanguageModel, ModelConfig
 from course_lib.quantize import Q4_0, Q4_1, Q8_0, BlockWeight, QuantizedLinear
 from course_lib.text import GPT2, SMOLLM2, ChatTemplate, Tokenizer
 
@@ -38,16 +37,6 @@ IN_A_BLOCK = {
     "ffn_up": "feed_forward.up",
     "ffn_down": "feed_forward.down",
 }
-
-
-@dataclass(frozen=True)
-class LanguageModel:
-    """A model with what it needs to read and write text. chat is None when the file has no chat template."""
-
-    name: str
-    model: Decoder
-    tokenizer: Tokenizer
-    chat: ChatTemplate | None
 
 
 def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32, quantized: bool = False) -> LanguageModel:

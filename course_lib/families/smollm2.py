@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-from course_lib.families.gguf_file import LanguageModel, read_gguf
+from course_lib.families.gguf_file import read_gguf
+from course_lib.model import LanguageModel
 
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

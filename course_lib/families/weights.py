@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import asset
-from course_lib.families.gguf_file import LanguageModel
 from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
-from course_lib.model import Decoder, ModelConfig
+from course_lib.model import Decoder, LanguageModel, ModelConfig
 from course_lib.model.exchange import exchanged
 from course_lib.world import world_tokenizer
 

@@ -126,7 +126,8 @@ def _attention(plain: Attention) -> PackedAttention:
 
 
 def _swiglu(plain: SwiGLU) -> PackedSwiGLU:
-    return twin(plain, PackedSwiGLU, {"gate_and_up": _join(plain.gate, plain.up), "down": _join(plain.down)})
+    children = {"gate_and_up": _join(plain.gate, plain.up), "down": _join(plain.down)}
+    return twin(plain, PackedSwiGLU, children, activation=plain.activation)
 
 
 def _norm(plain: nn.Module | None) -> PackedNorm | None:

@@ -16,7 +16,7 @@ from course_lib.kernels.norms import layer_norm, rms_norm
 from course_lib.kernels.quantized_matmul import KernelLinear
 from course_lib.kernels.rope import rope
 from course_lib.kernels.swiglu import swiglu
-from course_lib.model import Attention, Experts, LayerNorm, RMSNorm, SwiGLU
+from course_lib.model import Attention, Experts, LayerNorm, Place, RMSNorm, SwiGLU
 from course_lib.model.exchange import Exchanged, exchange, twin
 from course_lib.model.trace import note
 from course_lib.quantize import QuantizedLinear
@@ -54,18 +54,21 @@ class KernelSwiGLU(Kernel, SwiGLU):
 class KernelAttention(Kernel, Attention):
     """`Attention` whose scores never leave the chip.
 
-    With a mask (ALiBi, padding), for a single query, which would leave a tile almost empty, and for somebody who watches
+    With a mask (ALiBi, padding, rows of different lengths), soft caps or another scale, for a single query, which would leave a tile almost empty, and for somebody who watches
     the weights, it computes as before.
     """
 
     def turn(self, q: Tensor, k: Tensor, rotary: tuple) -> tuple[Tensor, Tensor]:
+        if rotary[0].dim() != 2:  # rows with positions of their own
+            return super().turn(q, k, rotary)
         return rope(q, *rotary, backend=self.backend), rope(k, *rotary, backend=self.backend)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace) -> Tensor:
-        watched = trace is not None and trace.wants("weights")
-        if watched or mask is not None or q.shape[2] == 1 or not q.dtype == k.dtype == v.dtype:
-            return super()._attend(q, k, v, mask, trace)
-        return flash_attention(q, k, v, self.causal, backend=self.backend)
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, place: Place, trace) -> Tensor:
+        watched, (mask, causal, window) = trace is not None and trace.wants("weights"), self._sees(place)
+        plain = mask is None and self.cap is None and self.scale is None and q.dtype == k.dtype == v.dtype
+        if watched or not plain or q.shape[2] == 1:
+            return super()._attend(q, k, v, place, trace)
+        return flash_attention(q, k, v, causal, window, backend=self.backend)
 
 
 class KernelExperts(Kernel, Experts):

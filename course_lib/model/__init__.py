@@ -1,7 +1,9 @@
 """Tokens → logits.
 
 Read in this order: `config` (the dials), `norms`, `positions`, `attention`, `feed_forward`, `experts`, `block`, `stack`, then
-the three Transformers, `encoder`, `decoder` and `encoder_decoder`; and `trace`, which looks inside a run and changes it, and `precision`: 16 bits or 32?
+the three Transformers, `encoder`, `decoder` and `encoder_decoder`; `cache` (what was read need not be read again) and `language_model`
+(a decoder with its tokenizer); and `trace`, which looks inside a run and changes it, `exchange`, which puts other parts into a model,
+and `precision`: 16 bits or 32?
 
 Where a line of "Attention Is All You Need" (Vaswani et al. 2017) lives:
 
@@ -12,14 +14,17 @@ Where a line of "Attention Is All You Need" (Vaswani et al. 2017) lives:
     5.3, 5.4  optimizer, schedule              ../train
 """
 
-from course_lib.model.attention import Attention, attend, attention_by_hand
-from course_lib.model.block import Block, Memory
+from course_lib.model.attention import Attention, attend, attention_by_hand, soft_cap
+from course_lib.model.block import Block, Memory, ProjectedMemory
+from course_lib.model.cache import Cache, KVCache
 from course_lib.model.config import ModelConfig
 from course_lib.model.decoder import Decoder
 from course_lib.model.encoder import Encoder
 from course_lib.model.encoder_decoder import EncoderDecoder
+from course_lib.model.exchange import Exchange, Exchanged, exchange, exchanged, twin
 from course_lib.model.experts import Experts, count_parameters, load_balancing_loss, route
 from course_lib.model.feed_forward import FeedForward, GeGLU, SwiGLU
+from course_lib.model.language_model import LanguageModel
 from course_lib.model.norms import LayerNorm, RMSNorm
 from course_lib.model.positions import (
     Place,
@@ -36,17 +41,23 @@ from course_lib.model.trace import Trace, ablate_heads, cut_edges, patch_heads
 __all__ = [
     "Attention",
     "Block",
+    "Cache",
     "Decoder",
     "Encoder",
     "EncoderDecoder",
+    "Exchange",
+    "Exchanged",
     "Experts",
     "FeedForward",
     "GeGLU",
+    "KVCache",
+    "LanguageModel",
     "LayerNorm",
     "Memory",
     "ModelConfig",
     "Place",
     "Positions",
+    "ProjectedMemory",
     "RMSNorm",
     "SwiGLU",
     "Trace",
@@ -57,6 +68,8 @@ __all__ = [
     "attention_by_hand",
     "count_parameters",
     "cut_edges",
+    "exchange",
+    "exchanged",
     "fast_dtype",
     "load_balancing_loss",
     "patch_heads",
@@ -64,4 +77,6 @@ __all__ = [
     "rotate",
     "route",
     "sinusoidal_table",
+    "soft_cap",
+    "twin",
 ]

@@ -8,11 +8,12 @@
 feed-forward layer still reads what attention read.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from course_lib.model.attention import NOWHERE, Attention
+from course_lib.model.attention import NOWHERE, Attention, Remember
 from course_lib.model.config import ModelConfig
 from course_lib.model.experts import Experts
 from course_lib.model.feed_forward import feed_forward
@@ -28,23 +29,57 @@ class Memory(NamedTuple):
     states: Tensor
     mask: Tensor | None = None
 
+    def source(self, layer: int) -> Tensor:
+        """What a layer's cross-attention makes its keys and values of."""
+        return self.states
+
+    @property
+    def batch(self) -> int:
+        return len(self.states)
+
+
+class ProjectedMemory(NamedTuple):
+    """The same once the keys and values of each layer's cross-attention are worked out (`Decoder.project`): for each layer a pair,
+    (batch, kv_heads, time, d_head) each."""
+
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+    mask: Tensor | None = None
+
+    def source(self, layer: int) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values."""
+        return self.pairs[layer]
+
+    @property
+    def batch(self) -> int:
+        return len(self.pairs[0][0])
+
+    def rows(self, chosen: Sequence[int]) -> "ProjectedMemory":
+        """Of some sequences of the batch only."""
+        pairs = tuple((keys[chosen], values[chosen]) for keys, values in self.pairs)
+        return ProjectedMemory(pairs, None if self.mask is None else self.mask[chosen])
+
 
 class Block(nn.Module):
     """Attention, then (cross=True) attention to an encoder's states, then the feed-forward layer or a mixture of experts;
-    (batch, time, d_model) → the same shape."""
+    (batch, time, d_model) → the same shape. layer: which of the stack's, counted from 0."""
 
-    def __init__(self, config: ModelConfig, causal: bool = True, cross: bool = False):
+    def __init__(self, config: ModelConfig, causal: bool = True, cross: bool = False, layer: int = 0):
         super().__init__()
-        self.norm_place, self.residual = config.norm_place, config.residual
+        self.layer, self.norm_place, self.residual = layer, config.norm_place, config.residual
         self.attention_norm = norm(config)
-        self.attention = Attention(config, causal)
+        self.attention = Attention(config, causal, config.window_of(layer))
         self.cross_norm = norm(config) if cross else None
         self.cross_attention = Attention(config, causal=False) if cross else None
         self.feed_forward_norm = norm(config) if self.norm_place != "parallel" else None
         self.feed_forward = Experts(config) if config.n_experts else feed_forward(config)
 
     def forward(
-        self, x: Tensor, place: Place = NOWHERE, remember=None, trace=None, memory: Memory | None = None
+        self,
+        x: Tensor,
+        place: Place = NOWHERE,
+        remember: Remember | None = None,
+        trace=None,
+        memory: Memory | ProjectedMemory | None = None,
     ) -> Tensor:
         """place, remember, trace: as in `Attention`. memory: what cross-attention looks at."""
         x = note(trace, "input", x)
@@ -52,7 +87,7 @@ class Block(nn.Module):
         x = self._join(x, self.attention(read, place, remember, at(trace, "attention")), self.attention_norm)
         if self.cross_attention is not None:
             asked, there = self._read(x, self.cross_norm), Place(mask=memory.mask)
-            found = self.cross_attention(asked, there, trace=at(trace, "cross_attention"), source=memory.states)
+            found = self.cross_attention(asked, there, trace=at(trace, "cross_attention"), source=memory.source(self.layer))
             x = self._join(x, found, self.cross_norm)
         x = note(trace, "middle", x)
         if self.norm_place != "parallel":

@@ -25,12 +25,18 @@ class ModelConfig:
     norm_place: before each part of a block ("pre"), after it was added ("post"), or once before both ("parallel").
     feed_forward: what each token does alone. bias: linear layers and layer norms add one. residual: parts add to the
     stream; False, for experiments, lets them replace it. tie_embeddings: the output layer is the embedding table again.
+    head_bias: the output layer adds one.
     scale_embeddings: multiply embeddings by √d_model, as the first Transformer does.
 
     Experts. n_experts: feed-forward layers to choose from, 0 for a single, dense one. n_active: how many each token takes.
     n_shared: experts that every token takes besides. normalize_gates: the chosen experts' shares add up to 1. capacity:
     each expert takes at most capacity · (tokens · n_active / n_experts) tokens, the later ones are turned away; None turns
     nobody away.
+
+    Attention. qk_norm: queries and keys are normalized, head by head, before they are turned (Qwen3). window: a token sees itself
+    and the window − 1 tokens before it (Mistral); None, all of them. global_every: every so many layers, one sees all tokens in spite
+    of the window (Gemma 2: 2, Gemma 3: 6); 0, none does. attention_scale: the factor on scores; None, 1 / √d_head. attention_cap,
+    logit_cap: scores and logits x become cap · tanh(x / cap) (Gemma 2); None, they stay.
 
     Constants. rope_base: base of the rotary angles. norm_eps: added to the mean square before its root is taken.
 
@@ -60,6 +66,18 @@ class ModelConfig:
     n_shared: int = 0
     normalize_gates: bool = True
     capacity: float | None = None
+    head_bias: bool = False
+    qk_norm: bool = False
+    window: int | None = None
+    global_every: int = 0
+    attention_scale: float | None = None
+    attention_cap: float | None = None
+    logit_cap: float | None = None
+
+    def window_of(self, layer: int) -> int | None:
+        """How many tokens a token sees in this layer, counted from 0; None for all."""
+        sees_all = self.global_every and (layer + 1) % self.global_every == 0
+        return None if sees_all else self.window
 
     def __post_init__(self):
         for name in SIZES:
@@ -82,10 +100,20 @@ class ModelConfig:
             raise ValueError(
                 "parallel parts without residual would lose what attention found: use pre or post"
             )
+        self._check_attention()
         if self.n_experts < 0:
             raise ValueError(f"n_experts must be 0, for a dense model, or more; not {self.n_experts}")
         if self.n_experts:
             self._check_experts()
+
+    def _check_attention(self):
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window must be at least 1 token, or None to see all; not {self.window}")
+        if self.global_every < 0 or (self.global_every and self.window is None):
+            raise ValueError(f"global_every={self.global_every} must be 0 or more, and is for models with a window")
+        for name in ("attention_scale", "attention_cap", "logit_cap"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} must be above 0, or None for none; not {value}")
 
     def _check_experts(self):
         if not 1 <= self.n_active <= self.n_experts or self.n_shared < 0:

@@ -15,8 +15,6 @@ class EncoderDecoder(nn.Module):
     Both texts share one vocabulary, and with tie_embeddings one table serves as both embeddings and as head (section 3.4).
     `decoder` writes on its own, given `memory`: `generate(model.decoder, prompt, memory=model.encode(source))`.
 
-    Not handled: keeping cross-attention's keys and values from one written token to the next.
-
     >>> import torch
     >>> config = ModelConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_head=4, d_ff=32, context=8)
     >>> EncoderDecoder(config)(torch.tensor([[1, 2, 3, 4]]), torch.tensor([[5, 6]])).shape

@@ -36,12 +36,13 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def norm(config: ModelConfig) -> nn.Module:
-    """The configuration's norm, (…, d_model) → the same shape."""
+def norm(config: ModelConfig, width: int | None = None) -> nn.Module:
+    """The configuration's norm, (…, width) → the same shape. width: d_model unless told otherwise."""
+    width = config.d_model if width is None else width
     match config.norm:
         case "rms":
-            return RMSNorm(config.d_model, config.norm_eps)
+            return RMSNorm(width, config.norm_eps)
         case "layer":
-            return LayerNorm(config.d_model, config.norm_eps, config.bias)
+            return LayerNorm(width, config.norm_eps, config.bias)
         case _:
             return nn.Identity()

@@ -13,6 +13,7 @@ Sinusoidal and learned positions act once, where tokens become vectors (`Positio
 Not handled: rotating only part of a head, scaling the angles for longer contexts, T5's buckets of distances.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -20,15 +21,20 @@ from torch import Tensor, nn
 
 from course_lib.model.config import ModelConfig
 
+# How rotary positions pair the channels of a head (`rotate`).
+LAYOUTS = {"rope": "half-split", "rope-interleaved": "interleaved"}
+
 
 class Place(NamedTuple):
     """What attention must know about a run, the same in every layer.
 
-    rotary: the arguments after `x` of `rotate`. mask: which scores count, or numbers added to them (`attend`).
+    rotary: the arguments after `x` of `rotate`. mask: which scores count, or numbers added to them (`attend`). near: only where rows
+    have positions of their own: the mask for layers with a sliding window. Both then hide what comes later, too.
     """
 
     rotary: tuple | None = None
     mask: Tensor | None = None
+    near: Tensor | None = None
 
 
 class Positions(nn.Module):
@@ -40,58 +46,66 @@ class Positions(nn.Module):
         if config.positions == "learned":
             self.table = nn.Parameter(torch.randn(config.context, config.d_model) * config.d_model**-0.5)
 
-    def add(self, x: Tensor, start: int) -> Tensor:
-        """Embeddings (batch, time, d_model) of the tokens from position `start` on, with what is added to them."""
+    def add(self, x: Tensor, start: int | Tensor) -> Tensor:
+        """Embeddings (batch, time, d_model) of the tokens from position `start` on, with what is added to them. start: of all rows,
+        or of each, (batch,)."""
         time = x.shape[1]
         match self.config.positions:
-            case "learned":
-                return x + self.table[start : start + time]
+            case "learned":  # (what stands behind a row's end, as padding, may lie beyond the table)
+                return x + self.table[positions_from(start, time, x.device).clamp(max=len(self.table) - 1)]
             case "sinusoidal":
                 return x + sinusoidal_table(start, time, self.config.d_model, like=x)
             case _:
                 return x
 
-    def place(self, start: int, time: int, like: Tensor) -> Place:
-        """What each layer needs for `time` tokens from position `start` on that look at themselves and those before."""
-        match self.config.positions:
-            case "rope":
-                return Place(
-                    (
-                        *rotary_tables(start, time, self.config.d_head, self.config.rope_base, like),
-                        "half-split",
-                    )
-                )
-            case "rope-interleaved":
-                return Place(
-                    (
-                        *rotary_tables(start, time, self.config.d_head, self.config.rope_base, like),
-                        "interleaved",
-                    )
-                )
-            case "alibi":
-                return Place(mask=alibi_bias(self.config.n_heads, time, start + time, like))
-            case _:
-                return Place()
+    def place(self, start: int | Tensor, time: int, like: Tensor, keys: int | None = None) -> Place:
+        """What each layer needs for `time` tokens from position `start` on that look at themselves and those before. start: of all
+        rows, or of each, (batch,). keys: how many there are to look at, start + time unless told otherwise."""
+        config, rotary = self.config, None
+        if config.positions in LAYOUTS:
+            tables = rotary_tables(start, time, config.d_head, config.rope_base, like)
+            rotary = *(table if table.dim() == 2 else table.unsqueeze(1) for table in tables), LAYOUTS[config.positions]
+        if isinstance(start, Tensor):
+            return Place(rotary, *self._masks_of_rows(start, time, like, keys or int(start.max()) + time))
+        alibi = config.positions == "alibi"
+        return Place(rotary, alibi_bias(config.n_heads, time, start + time, like) if alibi else None)
+
+    def _masks_of_rows(self, start: Tensor, time: int, like: Tensor, keys: int) -> tuple[Tensor, Tensor]:
+        """(batch, 1 or heads, time, keys): what each token of rows of different lengths sees, and sees within the window."""
+        here = positions_from(start, time, like.device)[:, None, :, None]
+        keys = torch.arange(keys, device=like.device)
+        window = self.config.window or len(keys)
+        seen, near = keys <= here, (keys <= here) & (keys > here - window)
+        if self.config.positions != "alibi":
+            return seen, near
+        bias = -alibi_slopes(self.config.n_heads).to(like.device)[:, None, None] * (here - keys).abs()
+        return tuple(bias.to(like.dtype).masked_fill(~mask, -math.inf) for mask in (seen, near))
 
 
-def sinusoidal_table(start: int, time: int, d_model: int, like: Tensor) -> Tensor:
+def positions_from(start: int | Tensor, time: int, device: torch.device) -> Tensor:
+    """start … start + time − 1, (time,); where each row has its own start (batch,), (batch, time)."""
+    steps = torch.arange(time, device=device)
+    return start + steps if isinstance(start, int) else start.to(device)[:, None] + steps
+
+
+def sinusoidal_table(start: int | Tensor, time: int, d_model: int, like: Tensor) -> Tensor:
     """Positions start … start + time − 1 as (time, d_model): channels 2i and 2i + 1 are sine and cosine of
-    position / 10000^(2i / d_model). One channel more of sines than of cosines where d_model is odd."""
+    position / 10000^(2i / d_model). One channel more of sines than of cosines where d_model is odd. With a start for each row, (batch,):
+    (batch, time, d_model)."""
     channels = torch.arange(0, d_model, 2, device=like.device, dtype=torch.float32)
-    positions = torch.arange(start, start + time, device=like.device, dtype=torch.float32)
-    angles = torch.outer(positions, 10_000 ** (-channels / d_model))
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :d_model].to(like.dtype)
+    angles = positions_from(start, time, like.device).float()[..., None] * 10_000 ** (-channels / d_model)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :d_model].to(like.dtype)
 
 
-def rotary_tables(start: int, time: int, d_head: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for positions start … start + time − 1, each (time, d_head / 2), in the dtype of `like`.
+def rotary_tables(start: int | Tensor, time: int, d_head: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for positions start … start + time − 1, each (time, d_head / 2), in the dtype of `like`. With a start for each
+    row, (batch,): (batch, time, d_head / 2).
 
     Pair i of a head turns by base^(−2i / d_head) radians a position: the first pair fastest. The angles are computed in
     32 bits whatever the model's precision: in bfloat16, position 257 would be rounded to 256.
     """
     pairs = torch.arange(0, d_head, 2, device=like.device, dtype=torch.float32)
-    positions = torch.arange(start, start + time, device=like.device, dtype=torch.float32)
-    angles = torch.outer(positions, base ** (-pairs / d_head))
+    angles = positions_from(start, time, like.device).float()[..., None] * base ** (-pairs / d_head)
     return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
 
 

@@ -1,12 +1,14 @@
 """What encoder and decoder have in common: embed the tokens, say where they stand, read them in layer after layer."""
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.model.block import Block, Memory, activation_names
+from course_lib.model.block import Block, Memory, ProjectedMemory, activation_names
+from course_lib.model.cache import Cache
 from course_lib.model.config import ModelConfig
 from course_lib.model.norms import norm
 from course_lib.model.positions import Place, Positions
@@ -26,7 +28,7 @@ class Stack(nn.Module):
         # Small enough that, as a tied head, its first scores spread by 1.
         nn.init.normal_(self.embedding.weight, std=config.d_model**-0.5)
         self.positions = Positions(config)
-        self.blocks = nn.ModuleList(Block(config, causal, cross) for _ in range(config.n_layers))
+        self.blocks = nn.ModuleList(Block(config, causal, cross, layer) for layer in range(config.n_layers))
         self.norm = nn.Identity() if config.norm_place == "post" else norm(config)
 
     def activation_names(self) -> list[str]:
@@ -38,38 +40,52 @@ class Stack(nn.Module):
     def read(
         self,
         tokens: Tensor,
-        cache=None,
+        cache: Cache | None = None,
         trace: Trace | None = None,
         mask: Tensor | None = None,
-        memory: Memory | None = None,
+        memory: Memory | ProjectedMemory | None = None,
+        counts: Sequence[int] | None = None,
     ) -> Tensor:
-        """tokens: ids (batch, time). cache: keys and values of what was read before. mask: (batch, 1, 1, time), true at tokens
-        that may be looked at. memory: an encoder's states, for blocks with cross-attention.
+        """tokens: ids (batch, time). cache: keys and values of what was read before; each row's tokens stand behind its own. counts: how
+        many of each row's tokens are real, where there is padding behind. mask: (batch, 1, 1, time), true at tokens that may be looked
+        at. memory: an encoder's states, for blocks with cross-attention.
 
         Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
         """
-        start = cache.length if cache is not None else 0
-        self._check(tokens, start)
+        batch, time = self._check_tokens(tokens, counts)
+        starts = cache.lengths if cache is not None else [0] * batch
         if cache is not None:
-            cache.check(self.config, len(tokens), self.embedding.weight.dtype)
+            config, dtype = self.config, self.embedding.weight.dtype
+            cache.check(config.n_layers, config.n_kv_heads, config.d_head, batch, dtype)
+        end = max(map(sum, zip(starts, counts or [time] * batch, strict=True)))
+        self._check_room(end)
         if isinstance(trace, Trace):
             trace.expect(self.activation_names())
+        start = starts[0] if len(set(starts)) == 1 else torch.tensor(starts, device=tokens.device)
         x = note(trace, "embedding", self.positions.add(self._embed(tokens), start))
-        place = _hide(self.positions.place(start, tokens.shape[1], like=x), mask)
+        place = _hide(self.positions.place(start, time, x, end), mask)
         for i, block in enumerate(self.blocks):
-            remember = partial(cache.update, i) if cache is not None else None
+            remember = partial(cache.update, i, counts=counts) if cache is not None else None
             x = block(x, place, remember, at(trace, f"layers.{i}"), memory)
         return note(trace, "norm", self.norm(x))
 
-    def _check(self, tokens: Tensor, start: int) -> None:
+    def _check_tokens(self, tokens: Tensor, counts: Sequence[int] | None) -> torch.Size:
         if tokens.dtype not in (torch.int64, torch.int32) or tokens.dim() != 2 or tokens.shape[1] == 0:
             raise ValueError(
                 f"tokens must be whole numbers, (batch, time) with at least one token, not {tuple(tokens.shape)} of "
                 f"{tokens.dtype}"
             )
-        if start + tokens.shape[1] > self.config.context:
+        batch, time = tokens.shape
+        if counts is not None and (len(counts) != batch or min(counts) < 0 or max(counts) != time):
             raise ValueError(
-                f"{start + tokens.shape[1]} tokens are more than the {self.config.context} that this model's context "
+                f"counts must say for each of {batch} rows how many of its {time} tokens are real, {time} in the longest; not {counts}"
+            )
+        return tokens.shape
+
+    def _check_room(self, end: int) -> None:
+        if end > self.config.context:
+            raise ValueError(
+                f"{end} tokens are more than the {self.config.context} that this model's context "
                 "holds; shorten the text, or keep only its end"
             )
 

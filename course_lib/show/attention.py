@@ -13,8 +13,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
-from course_lib.families import LanguageModel
-from course_lib.model import Trace
+from course_lib.model import LanguageModel, Trace
 from course_lib.show.figures import show
 from course_lib.show.style import BLUE, FAINT, HIDDEN, INK, MUTED, ORANGE, SIGNED, WEIGHTS, blank_page
 from course_lib.show.tokens import label, name, text_width

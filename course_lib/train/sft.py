@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from course_lib.families import LanguageModel
+from course_lib.model import LanguageModel
 from course_lib.text import Tokenizer
 from course_lib.text.chat import Message
 from course_lib.train.loss import IGNORE

@@ -14,7 +14,7 @@ A prefix needs no ids: every query sees it, wherever it stands, and it takes no 
 that is thrown away afterwards (section 4.3); here it is trained itself, and begins as what the model computes for real tokens, which they
 found to matter (section 7.4).
 
-Not handled: encoder-decoders; a prefix with ALiBi, whose distances it would shift.
+Not handled: encoder-decoders; a prefix with ALiBi, whose distances it would shift, or with sliding windows.
 """
 
 from collections.abc import Callable, Sequence
@@ -119,6 +119,8 @@ class Prefix(_InFront):
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`."""
         drawn = self._drawn(model, generator)
+        if model.config.window is not None:
+            raise ValueError("a prefix would leave a sliding window's sight; take a SoftPrompt")
         if model.config.positions == "alibi":
             raise ValueError("a prefix would shift the distances that ALiBi counts; take a SoftPrompt")
         found, numbers = _keys_and_values(model, drawn), kind_of_numbers(model)
@@ -152,7 +154,14 @@ class PrefixAttention(Wrapper):
         self.keys, self.values = (nn.Parameter(x.clone(memory_format=torch.contiguous_format)) for x in (keys, values))
 
     def forward(self, x: Tensor, place: Place = NOWHERE, remember=None, trace=None) -> Tensor:
-        return self.base(x, place, partial(self._in_front, remember), trace)
+        return self.base(x, self._seen(place), partial(self._in_front, remember), trace)
+
+    def _seen(self, place: Place) -> Place:
+        """Masks of rows that have positions of their own, with the prefix in front, which all tokens see."""
+        if place.near is None:
+            return place
+        masks = (F.pad(mask, (self.keys.shape[1], 0), value=True) for mask in (place.mask, place.near))
+        return Place(place.rotary, *masks)
 
     def _in_front(self, remember, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if remember is not None:
