@@ -481,8 +481,8 @@ def test_what_never_had_a_gradient_resumes_too(tmp_path):
 @pytest.mark.parametrize(
     ("model", "dial", "said"),
     [
-        ({}, {"learning_rate": 1.0}, "of the run differs: learning_rate is 0.01 in the file and 1.0 here"),
-        ({"d_ff": 48}, {}, "of the model differs: d_ff is 40 in the file and 48 here"),
+        ({}, {"learning_rate": 1.0}, "the run of model differs: learning_rate is 0.01 in the file and 1.0 here"),
+        ({"d_ff": 48}, {}, "the configuration of model differs: d_ff is 40 in the file and 48 here"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, model, dial, said):
@@ -500,7 +500,7 @@ def test_another_precision_is_another_model(tmp_path):
         load_checkpoint(tmp_path / "run", Training(fresh(torch.float32), saved.config))
 
 
-@pytest.mark.parametrize("lost", ["history/losses", "optimizer/norm.weight/step", "model/norm.weight"])
+@pytest.mark.parametrize("lost", ["model/history/losses", "model/optimizer/norm.weight/step", "model/weights/norm.weight"])
 @pytest.mark.parametrize("shape", [None, (3, 1)])
 def test_a_checkpoint_that_is_not_whole_changes_nothing(tmp_path, lost, shape):
     saved = half_way(tmp_path / "run")
@@ -721,7 +721,7 @@ def test_a_missing_folder_is_named(tmp_path):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("lost", ["optimizer/", "history/losses", "model/blocks.0"])
+@pytest.mark.parametrize("lost", ["model/optimizer/", "model/history/losses", "model/weights/blocks.0"])
 def test_a_checkpoint_that_lost_a_part_is_refused(tmp_path, lost):
     training = Training(fresh(), TrainConfig(steps=4))
     training.run(windows(), progress=False)

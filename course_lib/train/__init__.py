@@ -2,7 +2,7 @@
 
 Read in this order: `data` (ids → batches), `loss`, `optimizer` (AdamW and its schedule), `config` (the dials), `loop` (the four
 lines that everything else surrounds), then `checkpoint` (stop today, go on tomorrow), `sft` (teaching a chat model by example),
-`peft` (training a small part, the rest frozen) and `world_model` (how the course's own small model was made).
+`rollouts` (batches that the model itself writes), `peft` (training a small part, the rest frozen) and `world_model` (how the course's own small model was made).
 
     model = Decoder(model_config)
     history = train(model, Windows(join(documents, end), time=128, batch=16), TrainConfig(steps=500))
@@ -10,16 +10,22 @@ lines that everything else surrounds), then `checkpoint` (stop today, go on tomo
 
 from course_lib.train.checkpoint import load_checkpoint, save_checkpoint
 from course_lib.train.config import TrainConfig, uses_bf16
-from course_lib.train.data import Examples, Windows, answer_only, join, pad, source_and_target
-from course_lib.train.loop import History, Training, train
-from course_lib.train.loss import IGNORE, fused_next_token_loss, next_token_loss
+from course_lib.train.data import Batch, Examples, Source, Windows, answer_only, join, pad, source_and_target
+from course_lib.train.loop import History, Learner, Training, frozen, train
+from course_lib.train.loss import IGNORE, fused_next_token_loss, next_token_loss, token_log_probs
 from course_lib.train.optimizer import adamw, parameter_groups, warmup_cosine
+from course_lib.train.rollouts import Rollout, Rollouts
 from course_lib.train.sft import chat_examples, counted
 
 __all__ = [
     "IGNORE",
+    "Batch",
     "Examples",
     "History",
+    "Learner",
+    "Rollout",
+    "Rollouts",
+    "Source",
     "TrainConfig",
     "Training",
     "Windows",
@@ -27,6 +33,7 @@ __all__ = [
     "answer_only",
     "chat_examples",
     "counted",
+    "frozen",
     "fused_next_token_loss",
     "join",
     "load_checkpoint",
@@ -35,6 +42,7 @@ __all__ = [
     "parameter_groups",
     "save_checkpoint",
     "source_and_target",
+    "token_log_probs",
     "train",
     "uses_bf16",
     "warmup_cosine",

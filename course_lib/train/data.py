@@ -4,8 +4,9 @@ Batch number `step` is a function of the seed and of nothing else, so that train
 no random state needs to be kept. The data is read in epochs, each a shuffle of its own, one after another without end.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,7 +14,18 @@ from torch import Tensor
 
 from course_lib.train.loss import IGNORE
 
-Batch = tuple[Tensor, ...]
+Batch = tuple[Tensor, ...] | Mapping[str, Tensor]  # the last part, or the one called so, holds the targets
+
+
+class Source(Protocol):
+    """Where batches come from.
+
+    A batch that depends on the step alone, or on the step and on the weights of the model that learns, lets a run stop anywhere and go on
+    bit for bit (`checkpoint`). A source that keeps something of its own from one batch to the next has to keep it itself.
+    """
+
+    def __call__(self, step: int) -> Batch:
+        """The batch to learn from in a step, counted from 0."""
 
 
 def join(documents: Iterable[Sequence[int]], end: int) -> Tensor:
@@ -29,22 +41,24 @@ class Windows:
     """Batches (tokens, targets), both (batch, time), from one long row of ids: a target is the token that comes next.
 
     The row is bent into a circle and cut into windows of `time` tokens, in each epoch from another point on. So each token is
-    a target at most once an epoch, and fewer than `time` of them are left out. Raises ValueError for a row too short to cut.
+    a target at most once an epoch, and fewer than `time` of them are left out. wrap=False leaves the row straight: no window goes on at
+    its beginning, and where the first one begins changes by fewer than `time` tokens. Raises ValueError for a row too short to cut.
     """
 
-    def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0):
+    def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0, wrap: bool = True):
         _require_positive(time=time, batch=batch)
         if ids.dim() != 1 or len(ids) <= time:
             raise ValueError(
                 f"windows of {time} tokens need one row of at least {time + 1} ids, not {tuple(ids.shape)}"
             )
-        self.ids, self.time, self.batch, self.seed = ids, time, batch, seed
+        self.ids, self.time, self.batch, self.seed, self.wrap = ids, time, batch, seed, wrap
 
     def __call__(self, step: int) -> Batch:
-        per_epoch = len(self.ids) // self.time
+        length = len(self.ids) if self.wrap else len(self.ids) - 1  # of all targets
+        beginnings = length if self.wrap else length % self.time + 1
         starts = [
-            _offset(len(self.ids), self.seed, epoch) + self.time * window
-            for epoch, window in _draw(per_epoch, self.batch, self.seed, step)
+            _offset(beginnings, self.seed, epoch) + self.time * window
+            for epoch, window in _draw(length // self.time, self.batch, self.seed, step)
         ]
         places = torch.tensor(starts).unsqueeze(1) + torch.arange(self.time + 1)
         windows = self.ids[(places % len(self.ids)).to(self.ids.device)]
@@ -64,8 +78,11 @@ class Examples:
         self.examples, self.batch, self.collate, self.seed = examples, batch, collate, seed
 
     def __call__(self, step: int) -> Batch:
-        chosen = _draw(len(self.examples), self.batch, self.seed, step)
-        return self.collate([self.examples[i] for _, i in chosen])
+        return self.collate(self.chosen(step))
+
+    def chosen(self, step: int) -> list:
+        """The examples of a step's batch, before they are put together."""
+        return [self.examples[i] for _, i in _draw(len(self.examples), self.batch, self.seed, step)]
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

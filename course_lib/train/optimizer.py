@@ -44,7 +44,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def warmup_cosine(step: int, steps: int, warmup: int = 0, final: float = 0.1) -> float:
     """The part of the highest learning rate to use at `step`, counted from 0.
 
-    It grows evenly until it is 1 at the last of `warmup` steps, then falls along half a cosine to `final` at the last of `steps`.
+    It grows evenly until it is 1 at the last of `warmup` steps, then falls along half a cosine to `final` at the last of `steps`. A step
+    counts here as done: the first already takes 1 / warmup of the rate. In `transformers` and PyTorch it counts as about to be done, so
+    that the same schedule comes one step later, and its first step, at rate 0, changes nothing.
 
     >>> [round(warmup_cosine(step, steps=8, warmup=4, final=0.0), 2) for step in range(8)]
     [0.25, 0.5, 0.75, 1.0, 0.85, 0.5, 0.15, 0.0]
