@@ -1,13 +1,14 @@
 """Reading GGUF, the one-file format of llama.cpp: settings, vocabulary, chat template and weights in few bits.
 
 The `gguf` package finds what is where in the file. What is done here: the weights' blocks of 4 and 8 bits become
-numbers, or are kept as they are (`quantize.blocks`), and the names and layouts become the course's.
+numbers, or are kept as they are (`quantize.blocks`), and the names and layouts become the course's, as the family's row says
+(`family`).
 
-Not handled: architectures other than Llama's, vocabularies other than byte-level BPE, and tensor types other than those
+Not handled: vocabularies other than byte-level BPE, and tensor types other than those
 listed in `BLOCKS` and `NUMBERS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -17,30 +18,22 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
+from course_lib.families.family import FAMILIES, Family
 from course_lib.model import Decoder, LanguageModel, ModelConfig
+from course_lib.model.exchange import exchange
 from course_lib.quantize import Q4_0, Q4_1, Q8_0, BlockWeight, QuantizedLinear
-from course_lib.text import GPT2, SMOLLM2, ChatTemplate, Tokenizer
+from course_lib.text import ChatTemplate, Tokenizer
 
-PATTERNS = {"smollm": SMOLLM2, "gpt-2": GPT2}
 SPECIAL = gguf.TokenType.CONTROL
 
-# The file's names of tensors → the course's.
-OUTSIDE_BLOCKS = {"token_embd": "embedding", "output_norm": "norm", "output": "head"}
-IN_A_BLOCK = {
-    "attn_norm": "attention_norm",
-    "attn_q": "attention.query",
-    "attn_k": "attention.key",
-    "attn_v": "attention.value",
-    "attn_output": "attention.output",
-    "ffn_norm": "feed_forward_norm",
-    "ffn_gate": "feed_forward.gate",
-    "ffn_up": "feed_forward.up",
-    "ffn_down": "feed_forward.down",
-}
 
-
-def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32, quantized: bool = False) -> LanguageModel:
-    """Read a model of Llama's architecture. quantized: the linear layers keep the file's blocks (`QuantizedLinear`).
+def read_gguf(
+    path: str | PathLike,
+    dtype: torch.dtype = torch.float32,
+    quantized: bool = False,
+    families: Mapping[str, Family] = FAMILIES,
+) -> LanguageModel:
+    """Read a model of one of the families. quantized: the linear layers keep the file's blocks (`QuantizedLinear`).
 
     Raises FileNotFoundError, or ValueError that says what is wrong with the file.
     """
@@ -48,23 +41,24 @@ def read_gguf(path: str | PathLike, dtype: torch.dtype = torch.float32, quantize
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return _read(path, dtype, quantized)
+        return _read(path, dtype, quantized, families)
     except (MemoryError, OSError):
         raise
     except Exception as error:  # whatever a damaged or foreign file leads to
         raise ValueError(f"{path} can't be read: {error}. If it may be damaged, get it again") from error
 
 
-def _read(path: Path, dtype: torch.dtype, quantized: bool) -> LanguageModel:
+def _read(path: Path, dtype: torch.dtype, quantized: bool, families: Mapping[str, Family]) -> LanguageModel:
     reader = Reader(path)
     fields = _Fields((name, field.contents()) for name, field in reader.fields.items())
-    config, tokenizer = _config(fields, reader), _tokenizer(fields)
+    architecture, family = _family(fields, families)
+    config, tokenizer = _config(fields, reader, architecture, family), _tokenizer(fields, family)
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"it has {tokenizer.vocab_size} tokens for a vocabulary of {config.vocab_size}")
     template = fields.get("tokenizer.chat_template")
     return LanguageModel(
         name=fields.get("general.name", path.stem),
-        model=_decoder(reader, config, dtype, quantized),
+        model=_decoder(reader, config, family, dtype, quantized),
         tokenizer=tokenizer,
         chat=ChatTemplate(template, tokenizer) if template else None,
     )
@@ -91,35 +85,28 @@ class Reader(gguf.GGUFReader):
         return found
 
 
-def _config(fields: dict, reader: gguf.GGUFReader) -> ModelConfig:
-    if fields.get("general.architecture") != "llama":
-        raise ValueError(f"it holds a {fields.get('general.architecture')!r} model; only 'llama' is handled")
-    if fields.get("llama.rope.scaling.type", "none") != "none":
+def _family(fields: Mapping, families: Mapping[str, Family]) -> tuple[str, Family]:
+    architecture = fields.get("general.architecture")
+    if not isinstance(architecture, str) or architecture not in families:
+        raise ValueError(f"it holds a {architecture!r} model; handled are {', '.join(families)}")
+    return architecture, families[architecture]
+
+
+def _config(fields: Mapping, reader: gguf.GGUFReader, architecture: str, family: Family) -> ModelConfig:
+    if fields.get(f"{architecture}.rope.scaling.type", "none") != "none":
         raise ValueError("it scales its positions, which is not handled")
     layers = {tensor.name.split(".")[1] for tensor in reader.tensors if tensor.name.startswith("blk.")}
-    if len(layers) != fields["llama.block_count"]:
-        raise ValueError(f"it has weights for {len(layers)} layers and says {fields['llama.block_count']}")
-    heads = fields["llama.attention.head_count"]
-    d_model = fields["llama.embedding_length"]
-    return ModelConfig(
-        vocab_size=fields["llama.vocab_size"],
-        d_model=d_model,
-        n_layers=fields["llama.block_count"],
-        n_heads=heads,
-        n_kv_heads=fields.get("llama.attention.head_count_kv", heads),
-        d_head=fields.get("llama.rope.dimension_count", d_model // heads),
-        d_ff=fields["llama.feed_forward_length"],
-        context=fields["llama.context_length"],
-        rope_base=fields.get("llama.rope.freq_base", 10_000.0),
-        norm_eps=fields["llama.attention.layer_norm_rms_epsilon"],
-        tie_embeddings=all(tensor.name != "output.weight" for tensor in reader.tensors),
-    )
+    if len(layers) != (said := fields[f"{architecture}.block_count"]):
+        raise ValueError(f"it has weights for {len(layers)} layers and says {said}")
+    tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
+    tokens = fields["tokenizer.ggml.tokens"]
+    return family.config(architecture, fields, tie_embeddings=tied, vocab_size=len(tokens))
 
 
-def _tokenizer(fields: dict) -> Tokenizer:
-    model, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
-    if model != "gpt2" or pre not in PATTERNS:
-        raise ValueError(f"it has a {model!r} vocabulary with pre-tokenizer {pre!r}; handled are {list(PATTERNS)}")
+def _tokenizer(fields: Mapping, family: Family) -> Tokenizer:
+    model, pre, patterns = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"), family.pre_tokenizers
+    if model != "gpt2" or pre not in patterns:
+        raise ValueError(f"it has a {model!r} vocabulary with pre-tokenizer {pre!r}; handled are {list(patterns)}")
     kinds = fields["tokenizer.ggml.token_type"]
     if len(kinds) != len(fields["tokenizer.ggml.tokens"]):
         raise ValueError(f"it has {len(fields['tokenizer.ggml.tokens'])} tokens and says what {len(kinds)} of them are")
@@ -127,20 +114,22 @@ def _tokenizer(fields: dict) -> Tokenizer:
         fields["tokenizer.ggml.tokens"],
         fields["tokenizer.ggml.merges"],
         special_ids=[i for i, kind in enumerate(kinds) if kind == SPECIAL],
-        pattern=PATTERNS[pre],
+        pattern=patterns[pre],
         unknown=fields.get("tokenizer.ggml.unknown_token_id"),
     )
 
 
-def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype, quantized: bool) -> Decoder:
+def _decoder(
+    reader: gguf.GGUFReader, config: ModelConfig, family: Family, dtype: torch.dtype, quantized: bool
+) -> Decoder:
     with torch.device("meta"):  # no memory, no random numbers: the file's weights take every place
         model = Decoder(config)
     weights = {}
     for tensor in reader.tensors:
         if quantized and tensor.name.startswith("blk.") and tensor.tensor_type in BLOCKS:
-            _keep(model, tensor, _blocks(tensor, config))
+            _keep(model, tensor, _blocks(tensor, config, family), family)
         else:
-            weights[_name(tensor.name)] = _weight(tensor, config).to(dtype)
+            weights[_name(tensor.name, family)] = _weight(tensor, config, family).to(dtype)
     if config.tie_embeddings:
         weights["head.weight"] = weights["embedding.weight"]
     weights |= {name: value for name, value in model.state_dict().items() if not value.is_meta}
@@ -152,32 +141,32 @@ def _decoder(reader: gguf.GGUFReader, config: ModelConfig, dtype: torch.dtype, q
     return model.eval().requires_grad_(False)
 
 
-def _keep(model: Decoder, tensor: gguf.ReaderTensor, stored: BlockWeight) -> None:
+def _keep(model: Decoder, tensor: gguf.ReaderTensor, stored: BlockWeight, family: Family) -> None:
     """Put a tensor's blocks where its weight belongs."""
-    name = _name(tensor.name)
+    name = _name(tensor.name, family)
     _require_finite(tensor, stored.weight())
     if model.get_parameter(name).shape != stored.shape:
         raise ValueError(f"{name} has the shape {tuple(stored.shape)}, which doesn't fit the settings")
-    model.set_submodule(name.removesuffix(".weight"), QuantizedLinear(stored))
+    exchange(model, {name.removesuffix(".weight"): QuantizedLinear(stored)})
 
 
-def _name(name: str) -> str:
+def _name(name: str, family: Family) -> str:
     """"blk.13.attn_q.weight" → "blocks.13.attention.query.weight"."""
     parts = name.split(".")
     try:
         if parts[0] == "blk":
-            return ".".join(["blocks", parts[1], IN_A_BLOCK[parts[2]], parts[3]])
-        return ".".join([OUTSIDE_BLOCKS[parts[0]], parts[1]])
+            return ".".join(["blocks", parts[1], family.in_a_block[parts[2]], parts[3]])
+        return ".".join([family.outside[parts[0]], parts[1]])
     except (KeyError, IndexError):
         raise ValueError(f"it holds a tensor {name!r}, which this decoder has no place for") from None
 
 
-def _weight(tensor: gguf.ReaderTensor, config: ModelConfig) -> Tensor:
+def _weight(tensor: gguf.ReaderTensor, config: ModelConfig, family: Family) -> Tensor:
     if tensor.tensor_type in BLOCKS:
-        weight = _blocks(tensor, config).weight()
+        weight = _blocks(tensor, config, family).weight()
     elif tensor.tensor_type in NUMBERS:
         weight = NUMBERS[tensor.tensor_type](_raw(tensor)).view(tensor.shape.tolist()[::-1])
-        weight = _in_our_order(tensor, weight, config)
+        weight = _in_our_order(tensor, weight, config, family)
     else:
         raise ValueError(f"{tensor.name} is stored as {tensor.tensor_type.name}, which is not handled")
     _require_finite(tensor, weight)
@@ -189,18 +178,18 @@ def _require_finite(tensor: gguf.ReaderTensor, weight: Tensor) -> None:
         raise ValueError(f"{tensor.name} holds numbers that are not finite")
 
 
-def _blocks(tensor: gguf.ReaderTensor, config: ModelConfig) -> BlockWeight:
+def _blocks(tensor: gguf.ReaderTensor, config: ModelConfig, family: Family) -> BlockWeight:
     """A matrix in blocks, as the file has it; only whole rows change places."""
     rows = _raw(tensor).view(int(tensor.shape[1]), -1)
-    return BlockWeight(BLOCKS[tensor.tensor_type], _in_our_order(tensor, rows, config))
+    return BlockWeight(BLOCKS[tensor.tensor_type], _in_our_order(tensor, rows, config, family))
 
 
 def _raw(tensor: gguf.ReaderTensor) -> Tensor:
     return torch.from_numpy(np.array(tensor.data)).view(torch.uint8)
 
 
-def _in_our_order(tensor: gguf.ReaderTensor, rows: Tensor, config: ModelConfig) -> Tensor:
-    rotary = ".attn_q." in tensor.name or ".attn_k." in tensor.name
+def _in_our_order(tensor: gguf.ReaderTensor, rows: Tensor, config: ModelConfig, family: Family) -> Tensor:
+    rotary = family.pairs_of_rows and (".attn_q." in tensor.name or ".attn_k." in tensor.name)
     return _halves_from_neighbours(rows, config.d_head) if rotary else rows
 
 

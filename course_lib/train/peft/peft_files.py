@@ -15,32 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from course_lib.families.family import LLAMA
 from course_lib.families.tensor_file import write_tensors
 from course_lib.model import Decoder
 from course_lib.train.peft.attach import Attached, attach, fill
 from course_lib.train.peft.lora import LoRA
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-THEIRS = {
-    "attention.query": "self_attn.q_proj",
-    "attention.key": "self_attn.k_proj",
-    "attention.value": "self_attn.v_proj",
-    "attention.output": "self_attn.o_proj",
-    "feed_forward.gate": "mlp.gate_proj",
-    "feed_forward.up": "mlp.up_proj",
-    "feed_forward.down": "mlp.down_proj",
-}
+THEIRS = LLAMA.transformers
 OURS = {their.rpartition(".")[2]: our for our, their in THEIRS.items()}
-LLAMA = {
-    "positions": "rope",
-    "norm": "rms",
-    "norm_place": "pre",
-    "feed_forward": "swiglu",
-    "bias": False,
-    "residual": True,
-    "scale_embeddings": False,
-    "n_experts": 0,
-}
 # Settings under which peft computes something else than LoRA as it is here.
 PLAIN = {
     "use_rslora": False,
@@ -155,5 +138,5 @@ def _write_json(path: Path, content: dict) -> None:
 
 def _require_llama(model: nn.Module) -> None:
     alone = isinstance(model, Decoder) and not model.cross
-    if not alone or any(getattr(model.config, name) != kind for name, kind in LLAMA.items()):
+    if not alone or not LLAMA.is_of(model.config):
         raise ValueError("peft's files are read and written for models of Llama's kind only")
