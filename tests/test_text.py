@@ -4,7 +4,10 @@ import json
 import os
 import random
 import re
+import tracemalloc
 import unicodedata
+from functools import cache
+from itertools import islice, product, repeat
 from pathlib import Path
 
 import pytest
@@ -20,13 +23,14 @@ from references import (
     smollm2_tokenizer,
     visible,
 )
-from tokenizers import AddedToken, models, trainers
+from tokenizers import AddedToken, Regex, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as FastTokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
 import course_lib.text
 from course_lib.text import GPT2, SMOLLM2, TIE_RULES, ChatTemplate, Tokenizer, learn_merges, split
-from course_lib.text.bpe import gpt2_characters, replay_merges
+from course_lib.text.bpe import HELD_BACK, LARGEST_ID, gpt2_characters, replay_merges
+from course_lib.text.pretokenize import Marks
 
 calm = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -206,6 +210,141 @@ def test_a_long_piece_without_a_space_is_encoded():
     assert ids == smollm2_tokenizer().encode(text).ids
 
 
+# Encoding a text that comes in pieces
+
+CL100K = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+O200K = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?(?:{UPPER}*{LOWER}+|{UPPER}+{LOWER}*)(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+PATTERNS = {"GPT-2": GPT2, "SmolLM2": SMOLLM2, "cl100k": CL100K, "o200k": O200K}
+OVERLAPPING = ["<a", "<a>", "<a>b", "x<a>yz", "<a<b", "<bc", "1", "<1234567890123>"]
+
+
+def cuts(text, places):
+    ends = sorted(place % (len(text) + 1) for place in places)
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+
+
+@cache
+def overlapping(name):
+    """Special tokens that begin and hold each other, and merges that show how a text was cut."""
+    text = "it's we'll aaa  bbb \n\n  !!! 123 <a x<a>y\r\n I'll" * 3
+    return Tokenizer.train([text, text.upper()], 340, PATTERNS[name], OVERLAPPING)
+
+
+fragments = st.sampled_from(
+    [*OVERLAPPING, *"<a>bcxyz'slre \n\r!12B你", "'ll", "  ", "\n\n", "<1234567", "I'v", "x<a>", "🐯", "e\u0301"]
+)
+
+
+@settings(calm, max_examples=400)
+@given(st.lists(fragments, max_size=40).map("".join), st.lists(st.integers(0, 99), max_size=9), st.booleans())
+@pytest.mark.parametrize("held_back", [2, HELD_BACK])
+@pytest.mark.parametrize("name", PATTERNS)
+def test_the_ids_of_a_text_in_pieces_are_those_of_the_whole(name, held_back, text, places, allow_special):
+    tokenizer = overlapping(name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("course_lib.text.bpe.HELD_BACK", held_back)
+        for texts in (cuts(text, places), text):
+            ids = list(tokenizer.encode_iterable(texts, allow_special))
+            assert ids == tokenizer.encode(text, allow_special)
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_what_comes_next_changes_at_most_the_last_two_pieces(name):
+    for letters in product("aB '\nl1!", repeat=6):
+        text = "".join(letters)
+        settled = split(text[:-1], PATTERNS[name])[:-2]
+        assert split(text, PATTERNS[name])[: len(settled)] == settled, ascii(text)
+
+
+@calm
+@given(st.lists(fragments, max_size=12).map("".join), st.lists(fragments, max_size=4).map("".join))
+def test_what_is_settled_is_cut_at_the_same_special_tokens_whatever_follows(text, more):
+    marks = Marks(OVERLAPPING)
+    settled = marks.settled(text)
+    *parts, last = marks.split(text[:settled])
+    whole = marks.split(text + more)
+    assert whole[: len(parts)] == parts
+    assert whole[len(parts)].startswith(last)
+    assert len(text) - settled < 2 * max(map(len, OVERLAPPING))
+
+
+@pytest.mark.parametrize("allow_special", [False, True])
+def test_hard_texts_in_pieces_give_the_references_ids(allow_special):
+    tokenizer, rng = smollm2().tokenizer, random.Random(8)
+    for text in TORTURE:
+        texts = cuts(text, rng.choices(range(len(text) + 1), k=10))
+        ids = list(tokenizer.encode_iterable(texts, allow_special))
+        assert ids == tokenizer.encode(text, allow_special)
+        assert allow_special or ids == smollm2_tokenizer().encode(text).ids
+
+
+@pytest.mark.parametrize("place", range(1, 12))
+def test_a_special_token_cut_in_two_is_read_where_allowed(place):
+    tokenizer = smollm2().tokenizer
+    text = "<|im_start|>user\nhi"
+    for allow_special in (False, True):
+        ids = list(tokenizer.encode_iterable([text[:place], text[place:]], allow_special))
+        assert ids == tokenizer.encode(text, allow_special)
+        assert (tokenizer.special["<|im_start|>"] in ids) == allow_special
+
+
+def test_an_open_file_is_encoded_line_by_line(tmp_path):
+    file, text = tmp_path / "text.txt", "\n".join(text for text in TORTURE if "\r" not in text)
+    file.write_text(text, encoding="utf-8", newline="")
+    with open(file, encoding="utf-8", newline="") as lines:
+        assert list(smollm2().tokenizer.encode_iterable(lines)) == smollm2().tokenizer.encode(text)
+
+
+def test_ids_come_before_the_text_has_ended():
+    tokenizer = smollm2().tokenizer
+    ids = islice(tokenizer.encode_iterable(repeat("The tiger was thirsty. ")), 5_000)
+    assert list(ids) == tokenizer.encode("The tiger was thirsty. " * 1_500)[:5_000]
+    came = []
+    first = next(tokenizer.encode_iterable(came.append(i) or "The tiger. " for i in range(100)))
+    assert tokenizer.token_text(first) == "The"
+    assert len(came) < 10
+
+
+def test_little_of_a_long_text_is_kept():
+    tokenizer = Tokenizer.train("low lower lowest", 262, special=["<|end|>"])
+    lines = repeat("lower <|end|> lowest\n", 20_000)
+    tracemalloc.start()
+    ids = sum(1 for _ in tokenizer.encode_iterable(lines, allow_special=True))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert ids > 60_000
+    assert peak < 100_000
+
+
+def test_a_long_piece_that_comes_letter_by_letter_is_encoded():
+    text = "".join(random.Random(9).choices("abcdefghijklmnopqrstuvwxyz", k=100_000))
+    tokenizer = smollm2().tokenizer
+    assert list(tokenizer.encode_iterable(text, allow_special=True)) == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["", "", ""], iter(())])
+def test_no_text_in_pieces_has_no_ids(texts):
+    assert list(smollm2().tokenizer.encode_iterable(texts)) == []
+
+
+def test_texts_that_cannot_be_encoded_are_refused_in_pieces_too():
+    tokenizer = smollm2().tokenizer
+    with pytest.raises(TypeError, match="not iterable"):
+        tokenizer.encode_iterable(5)
+    for texts in (b"bytes", ["fine", None]):
+        with pytest.raises(TypeError, match="takes a string"):
+            list(tokenizer.encode_iterable(texts))
+    with pytest.raises(ValueError, match=r"lone surrogate, U\+D83D, at position 2"):
+        list(tokenizer.encode_iterable(["fine", "ab\ud83d", "\udc2f"]))
+
+
 # Decoding
 
 
@@ -301,17 +440,25 @@ CORPORA = {
 }
 
 
-@pytest.mark.parametrize("name", CORPORA)
-@pytest.mark.parametrize("vocab_size", [257, 300, 700])
-def test_training_learns_what_the_reference_learns_in_the_same_order(name, vocab_size):
-    text, alphabet = CORPORA[name](), gpt2_characters()
+REFERENCE_ORDER = sorted(range(256), key=gpt2_characters().get)
+
+
+def trained_reference(text, vocab_size, pre_tokenizer):
     reference = FastTokenizer(models.BPE())
-    reference.pre_tokenizer = gpt2_pre_tokenizer()
-    letters = sorted(alphabet.values())
+    reference.pre_tokenizer = pre_tokenizer
+    letters = sorted(gpt2_characters().values())
     reference.train_from_iterator(
         [text], trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=letters, show_progress=False)
     )
-    ours = Tokenizer.train(text, vocab_size, byte_order=sorted(range(256), key=alphabet.get))
+    return reference
+
+
+@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize("vocab_size", [257, 300, 700])
+def test_training_learns_what_the_reference_learns_in_the_same_order(name, vocab_size):
+    text = CORPORA[name]()
+    reference = trained_reference(text, vocab_size, gpt2_pre_tokenizer())
+    ours = Tokenizer.train(text, vocab_size, byte_order=REFERENCE_ORDER)
     expected = sorted(reference.get_vocab().items(), key=lambda item: item[1])
     assert [visible(token) for token in ours.tokens] == [token for token, _ in expected]
     merges = json.loads(reference.to_str())["model"]["merges"]
@@ -351,6 +498,57 @@ def test_a_trained_tokenizer_gives_every_text_back(texts, vocab_size):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+def longest_right_first(pair, left, right):
+    return -len(right), right, left
+
+
+@pytest.mark.parametrize("ties", sorted(TIE_RULES))
+def test_a_function_that_is_a_named_rule_learns_what_the_rule_learns(ties):
+    text = CORPORA["few letters"]()
+    named = Tokenizer.train(text, 400, ties=ties)
+    own = Tokenizer.train(text, 400, ties=lambda pair, left, right: TIE_RULES[ties](pair, left, right))
+    assert list(own.merges.items()) == list(named.merges.items())
+
+
+@calm
+@given(words_of_few_letters, st.integers(0, 12))
+def test_a_rule_of_your_own_is_followed_as_recounting_follows_it(words, merges):
+    vocabulary, expected_vocabulary = ([bytes([byte]) for byte in range(256)] for _ in range(2))
+    learned = learn_merges(words, vocabulary, 256 + merges, longest_right_first)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TIE_RULES, "own", longest_right_first)
+        expected = recounted_merges(words, expected_vocabulary, 256 + merges, "own")
+    assert list(learned.items()) == list(expected.items())
+
+
+@pytest.mark.parametrize("key", [0, None, "same", ()])
+def test_pairs_of_equal_keys_go_by_lowest_ids(key):
+    text = CORPORA["few letters"]()
+    constant = Tokenizer.train(text, 300, ties=lambda pair, left, right: key)
+    assert list(constant.merges.items()) == list(Tokenizer.train(text, 300).merges.items())
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        lambda pair, left, right: complex(*pair),
+        lambda pair, left, right: {"pair": pair},
+        lambda pair, left, right: left if pair[0] % 2 else pair,
+        lambda pair: pair,
+    ],
+    ids=["complex", "dicts", "mixed", "too few arguments"],
+)
+def test_a_rule_whose_keys_cannot_be_compared_is_refused(rule):
+    with pytest.raises(ValueError, match=r"the tie rule .* must take \(pair, left, right\) and give keys"):
+        Tokenizer.train("abc abc ab xy xy", 300, ties=rule)
+
+
+@pytest.mark.parametrize("ties", ["random", None, 5, ["lowest ids"]])
+def test_a_rule_that_is_no_rule_is_refused_by_learning_too(ties):
+    with pytest.raises(ValueError, match=r"ties must be one of .*lowest ids.* or a function"):
+        learn_merges({(0, 1): 1}, [b"a", b"b"], 3, ties)
+
+
 def test_ties_are_broken_by_the_rule_asked_for():
     """After "ab", the pairs (ab, c) and (x, y) occur twice each: as ids (256, 99) and (120, 121), as text abc before xy."""
     text = "abc abc ab xy xy".replace(" ", "\n")
@@ -366,6 +564,53 @@ def test_the_order_of_bytes_decides_ties():
 def test_training_stops_when_nothing_is_left_to_merge():
     assert Tokenizer.train("abc", 5_000).tokens[256:] == [b"ab", b"abc"]
     assert Tokenizer.train("", 5_000).vocab_size == Tokenizer.train([], 5_000).vocab_size == 256
+
+
+MARKED = ["<|end|>", "<|", "<|end|>ab", "\n"]
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_training_learns_from_marked_text_what_the_reference_learns_from_the_text_between(name):
+    """`tokenizers` itself learns from special tokens in the text; here it is told to take them out."""
+    rng = random.Random(10)
+    text = "".join(character + rng.choice(MARKED) * (rng.random() < 0.1) for character in CORPORA[name]())
+    between = "|".join(map(re.escape, sorted(MARKED, key=len, reverse=True)))
+    pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(between), "removed"), gpt2_pre_tokenizer()]
+    )
+    reference = trained_reference(text, 500, pre_tokenizer)
+    ours = Tokenizer.train(text, 504, special=MARKED, byte_order=REFERENCE_ORDER)
+    merges = json.loads(reference.to_str())["model"]["merges"]
+    assert [[visible(ours.tokens[i]) for i in pair] for pair in ours.merges] == merges
+
+
+def test_no_merge_is_learned_inside_or_across_a_special_token():
+    text = "low<|endoftext|>" * 9
+    assert b"<|" in Tokenizer.train(text, 300).tokens
+    tokenizer = Tokenizer.train(text, 300, special=["<|endoftext|>"])
+    assert tokenizer.tokens[256:] == [b"lo", b"low", b"<|endoftext|>"]
+
+
+@calm
+@given(st.lists(st.text("abc ", max_size=9), max_size=6), st.sampled_from(MARKED))
+def test_training_on_marked_text_is_training_on_the_texts_between(texts, mark):
+    marked = Tokenizer.train(mark.join(texts), 275, special=[mark])
+    assert marked.merges == Tokenizer.train(texts, 275, special=[mark]).merges
+    streamed = Tokenizer.train((mark + text + mark for text in texts), 275, special=[mark])
+    assert marked.merges == streamed.merges
+
+
+def test_training_takes_texts_as_they_come_and_cuts_each():
+    left = []
+    tokenizer = Tokenizer.train((left.append(i) or "hug<a>hug" for i in range(50)), 300, special=["<a>"])
+    assert len(left) == 50
+    assert tokenizer.tokens[256:] == [b"hu", b"hug", b"<a>"]
+
+
+@pytest.mark.parametrize("text", [b"bytes", [None], ["fine", 5]])
+def test_only_strings_are_learned_from(text):
+    with pytest.raises(TypeError, match="takes a string"):
+        Tokenizer.train(text, 300)
 
 
 def test_special_tokens_come_last_and_are_learned_from_no_text():
@@ -395,6 +640,9 @@ def test_the_longest_special_token_is_found_first():
         ({"vocab_size": 300, "byte_order": [0] * 256}, "byte_order must name each of the 256"),
         ({"vocab_size": 300, "special": [""]}, "special"),
         ({"vocab_size": 300, "special": ["<a>", "<a>"]}, "special"),
+        ({"vocab_size": 300, "special": "<a>"}, "special tokens need a list of names.*not '<a>'"),
+        ({"vocab_size": 300, "special": ["<a>", 5]}, "special"),
+        ({"vocab_size": 300, "ties": None}, "ties must be one of.*or a function, not None"),
         ({"vocab_size": 300, "text": "\ud800"}, "lone surrogate"),
     ],
 )
@@ -457,6 +705,104 @@ def test_overlapping_pairs_merge_from_the_left():
     assert [replay_merges(list(b"a" * n), merges) for n in range(5)] == [[], [97], [256], [256, 97], [256, 256]]
 
 
+# Ids with gaps
+
+
+def spread(i):
+    """Ids with gaps: after the 256 bytes and the first merges only every second one has a token."""
+    return i if i < 260 else 2 * i + 7
+
+
+@pytest.fixture(params=["a list", "a dict"])
+def gapped(request):
+    """A tokenizer, and the same one with other ids."""
+    plain = Tokenizer.train("low lower lowest\n" * 3, 268, special=["<|end|>", "<|prompt|>"])
+    tokens = {token: spread(i) for i, token in enumerate(plain.tokens)}
+    if request.param == "a list":
+        by_id = {i: token for token, i in tokens.items()}
+        tokens = [by_id.get(i) for i in range(max(by_id) + 1)]
+    merges = {(spread(left), spread(right)): spread(new) for (left, right), new in plain.merges.items()}
+    return plain, Tokenizer(tokens, merges, special={name: spread(i) for name, i in plain.special.items()})
+
+
+def test_ids_with_gaps_are_the_plain_ids_spread(gapped):
+    plain, tokenizer = gapped
+    assert tokenizer.vocab_size == spread(plain.vocab_size - 1) + 1
+    for text in ("low slower<|end|>lowest<|prompt|>é🐯", *TORTURE):
+        ids = tokenizer.encode(text, allow_special=True)
+        assert ids == [spread(i) for i in plain.encode(text, allow_special=True)]
+        assert tokenizer.decode(ids) == "".join(tokenizer.decode_stream(ids)) == text
+        assert ids == list(tokenizer.encode_iterable(text, allow_special=True))
+    for i in range(plain.vocab_size):
+        assert tokenizer.token_text(spread(i)) == plain.token_text(i)
+
+
+def test_an_id_in_a_gap_is_refused(gapped):
+    tokenizer = gapped[1]
+    gaps = set(range(tokenizer.vocab_size)) - {spread(i) for i in range(tokenizer.vocab_size)}
+    assert len(gaps) > 250
+    for i in sorted(gaps)[::50]:
+        with pytest.raises(ValueError, match=f"token id {i} is in a gap of the vocabulary"):
+            tokenizer.decode([97, i])
+        with pytest.raises(ValueError, match="in a gap"):
+            list(tokenizer.decode_stream([i], skip_special=True))
+        with pytest.raises(ValueError, match="in a gap"):
+            tokenizer.token_text(i)
+    with pytest.raises(ValueError, match=f"is outside the vocabulary of {tokenizer.vocab_size}"):
+        tokenizer.decode([tokenizer.vocab_size])
+
+
+def test_gaps_are_saved_and_loaded(gapped, path):
+    tokenizer = gapped[1]
+    tokenizer.save(path)
+    loaded = Tokenizer.load(path)
+    for field in ("tokens", "merges", "special"):
+        assert getattr(loaded, field) == getattr(tokenizer, field)
+    fields = json.loads(path.read_text())
+    fields["tokens"][spread(260)] = None
+    path.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        Tokenizer.load(path)
+
+
+def test_a_vocabulary_file_with_gaps_gives_the_references_ids():
+    plain = Tokenizer.train(CORPORA["code"](), 600, byte_order=REFERENCE_ORDER)
+    vocabulary = {visible(token): 3 * i + 1 for i, token in enumerate(plain.tokens)}
+    merges = [tuple(visible(plain.tokens[i]) for i in pair) for pair in plain.merges]
+    reference = FastTokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    reference.pre_tokenizer = gpt2_pre_tokenizer()
+    special = {"<|endoftext|>": 2_000, "<|endofprompt|>": 2_018}
+    lines = [" ".join(merge) for merge in merges]
+    ours = Tokenizer.from_gpt2_strings(vocabulary | special, lines, special.values())
+    assert ours.vocab_size == 2_019
+    assert ours.special == special
+    for text in (*TORTURE, CORPORA["code"]()):
+        assert ours.encode(text) == reference.encode(text).ids
+        assert ours.decode(ours.encode(text)) == text
+
+
+@pytest.mark.parametrize(
+    "tokens, options, message",
+    [
+        ({b"a": 0, b"b": 0}, {}, "b'a' and b'b' have the same id 0"),
+        ({b"a": -1}, {}, "-1 is no token id"),
+        ({b"a": "0"}, {}, "'0' is no token id"),
+        ({b"a": LARGEST_ID + 1}, {}, "is no token id: those are whole numbers from 0 to"),
+        ({"a": 0}, {}, "tokens must be bytes, not .*str"),
+        ({0: b"a"}, {}, "b'a' is no token id"),
+        ([b"a", "b", None], {}, "tokens must be bytes"),
+        ([b"a", None, b"ab"], {"merges": {(0, 1): 2}}, "a merge names 1, which is no token"),
+        ([b"a", None, b"b"], {"merges": {(0, 2): 1}}, "a merge names 1, which is no token"),
+        ([b"a", None, b"b"], {"special": {"c": 1}}, "special token 'c' is not token 1"),
+        ([b"a", None, b"b"], {"unknown": 1}, "unknown token's id 1 is no token"),
+    ],
+    ids=str,
+)
+def test_a_vocabulary_that_contradicts_itself_is_refused(tokens, options, message):
+    with pytest.raises(ValueError, match=message):
+        Tokenizer(tokens, **({"merges": {}} | options))
+
+
 # Saving and loading
 
 
@@ -474,6 +820,7 @@ SAVED = {
     "the real one": lambda: smollm2().tokenizer,
     "the plainest": lambda: Tokenizer.train("", 256),
     "with special tokens": lambda: Tokenizer.train("low lower lowest", 265, SMOLLM2, ["<|end|>", "«é»"]),
+    "with a gap and an empty one": lambda: Tokenizer([b"?", b"", None, b"a", b"aa"], {(3, 3): 4}, unknown=0),
 }
 
 

@@ -6,7 +6,7 @@ Radford et al. 2019, section 2.2). The list of merges *is* the tokenizer: to enc
 
     learn_merges    the training loop, on counted pieces
     replay_merges   encoding one piece
-    Tokenizer       encode, decode, special tokens, save, load
+    Tokenizer       train, encode, decode, special tokens, save, load
 
 Counting every pair again after every merge is the obvious way, and costs a pass over the text for each token of the
 vocabulary. Here a merge touches only the words that contain the pair, and a heap whose entries may be out of date (a stale
@@ -20,34 +20,45 @@ import heapq
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from pathlib import Path
+from types import NoneType
+from typing import Any, TypeVar
 
-import regex
-
-from course_lib.text.pretokenize import GPT2, split
+from course_lib.text.pretokenize import GPT2, Marks, split
 
 Pair = tuple[int, int]
+TieRule = Callable[[Pair, bytes, bytes], Any]
+Token = TypeVar("Token", bytes, str)
 
 REMEMBERED_PIECES = 1 << 18
+LARGEST_ID = 1 << 24
 GONE = -1
 
+# How many pieces at the end of a text that still goes on have to wait. What comes next changes at most the
+# last two, with GPT-2's and SmolLM2's patterns; the others leave room for patterns that look further.
+HELD_BACK = 8
+
 # Which of two equally frequent pairs is merged first: a sort key, smallest wins, from the pair and its two tokens' bytes.
-TIE_RULES: dict[str, Callable[[Pair, bytes, bytes], tuple]] = {
+TIE_RULES: dict[str, TieRule] = {
     "lowest ids": lambda pair, left, right: pair,
     "alphabetical": lambda pair, left, right: (left, right),
 }
 
 
 def learn_merges(
-    words: dict[tuple[int, ...], int], vocabulary: list[bytes], vocab_size: int, ties: str = "lowest ids"
+    words: dict[tuple[int, ...], int],
+    vocabulary: list[bytes],
+    vocab_size: int,
+    ties: str | TieRule = "lowest ids",
 ) -> dict[Pair, int]:
     """Learn merges until `vocabulary` (the bytes of each token id, extended in place) holds `vocab_size` tokens.
 
     words: the token ids of each distinct piece → how often the piece occurs. Returns pair → id of the token it becomes,
-    in the order learned. The highest count goes first; among equals `ties` decides (see `TIE_RULES`). Stops early when
-    no pair is left to merge.
+    in the order learned. The highest count goes first; among equals `ties` decides: a name in `TIE_RULES`,
+    or such a function of your own, which gives a pair the same key each time. Pairs of equal keys go by
+    lowest ids. Stops early when no pair is left to merge. Raises ValueError for a tie rule that is neither.
 
     >>> vocabulary = [bytes([b]) for b in range(256)]
     >>> learn_merges({tuple(b"hug"): 10, tuple(b"pug"): 5, tuple(b"hugs"): 5}, vocabulary, 258)
@@ -55,7 +66,7 @@ def learn_merges(
     >>> vocabulary[256:]
     [b'ug', b'hug']
     """
-    tie_key, known = TIE_RULES[ties], {token: i for i, token in enumerate(vocabulary)}
+    tie_key, known = _tie_rule(ties), {token: i for i, token in enumerate(vocabulary)}
     tokens, counts = [list(word) for word in words], list(words.values())
     pair_counts, where = Counter(), defaultdict(set)
     for i, word in enumerate(tokens):
@@ -92,6 +103,14 @@ def learn_merges(
             if change > 0:
                 heapq.heappush(heap, entry(neighbours))
     return merges
+
+
+def _tie_rule(ties: str | TieRule) -> TieRule:
+    if callable(ties):
+        return ties
+    if not isinstance(ties, str) or ties not in TIE_RULES:
+        raise ValueError(f"ties must be one of {list(TIE_RULES)} or a function, not {ties!r}")
+    return TIE_RULES[ties]
 
 
 def _merge_in_word(word: list[int], pair: Pair, new: int) -> dict[Pair, int]:
@@ -157,9 +176,11 @@ class _Remembered(dict):
 class Tokenizer:
     """Text ↔ token ids.
 
-    tokens: the bytes of each id. merges: pair → the id it becomes, in the order learned. pattern: how text is cut into
-    pieces first. special: tokens that stand for no text, such as the end of a turn, → their ids. unknown: the id for a
-    byte that the vocabulary lacks; without it such a byte is an error.
+    tokens: the bytes of each id, as a list, None for an id that no token has; or a dict bytes → id, whose
+    ids may have gaps, too. merges: pair → the id it becomes, in the order learned. pattern: how text is cut
+    into pieces first. special: tokens that stand for no text, such as the end of a turn, → their ids; their
+    names are among the tokens. unknown: the id for a byte that the vocabulary lacks; without it such a byte
+    is an error. Raises ValueError for tokens that are not bytes, and for ids that contradict each other.
 
     >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
     >>> [tokenizer.token_text(i) for i in tokenizer.encode("low slow")]
@@ -168,32 +189,38 @@ class Tokenizer:
 
     def __init__(
         self,
-        tokens: Sequence[bytes],
+        tokens: Sequence[bytes | None] | Mapping[bytes, int],
         merges: dict[Pair, int],
         pattern: str = GPT2,
         special: dict[str, int] | None = None,
         unknown: int | None = None,
     ):
-        self.tokens, self.merges, self.pattern, self.unknown = list(tokens), dict(merges), pattern, unknown
+        self.tokens, self.merges, self.pattern, self.unknown = _by_id(tokens), dict(merges), pattern, unknown
         self.special = dict(special or {})
         self._check()
         self._ranks = {pair: (rank, new) for rank, (pair, new) in enumerate(self.merges.items())}
         ids = {token: i for i, token in enumerate(self.tokens) if i not in self.special.values()}
         self._byte_ids = [ids.get(bytes([byte]), unknown) for byte in range(256)]
         self._remembered = _Remembered(self._encode_piece)
-        longest_first = sorted(self.special, key=len, reverse=True)
-        self._special_pattern = regex.compile("|".join(map(regex.escape, longest_first))) if longest_first else None
+        self._marks = Marks(self.special)
 
     def _check(self) -> None:
         split("", self.pattern)
+        kinds = set(map(type, self.tokens))
+        if not kinds <= {bytes, NoneType}:
+            raise ValueError(f"a vocabulary's tokens must be bytes, not {[kind.__name__ for kind in kinds]}")
+        if NoneType in kinds:
+            for i in chain.from_iterable((*pair, new) for pair, new in self.merges.items()):
+                if not self._is_id(i):
+                    raise ValueError(f"a merge names {i!r}, which is no token of the vocabulary")
         for name, i in self.special.items():
             if not name or not self._is_id(i) or self.tokens[i] != name.encode():
                 raise ValueError(f"the special token {name!r} is not token {i!r} of the vocabulary")
         if self.unknown is not None and not self._is_id(self.unknown):
-            raise ValueError(f"the unknown token's id {self.unknown!r} is outside the vocabulary of {len(self.tokens)}")
+            raise ValueError(f"the unknown token's id {self.unknown!r} is no token of the vocabulary")
 
     def _is_id(self, i: object) -> bool:
-        return isinstance(i, int) and 0 <= i < len(self.tokens)
+        return isinstance(i, int) and 0 <= i < len(self.tokens) and self.tokens[i] is not None
 
     @classmethod
     def train(
@@ -202,52 +229,79 @@ class Tokenizer:
         vocab_size: int,
         pattern: str = GPT2,
         special: Sequence[str] = (),
-        ties: str = "lowest ids",
+        ties: str | TieRule = "lowest ids",
         byte_order: Iterable[int] = range(256),
     ) -> "Tokenizer":
         """Learn a vocabulary of `vocab_size` tokens from a text or several: the 256 bytes, the merges, the special tokens.
 
-        byte_order: which byte has which of the first 256 ids (this decides some ties). Raises ValueError for a
-        vocab_size that doesn't even hold the bytes and the special tokens, or an unknown tie rule.
+        Each text is cut at the special tokens' names before anything is counted: no merge is learned inside
+        a name or across it. Texts may come from an iterator; only their counted pieces are kept, and a name
+        that begins in one and ends in the next isn't seen. ties: which of two equally frequent pairs goes
+        first, as in `learn_merges`. byte_order: which byte has which of the first 256 ids (this decides
+        some ties).
+
+        Raises ValueError for a vocab_size that doesn't even hold the bytes and the special tokens, and for
+        a tie rule that is unknown or whose keys cannot be compared; TypeError for a text that is not a
+        string.
         """
         byte_order = list(byte_order)
         if sorted(byte_order) != list(range(256)):
             raise ValueError("byte_order must name each of the 256 bytes once")
-        if ties not in TIE_RULES:
-            raise ValueError(f"ties must be one of {list(TIE_RULES)}, not {ties!r}")
-        if "" in special or len(set(special)) < len(special):
-            raise ValueError(f"special tokens need names, each its own, not {list(special)}")
+        _tie_rule(ties)
+        _require_names(special)
         if vocab_size < 256 + len(special):
             raise ValueError(
                 f"vocab_size={vocab_size} is too small: the 256 bytes and {len(special)} special tokens "
                 f"need {256 + len(special)}"
             )
-        pieces = Counter(chain.from_iterable(split(t, pattern) for t in ([text] if isinstance(text, str) else text)))
+        texts, marks = [text] if isinstance(text, str) else text, Marks(special)
+        pieces = Counter(
+            chain.from_iterable(split(part, pattern) for t in texts for part in marks.split(_text(t))[::2])
+        )
         ids = {byte: i for i, byte in enumerate(byte_order)}
         words: dict[tuple[int, ...], int] = {
             tuple(ids[byte] for byte in _utf8(piece)): count for piece, count in pieces.items()
         }
         tokens = [bytes([byte]) for byte in byte_order]
-        merges = learn_merges(words, tokens, vocab_size - len(special), ties)
+        try:
+            merges = learn_merges(words, tokens, vocab_size - len(special), ties)
+        except TypeError as error:
+            raise ValueError(
+                f"the tie rule {ties!r} must take (pair, left, right) and give keys that compare: {error}"
+            ) from error
         first = len(tokens)
         tokens += [name.encode() for name in special]
         return cls(tokens, merges, pattern, {name: first + i for i, name in enumerate(special)})
 
     @classmethod
     def from_gpt2_strings(
-        cls, tokens: Sequence[str], merges: Sequence[str], special_ids: Iterable[int], **options
+        cls,
+        tokens: Sequence[str | None] | Mapping[str, int],
+        merges: Sequence[str],
+        special_ids: Iterable[int],
+        **options,
     ) -> "Tokenizer":
-        """From a vocabulary file of GPT-2's kind, where a byte is a visible character (a space is Ġ) and a merge "Ġ t"."""
+        """From a vocabulary file of GPT-2's kind, where a byte is a visible character (a space is Ġ).
+
+        tokens: the token of each id, or a dict token → id; gaps are as in `Tokenizer`. merges: such as "Ġ t".
+        """
         byte_of = {character: byte for byte, character in gpt2_characters().items()}
+        tokens = _by_id(tokens)
         special = {tokens[i]: i for i in special_ids}
-        raw = [t.encode() if t in special else bytes(byte_of[c] for c in t) for t in tokens]
+
+        def raw(token: str | None) -> bytes | None:
+            if token is None:
+                return None
+            return token.encode() if token in special else bytes(byte_of[c] for c in token)
+
         id_of = {t: i for i, t in enumerate(tokens)}
         pairs = [merge.split(" ") for merge in merges]
         learned = {(id_of[left], id_of[right]): id_of[left + right] for left, right in pairs}
-        return cls(raw, learned, special=special, **options)
+        return cls(list(map(raw, tokens)), learned, special=special, **options)
 
     @property
     def vocab_size(self) -> int:
+        """The highest id + 1: how many rows a model's embedding needs. Ids that no token has count, too."""
         return len(self.tokens)
 
     def encode(self, text: str, allow_special: bool = False) -> list[int]:
@@ -257,20 +311,61 @@ class Tokenizer:
         characters in a chat should not be able to end the model's turn. Raises ValueError for a lone surrogate (half of
         a character, which has no UTF-8 bytes), TypeError for anything but a string.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"encode takes a string, not {type(text).__name__}; decode bytes to text first")
-        _utf8(text)
-        if not (allow_special and self._special_pattern):
-            return self._encode_text(text)
-        ids, start = [], 0
-        for found in self._special_pattern.finditer(text):
-            ids += self._encode_text(text[start : found.start()])
-            ids.append(self.special[found.group()])
-            start = found.end()
-        return ids + self._encode_text(text[start:])
+        _utf8(_text(text))
+        if not allow_special:
+            return self._encode_pieces(split(text, self.pattern))
+        return self._encode_parts(self._marks.split(text))
 
-    def _encode_text(self, text: str) -> list[int]:
-        return list(chain.from_iterable(map(self._remembered.__getitem__, split(text, self.pattern))))
+    def encode_iterable(self, texts: Iterable[str], allow_special: bool = False) -> Iterator[int]:
+        """The token ids of a long text that comes in pieces, such as the lines of an open file, one by one.
+
+        The same ids as `encode("".join(texts), allow_special)`, wherever the text is cut, but in little
+        memory: all that is kept of the text is its end, which could still become other tokens. That is the
+        last `HELD_BACK` pieces of the pattern, and with allow_special what may be the beginning of a
+        special token: some dozens of characters as a rule. There is no bound for a text that is one endless
+        piece, such as letters without a space. What had to wait is looked at again when twice as much has
+        come.
+
+        Two kinds of pattern are not handled, and may give other ids: those that look at what is before the
+        piece (as `(?<=…)` and `^` do), and those where a piece depends on what comes more than `HELD_BACK`
+        pieces later.
+
+        Raises what `encode` raises, when that text comes; a position is then counted in that text alone.
+
+        >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
+        >>> [tokenizer.token_text(i) for i in tokenizer.encode_iterable(["lo", "w slo", "w"])]
+        ['low', ' ', 's', 'low']
+        """
+        return self._encode_stream(iter(texts), self._marks if allow_special else Marks(()))
+
+    def _encode_stream(self, texts: Iterator[str], marks: Marks) -> Iterator[int]:
+        held, enough = "", 0
+        for text in texts:
+            _utf8(_text(text))
+            held += text
+            if len(held) >= enough:
+                ids, held = self._encode_settled(held, marks)
+                yield from ids
+                enough = 2 * len(held)
+        yield from self._encode_parts(marks.split(held))
+
+    def _encode_settled(self, text: str, marks: Marks) -> tuple[list[int], str]:
+        """The ids that a text begins with, however it goes on, and the rest of the text."""
+        settled = marks.settled(text)
+        *parts, last = marks.split(text[:settled])
+        pieces = split(last, self.pattern)
+        ids = self._encode_parts(parts) + self._encode_pieces(pieces[:-HELD_BACK])
+        return ids, text[settled - sum(map(len, pieces[-HELD_BACK:])) :]
+
+    def _encode_parts(self, parts: Sequence[str]) -> list[int]:
+        """parts: as `Marks.split` gives them, text and special tokens by turns."""
+        ids = []
+        for i, part in enumerate(parts):
+            ids += [self.special[part]] if i % 2 else self._encode_pieces(split(part, self.pattern))
+        return ids
+
+    def _encode_pieces(self, pieces: Iterable[str]) -> list[int]:
+        return list(chain.from_iterable(map(self._remembered.__getitem__, pieces)))
 
     def _encode_piece(self, piece: str) -> list[int]:
         ids = [self._byte_ids[byte] for byte in piece.encode()]
@@ -280,7 +375,7 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """The text of `ids`. Bytes that are no UTF-8 (half a character, say) show as �. Raises ValueError for an id
-        outside the vocabulary."""
+        outside the vocabulary or in one of its gaps."""
         return b"".join(self._bytes_of(ids, skip_special)).decode(errors="replace")
 
     def decode_stream(self, ids: Iterable[int], skip_special: bool = False) -> Iterator[str]:
@@ -293,27 +388,34 @@ class Tokenizer:
     def _bytes_of(self, ids: Iterable[int], skip_special: bool) -> Iterator[bytes]:
         hidden = set(self.special.values()) if skip_special else ()
         for i in ids:
-            if not 0 <= i < len(self.tokens):
-                raise ValueError(f"token id {i} is outside the vocabulary of {len(self.tokens)}")
+            token = self.tokens[i] if 0 <= i < len(self.tokens) else None
+            if token is None:
+                raise ValueError(self._why_not(i))
             if i not in hidden:
-                yield self.tokens[i]
+                yield token
+
+    def _why_not(self, i: int) -> str:
+        if 0 <= i < len(self.tokens):
+            return f"token id {i} is in a gap of the vocabulary: no token has it"
+        return f"token id {i} is outside the vocabulary of {len(self.tokens)}"
 
     def token_text(self, i: int) -> str:
         """One token, printable: bytes that are only part of a character are written \\xNN. Raises ValueError for an id
-        outside the vocabulary."""
-        if not 0 <= i < len(self.tokens):
-            raise ValueError(f"token id {i} is outside the vocabulary of {len(self.tokens)}")
-        return self.tokens[i].decode(errors="backslashreplace")
+        outside the vocabulary or in one of its gaps."""
+        return b"".join(self._bytes_of([i], skip_special=False)).decode(errors="backslashreplace")
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the tokenizer as JSON: merges by id, bytes in hexadecimal. The file is replaced whole or not at all."""
+        """Write the tokenizer as JSON: merges by id, bytes in hexadecimal, gaps as null.
+
+        The file is replaced whole or not at all.
+        """
         path = Path(path)
         fields = {
             "format": "thirsty-tiger-bpe-1",
             "pattern": self.pattern,
             "special": self.special,
             "unknown": self.unknown,
-            "tokens": [token.hex() for token in self.tokens],
+            "tokens": [None if token is None else token.hex() for token in self.tokens],
             "merges": [[left, right, new] for (left, right), new in self.merges.items()],
         }
         partial = path.with_name(path.name + ".partial")
@@ -330,7 +432,7 @@ class Tokenizer:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
             if fields["format"] != "thirsty-tiger-bpe-1":
                 raise ValueError(f"unknown format {fields['format']!r}")
-            tokens = [bytes.fromhex(token) for token in fields["tokens"]]
+            tokens = [None if token is None else bytes.fromhex(token) for token in fields["tokens"]]
             merges = {(left, right): new for left, right, new in fields["merges"]}
             for (left, right), new in merges.items():
                 if not all(isinstance(i, int) and i >= 0 for i in (left, right, new)) or tokens[left] + tokens[right] != tokens[new]:
@@ -338,6 +440,24 @@ class Tokenizer:
             return cls(tokens, merges, fields["pattern"], fields["special"], fields["unknown"])
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"{path} is not a tokenizer that this course saved ({error})") from error
+
+
+def _by_id(tokens: Sequence[Token | None] | Mapping[Token, int]) -> list[Token | None]:
+    """A vocabulary as a list, the token of each id, None for an id that no token has."""
+    if not isinstance(tokens, Mapping):
+        return list(tokens)
+    listed: list[Token | None] = [None] * (max(map(_id, tokens.values()), default=-1) + 1)
+    for token, i in tokens.items():
+        if listed[i] is not None:
+            raise ValueError(f"{listed[i]!r} and {token!r} have the same id {i}")
+        listed[i] = token
+    return listed
+
+
+def _id(i: object) -> int:
+    if not isinstance(i, int) or not 0 <= i <= LARGEST_ID:
+        raise ValueError(f"{i!r} is no token id: those are whole numbers from 0 to {LARGEST_ID}")
+    return i
 
 
 def gpt2_characters() -> dict[int, str]:
@@ -351,6 +471,18 @@ def gpt2_characters() -> dict[int, str]:
         if byte not in characters:
             characters[byte] = chr(0x100 + len(characters) - len(printable))
     return characters
+
+
+def _require_names(special: Sequence[str]) -> None:
+    named = not isinstance(special, str) and all(isinstance(name, str) and name for name in special)
+    if not named or len(set(special)) < len(special):
+        raise ValueError(f"special tokens need a list of names, each its own, not {special!r}")
+
+
+def _text(text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"a tokenizer takes a string, not {type(text).__name__}; decode bytes to text first")
+    return text
 
 
 def _utf8(text: str) -> bytes:
