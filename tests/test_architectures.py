@@ -641,3 +641,81 @@ def test_context_of_learned_positions_ends():
     model = Decoder(replace(tiny_config(), positions="learned"))
     with pytest.raises(ValueError, match="more than the 48"):
         model(torch.zeros(1, 49, dtype=torch.long))
+
+
+# The dials of newer families
+
+
+def llama_weights(model, theirs):
+    """Give a model of Llama's kind in transformers our weights."""
+    theirs.model.embed_tokens.weight.data = model.embedding.weight.data
+    copy(theirs.model.norm, model.norm)
+    for block, into in zip(model.blocks, theirs.model.layers, strict=True):
+        for name in ("query", "key", "value", "output"):
+            copy(getattr(into.self_attn, f"{name[0]}_proj"), getattr(block.attention, name))
+        for name in ("gate", "up", "down"):
+            copy(getattr(into.mlp, f"{name}_proj"), getattr(block.feed_forward, name))
+        copy(into.input_layernorm, block.attention_norm)
+        copy(into.post_attention_layernorm, block.feed_forward_norm)
+
+
+LLAMA_LIKE = {
+    "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 6, "head_dim": 8,
+    "num_key_value_heads": 2, "max_position_embeddings": 48, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def test_sliding_windows_are_mistrals():
+    from transformers import MistralConfig, MistralForCausalLM
+
+    model = random_weights(Decoder(tiny_config(window=5)))
+    theirs = MistralForCausalLM(MistralConfig(**LLAMA_LIKE, sliding_window=5, attn_implementation="eager")).double().eval()
+    llama_weights(model, theirs)
+    tokens = random_tokens(model, batch=2, time=40)
+    agree(model(tokens), theirs(tokens).logits, atol=1e-5, rtol=1e-5)  # its tables are in 32 bits
+    assert (model(tokens) - random_weights(Decoder(tiny_config()))(tokens)).abs().max() > 0.01
+
+
+def test_normalized_queries_and_keys_and_another_scale_are_gemma_3s():
+    """Its attention alone: around it, Gemma has norms that this block has no place for."""
+    from transformers import Gemma3TextConfig
+    from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention
+
+    config = tiny_config(qk_norm=True, attention_scale=11**-0.5, positions="none")
+    ours = random_weights(Decoder(config)).blocks[0].attention
+    about = LLAMA_LIKE | {"query_pre_attn_scalar": 11, "attn_implementation": "eager", "sliding_window": 48}
+    theirs = Gemma3Attention(Gemma3TextConfig(**about), layer_idx=0).double().eval()
+    for name in ("query", "key", "value", "output"):
+        copy(getattr(theirs, f"{name[0]}_proj"), getattr(ours, name))
+    theirs.q_norm.weight.data = ours.query_norm.weight.data - 1  # Gemma counts its norms' weights from 1
+    theirs.k_norm.weight.data = ours.key_norm.weight.data - 1
+    theirs.q_norm.eps = theirs.k_norm.eps = config.norm_eps
+    x, still = randn(2, 9, 24), (torch.ones(1, 9, 8).double(), torch.zeros(1, 9, 8).double())
+    mask = torch.zeros(9, 9).double().masked_fill(~torch.ones(9, 9).bool().tril(), -torch.inf)
+    agree(ours(x), theirs(x, still, mask[None, None])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_soft_caps_are_gemma_2s():
+    from transformers import Gemma2Config
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention
+
+    config = tiny_config(attention_cap=1.5, attention_scale=6**-0.5, positions="none", logit_cap=2.0)
+    model = random_weights(Decoder(config))
+    ours = model.blocks[0].attention
+    about = LLAMA_LIKE | {"query_pre_attn_scalar": 6, "attn_logit_softcapping": 1.5, "attn_implementation": "eager"}
+    theirs = Gemma2Attention(Gemma2Config(**about), layer_idx=1).double().eval()
+    for name in ("query", "key", "value", "output"):
+        copy(getattr(theirs, f"{name[0]}_proj"), getattr(ours, name))
+    x, still = randn(2, 9, 24), (torch.ones(1, 9, 8).double(), torch.zeros(1, 9, 8).double())
+    mask = torch.zeros(9, 9).double().masked_fill(~torch.ones(9, 9).bool().tril(), -torch.inf)
+    agree(ours(x), theirs(x, still, mask[None, None])[0], atol=1e-6, rtol=1e-6)
+    hidden = randn(2, 3, 24)
+    agree(model.logits(hidden), 2 * torch.tanh(model.head(hidden) / 2))
+
+
+def test_a_head_with_bias_is_phis():
+    model = random_weights(Decoder(tiny_config(head_bias=True, tie_embeddings=False)))
+    tokens = random_tokens(model)
+    agree(model(tokens), model.hidden(tokens) @ model.head.weight.T + model.head.bias)
+    tied = random_weights(Decoder(tiny_config(head_bias=True)))
+    assert tied.head.weight is tied.embedding.weight and tied.head.bias.shape == (61,)
