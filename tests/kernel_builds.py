@@ -54,7 +54,7 @@ def products(dtype):
         table, lengths = torch.zeros(4, 16, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
         paged = partial(K.paged_attention, splits=4, backend="triton")
         yield f"paged {d_head}", partial(paged, new(4, HEADS, d_head), pages, pages, table, lengths)
-    for name, format in {"int8": Uniform(bits=8), "q4_1": Q4_1, "nf4": NF4()}.items():
+    for name, format in {"int8": Uniform(bits=8), "q4_1": Q4_1, "uint4, groups of 128": Uniform(bits=4, group=128), "nf4": NF4()}.items():
         weight = K.prepare_weight(format.store(torch.randn(WIDTH, WIDTH)))
         for tokens in (1, 256):
             product = partial(K.quantized_matmul, new(tokens, WIDTH), weight, backend="triton")

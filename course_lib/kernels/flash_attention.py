@@ -24,15 +24,16 @@ from course_lib.kernels.cost import Cost
 from course_lib.kernels.flash_backward import flash_backward, near
 from course_lib.kernels.flash_tiles import sees, visible_keys
 from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton, use_triton
-from course_lib.model import attend
+from course_lib.model.attention import attend, causal_mask
 
 WIDEST_HEAD = 256
 
 
 def flash_attention(
     q: Tensor, k: Tensor, v: Tensor, causal: bool = True, window: int | None = None, starts: Tensor | None = None,
-    longest: int | None = None, blocks: tuple[int, int] | None = None, backend: str = "auto",
-) -> Tensor:  # fmt: skip
+    longest: int | None = None, blocks: tuple[int, int] | None = None, backend: str = "auto", scale: float | None = None,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """softmax(q kᵀ / √d_head) v, (batch, heads, query, d_head), as `model.attend` computes it; differentiable.
 
     q: (batch, heads, query, d_head); k and v: (batch, kv_heads, key, d_head), with heads a multiple of kv_heads, the queries
@@ -44,32 +45,49 @@ def flash_attention(
     end. On a GPU what starts and longest say isn't checked, since that would mean waiting for it: queries that they leave out
     get no output.
 
-    blocks: (BLOCK_Q, BLOCK_K), powers of two from 16 on, if you know better than `block_sizes`.
+    blocks: (BLOCK_Q, BLOCK_K), powers of two from 16 on, if you know better than `block_sizes`. scale: the factor on q kᵀ, 1 / √d_head
+    unless told otherwise. return_lse: also hand back each query's log-sum-exp of its scores, (batch, heads, query) of 32 bits, in nats, −∞
+    where there are no keys: what it takes to merge attention over parts of the keys. It has no gradient.
 
     Raises ValueError for shapes that don't fit each other and dials outside their range; for others see `use_triton`.
     """
-    _check(q, k, v, causal, window, blocks)
+    _check(q, k, v, causal, window, blocks, scale)
     _check_starts(q, k, starts, longest)
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     window = None if window is None or window >= k.shape[2] else window
     fits = q.shape[-1] <= WIDEST_HEAD or backend == "triton"
     if not fits or not use_triton(backend, q, k, v, *([] if starts is None else [starts]), products=True):
-        return _reference(q, k, v, causal, window, starts)
+        out, lse = _reference(q, k, v, causal, window, starts, scale, return_lse)
+        return (out, lse) if return_lse else out
     if q.shape[-1] > WIDEST_HEAD:
         raise ValueError(f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'")
     starts = None if starts is None else starts.to(torch.int32).contiguous()
-    return _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, blocks or block_sizes(q))
+    out, lse = _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, blocks or block_sizes(q), scale)
+    if not return_lse:
+        return out
+    return out, lse * math.log(2) if k.shape[2] else lse.fill_(-math.inf)
 
 
-def _reference(q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, starts: Tensor | None) -> Tensor:
-    """The same by PyTorch, one sequence after the other."""
+def _reference(
+    q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, starts: Tensor | None, scale: float, return_lse: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same by PyTorch, one sequence after the other; the log-sum-exps only where they are wanted, for they take all scores."""
     if starts is not None:
         runs = [slice(*run) for run in zip(starts.tolist()[:-1], starts.tolist()[1:], strict=True)]
-        parts = [_reference(q[:, :, run], k[:, :, run], v[:, :, run], causal, window, None) for run in runs]
-        return torch.cat(parts, dim=2)
-    if window is None or window >= k.shape[2]:
-        return attend(q, k, v, None, causal)
-    place = torch.arange(k.shape[2], device=q.device)
-    return attend(q, k, v, place > place[-q.shape[2] :, None] - window, causal)
+        parts = [_reference(q[:, :, run], k[:, :, run], v[:, :, run], causal, window, None, scale, return_lse) for run in runs]
+        outs, lses = zip(*parts, strict=True)
+        return torch.cat(outs, dim=2), torch.cat(lses, dim=2) if return_lse else None
+    lse = _log_sum_exp(q.detach(), k.detach(), causal, window, scale) if return_lse else None
+    return attend(q, k, v, None, causal, scale, window), lse
+
+
+def _log_sum_exp(q: Tensor, k: Tensor, causal: bool, window: int | None, scale: float) -> Tensor:
+    """(batch, heads, query), in 32 bits or more."""
+    wide = torch.promote_types(q.dtype, torch.float32)
+    scores = scale * (q.to(wide) @ k.to(wide).repeat_interleave(q.shape[1] // k.shape[1], dim=1).mT)
+    if causal:
+        scores = scores.masked_fill(~causal_mask(q.shape[2], k.shape[2], q.device, window), -math.inf)
+    return scores.logsumexp(dim=-1)
 
 
 def block_sizes(q: Tensor) -> tuple[int, int]:
@@ -167,7 +185,8 @@ def attention_forward(
 
 class _FlashAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, causal, window, starts, longest, blocks) -> Tensor:
+    def forward(ctx, q, k, v, causal, window, starts, longest, blocks, scale) -> tuple[Tensor, Tensor]:
+        """The output, and the log-sum-exps to base two."""
         q, k, v = (near(x) for x in (q, k, v))
         batch, heads, queries, d_head = q.shape
         out, lse = torch.empty_like(q), q.new_empty(batch, heads, queries, dtype=torch.float32)
@@ -175,21 +194,22 @@ class _FlashAttention(torch.autograd.Function):
         grid = (tiles(queries if longest is None else longest, blocks[0]), heads, sequences)
         launch(
             attention_forward, grid, q, k, v, out, lse, starts, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
-            *out.stride()[:3], queries, k.shape[2], queries, heads // k.shape[1], math.log2(math.e) / math.sqrt(d_head),
+            *out.stride()[:3], queries, k.shape[2], queries, heads // k.shape[1], scale * math.log2(math.e),
             warps=8, stages=3 if d_head <= 128 else 2, CAUSAL=causal, WINDOW=window, D_HEAD=d_head,
             WIDTH=max(16, power_of_two(d_head)), BLOCK_Q=blocks[0], BLOCK_K=blocks[1],
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, out, lse, starts)
-        ctx.dials = causal, window, longest
-        return out
+        ctx.dials = causal, window, longest, scale
+        ctx.mark_non_differentiable(lse)
+        return out, lse
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_out: Tensor) -> tuple:
-        return *flash_backward(*ctx.saved_tensors, grad_out, *ctx.dials), None, None, None, None, None
+    def backward(ctx, grad_out: Tensor, grad_lse: None) -> tuple:
+        return *flash_backward(*ctx.saved_tensors, grad_out, *ctx.dials), None, None, None, None, None, None
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, blocks) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, blocks, scale) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}"
     if q.dim() != 4 or k.dim() != 4 or k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]):
         raise ValueError(f"{shapes} must be (batch, heads, query, d_head) and twice (batch, kv_heads, key, d_head)")
@@ -203,6 +223,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, blocks) -> Non
         raise ValueError(f"{q.shape[2]} queries can't be the last of {k.shape[2]} keys: give causal=False, or all keys")
     if window is not None and (not causal or window < 1):
         raise ValueError(f"a window must be causal and at least 1 key wide: causal={causal}, window={window}")
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"scale must be above 0, or None for 1 / √d_head; not {scale}")
     if blocks is not None and (len(blocks) != 2 or any(block < 16 or block & (block - 1) for block in blocks)):
         raise ValueError(f"blocks must be two powers of two from 16 on, not {tuple(blocks)}")
 

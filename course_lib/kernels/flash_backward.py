@@ -33,7 +33,7 @@ LN_2 = tl.constexpr(0.6931471805599453)
 
 def flash_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, starts: Tensor | None, grad_out: Tensor,
-    causal: bool, window: int, longest: int | None,
+    causal: bool, window: int, longest: int | None, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients in q, k and v, shaped and strided as these are. out, lse: what the forward kernel returned, lse to base two."""
     grad_out = near(grad_out)
@@ -41,7 +41,7 @@ def flash_backward(
     delta = torch.empty_like(lse)
     (batch, heads, queries, d_head), (kv_heads, keys) = q.shape, k.shape[1:3]
     sequences = batch if starts is None else len(starts) - 1
-    sizes = (queries, keys, queries, heads // kv_heads, math.log2(math.e) / math.sqrt(d_head))
+    sizes = (queries, keys, queries, heads // kv_heads, scale * math.log2(math.e))
     dials = {"CAUSAL": causal, "WINDOW": window, "D_HEAD": d_head, "WIDTH": max(16, power_of_two(d_head))}
     strides = [stride for x in (q, k, v, out, grad_out) for stride in x.stride()[:3]]
     own, walked, warps, stages = _blocks(q)

@@ -25,30 +25,31 @@ GRID_BLOCK = 32  # weights that share a scale on the grid; in NF4 twice as many 
 
 def int4_matmul(x: Tensor, codes: Tensor, scale: Tensor, minimum: Tensor | None, levels: Tensor | None) -> Tensor:
     """(tokens, columns) → (tokens, rows) in x's dtype, by the kernel. codes: (rows, columns / 2) bytes. On a grid: scale, minimum
-    (rows, columns / 32) in 16 bits. NF4: levels (16,), and a scale in 32 bits for each 64 weights, row after row. Called by
+    (rows, columns / group), the group a multiple of 32. NF4: levels (16,), and a scale in 32 bits for each 64 weights, row after row. Called by
     `quantized_matmul`, which checks."""
     (tokens, columns), rows = x.shape, len(codes)
     y, nf4 = x.new_empty(tokens, rows), levels is not None
+    per = rows * columns // GRID_BLOCK // max(1, scale.numel())  # blocks that share a scale
     if tokens == 1:
         block_n, block_k, warps = one_token_blocks(rows, columns)
         launch(
             int4_one_token, (tiles(rows, block_n),), x, codes, scale, minimum, levels, y, rows, columns // GRID_BLOCK,
-            warps=warps, NF4=nf4, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
+            warps=warps, NF4=nf4, PER=per, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
         )  # fmt: skip
     else:
         block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, rows, x.dtype == torch.float32)
         launch(
             int4_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, minimum, levels, y,
-            tokens, rows, columns // GRID_BLOCK, x.stride(0), warps=warps, stages=stages, NF4=nf4, BLOCK_M=block_m,
-            BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
+            tokens, rows, columns // GRID_BLOCK, x.stride(0), warps=warps, stages=stages, NF4=nf4, PER=per,
+            BLOCK_M=block_m, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
         )  # fmt: skip
     return y
 
 
-def int4_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int, nf4: bool) -> Cost:
-    """As `int8_matmul_cost`. Each block asks for its scale and minimum; in NF4 for its scale, which two blocks share, and for a
+def int4_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int, nf4: bool, scale_bytes: int = 4) -> Cost:
+    """As `int8_matmul_cost`. Each block asks for its scale and minimum (scale_bytes, both together); in NF4 for its scale, which two blocks share, and for a
     level a weight, which comes from the cache, but is counted by `Meter`."""
-    weights = rows * columns // 2 + rows * columns // GRID_BLOCK * 4 + (4 * rows * columns if nf4 else 0)
+    weights = rows * columns // 2 + rows * columns // GRID_BLOCK * scale_bytes + (4 * rows * columns if nf4 else 0)
     if tokens == 1:
         programs = tiles(rows, one_token_blocks(rows, columns)[0])
         return Cost(weights + (programs * columns + rows) * bytes_each, 2 * rows * columns)
@@ -59,20 +60,23 @@ def int4_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int, nf4:
 
 
 @triton.jit
-def load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4: tl.constexpr):
-    """Weights of the low and of the high halves, (n, k, 16) in 32 bits, zeros outside the matrix. row: (n,), block: (k,)."""
+def load_weights(
+    codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4: tl.constexpr, PER: tl.constexpr
+):
+    """Weights of the low and of the high halves, (n, k, 16) in 32 bits, zeros outside the matrix. row: (n,), block: (k,). PER
+    neighbouring blocks share a scale."""
     there = (row < rows)[:, None] & (block < blocks)[None, :]
     at = row.to(tl.int64)[:, None] * blocks + block[None, :]
     byte = at[:, :, None] * 16 + tl.arange(0, 16)[None, None, :]
     codes = tl.load(codes_ptr + byte, mask=there[:, :, None], other=0)
     low, high = codes & 15, codes >> 4
     if NF4:
-        scale = tl.load(scale_ptr + at // 2, mask=there, other=0.0)[:, :, None]  # of two blocks of 32, row after row
+        scale = tl.load(scale_ptr + at // PER, mask=there, other=0.0)[:, :, None]
         low = tl.load(levels_ptr + low.to(tl.int32), mask=there[:, :, None], other=0.0) * scale
         high = tl.load(levels_ptr + high.to(tl.int32), mask=there[:, :, None], other=0.0) * scale
     else:
-        scale = tl.load(scale_ptr + at, mask=there, other=0.0).to(tl.float32)[:, :, None]
-        minimum = tl.load(minimum_ptr + at, mask=there, other=0.0).to(tl.float32)[:, :, None]
+        scale = tl.load(scale_ptr + at // PER, mask=there, other=0.0).to(tl.float32)[:, :, None]
+        minimum = tl.load(minimum_ptr + at // PER, mask=there, other=0.0).to(tl.float32)[:, :, None]
         low, high = low.to(tl.float32) * scale + minimum, high.to(tl.float32) * scale + minimum
     return low, high
 
@@ -80,13 +84,13 @@ def load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows
 @triton.jit
 def int4_one_token(
     x_ptr, codes_ptr, scale_ptr, minimum_ptr, levels_ptr, y_ptr, rows, blocks,
-    NF4: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
+    NF4: tl.constexpr, PER: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_N, BLOCKS, 16), tl.float32)
     for first in range(0, blocks, BLOCKS):
         block = first + tl.arange(0, BLOCKS)
-        low, high = load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4)
+        low, high = load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4, PER)
         column = block[:, None] * 32 + tl.arange(0, 16)[None, :]
         real = (block < blocks)[:, None]
         x_low = tl.load(x_ptr + column, mask=real, other=0.0).to(tl.float32)
@@ -100,7 +104,7 @@ def int4_one_token(
 @triton.jit
 def int4_many_tokens(
     x_ptr, codes_ptr, scale_ptr, minimum_ptr, levels_ptr, y_ptr, tokens, rows, blocks, x_token,
-    NF4: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
+    NF4: tl.constexpr, PER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -109,7 +113,7 @@ def int4_many_tokens(
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for first in range(0, blocks, BLOCKS):
         block = first + tl.arange(0, BLOCKS)
-        low, high = load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4)
+        low, high = load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4, PER)
         real = (token < tokens)[:, None] & (first + byte // 16 < blocks)[None, :]
         x_low = tl.load(x_ptr + first * 32, mask=real, other=0.0)
         x_high = tl.load(x_ptr + first * 32 + 16, mask=real, other=0.0)

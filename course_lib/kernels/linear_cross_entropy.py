@@ -31,10 +31,17 @@ from course_lib.kernels.language import product_dtype, tiles, use_triton
 CHUNK = 2_048
 
 
+REDUCTIONS = ("mean", "sum", "none")
+
+
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, targets: Tensor, ignore: int = -100, backend: str = "auto", chunk: int = CHUNK
-) -> Tensor:
+    hidden: Tensor, weight: Tensor, targets: Tensor, ignore: int = -100, backend: str = "auto", chunk: int = CHUNK,
+    reduction: str = "mean",
+) -> Tensor:  # fmt: skip
     """`cross_entropy` of the logits hidden @ weightᵀ: the mean in nats over targets that aren't `ignore`; nan if all are.
+
+    reduction: "mean", or "sum" of the losses, or "none": the loss of each token, (…) as targets, 0 where the target is `ignore`. How much
+    each of those will weigh in the end isn't known before backward, so that for "none" the logits are computed there once more.
 
     hidden: (…, d). weight: (vocab, d), as nn.Linear has it. targets: tokens' numbers (…). chunk: tokens at a time. The loss has
     32 bits (64 for inputs of 64). Differentiable in hidden and weight, once. What needs no gradient has none computed: with
@@ -49,11 +56,16 @@ def linear_cross_entropy(
     others see `token_losses`.
     """
     _check(hidden, weight, targets, ignore, chunk)
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; not {reduction!r}")
     dtype = _product_dtype(hidden, weight)
     kernel = use_triton(backend, hidden, weight, targets)
     wanted = tuple(torch.is_grad_enabled() and x.requires_grad for x in (hidden, weight))
-    targets = targets.flatten().long().contiguous()
-    return _LinearCrossEntropy.apply(hidden, weight, targets, ignore, chunk, kernel, dtype, wanted)
+    flat = targets.flatten().long().contiguous()
+    if reduction == "none":
+        return _LinearTokenLosses.apply(hidden, weight, flat, ignore, chunk, kernel, dtype, wanted).view(targets.shape)
+    divisor = (flat != ignore).sum() if reduction == "mean" else torch.ones((), dtype=torch.int64, device=flat.device)
+    return _LinearCrossEntropy.apply(hidden, weight, flat, ignore, chunk, kernel, dtype, wanted, divisor)
 
 
 def linear_cross_entropy_cost(
@@ -80,7 +92,7 @@ def linear_cross_entropy_cost(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, targets, ignore, chunk, kernel, dtype, wanted) -> Tensor:
+    def forward(ctx, hidden, weight, targets, ignore, chunk, kernel, dtype, wanted, divisor) -> Tensor:
         rows, matrix = hidden.reshape(len(targets), hidden.shape[-1]).to(dtype), weight.to(dtype)
         wide = torch.promote_types(dtype, torch.float32)
         grad_rows = torch.empty_like(rows) if wanted[0] else None
@@ -91,19 +103,54 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 part = slice(start, start + chunk)
                 grad_part = None if grad_rows is None else grad_rows[part]
                 losses[part] = _chunk_losses(rows[part], matrix, targets[part], ignore, kernel, grad_part, grad_matrix)
-        counted = (targets != ignore).sum()
-        ctx.save_for_backward(grad_rows, grad_matrix, counted)
+        ctx.save_for_backward(grad_rows, grad_matrix, divisor)
         ctx.shape, ctx.dtypes = hidden.shape, (hidden.dtype, weight.dtype)
-        return losses.sum() / counted
+        return losses.sum() / divisor
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_loss: Tensor) -> tuple:
-        grad_rows, grad_matrix, counted = ctx.saved_tensors
-        factor = grad_loss / counted.clamp(min=1)  # where no target counts, the gradients are 0
+        grad_rows, grad_matrix, divisor = ctx.saved_tensors
+        factor = grad_loss / divisor.clamp(min=1)  # where no target counts, the gradients are 0
         grad_hidden = None if grad_rows is None else _scaled(grad_rows, factor, ctx.dtypes[0]).view(ctx.shape)
         grad_weight = None if grad_matrix is None else _scaled(grad_matrix, factor, ctx.dtypes[1])
-        return grad_hidden, grad_weight, None, None, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None, None, None, None
+
+
+class _LinearTokenLosses(torch.autograd.Function):
+    """Losses one by one. Backward takes each chunk's logits anew, and weighs each row of their gradient by that of its loss."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, ignore, chunk, kernel, dtype, wanted) -> Tensor:
+        rows, matrix = hidden.reshape(len(targets), hidden.shape[-1]).to(dtype), weight.to(dtype)
+        losses = torch.empty(len(rows), dtype=torch.promote_types(dtype, torch.float32), device=rows.device)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, len(rows), chunk):
+                part = slice(start, start + chunk)
+                losses[part] = losses_in_place(rows[part] @ matrix.T, targets[part], ignore, False, kernel)
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.dials = ignore, chunk, kernel, dtype, wanted
+        return losses
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_losses: Tensor) -> tuple:
+        (hidden, weight, targets), (ignore, chunk, kernel, dtype, wanted) = ctx.saved_tensors, ctx.dials
+        rows, matrix = hidden.reshape(len(targets), hidden.shape[-1]).to(dtype), weight.to(dtype)
+        grad_rows = torch.empty_like(rows) if wanted[0] else None
+        grad_matrix = torch.zeros_like(matrix, dtype=grad_losses.dtype) if wanted[1] else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, len(rows), chunk):
+                part = slice(start, start + chunk)
+                logits = rows[part] @ matrix.T
+                losses_in_place(logits, targets[part], ignore, True, kernel)
+                logits.copy_(logits * grad_losses[part, None])
+                if grad_rows is not None:
+                    torch.mm(logits, matrix, out=grad_rows[part])
+                if grad_matrix is not None:
+                    _add_product(grad_matrix, logits.T, rows[part])
+        grad_hidden = None if grad_rows is None else grad_rows.to(hidden.dtype).view(hidden.shape)
+        return grad_hidden, None if grad_matrix is None else grad_matrix.to(weight.dtype), *[None] * 6
 
 
 def _chunk_losses(

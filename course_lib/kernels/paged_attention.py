@@ -41,7 +41,7 @@ TILE_BYTES = 16_384  # of the keys that a program loads at a time, and of the va
 
 def paged_attention(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor, window: int | None = None,
-    splits: int | None = None, backend: str = "auto",
+    splits: int | None = None, backend: str = "auto", scale: float | None = None,
 ) -> Tensor:  # fmt: skip
     """softmax(q kᵀ / √d_head) v, (batch, heads, d_head), over each sequence's tokens so far.
 
@@ -53,22 +53,26 @@ def paged_attention(
     one the next, and so on. lengths: (batch,) of integers: its tokens so far, the newest among them. What the table says beyond
     a sequence's pages, and what its last page holds beyond its length, is never read. A sequence of length 0 gets zeros.
 
-    window: only the last so many tokens count. splits: programs that share a sequence, if you know better than `split_count`.
+    window: only the last so many tokens count. splits: programs that share a sequence, if you know better than `split_count`. scale: the
+    factor on q kᵀ, 1 / √d_head unless told otherwise.
 
     Raises ValueError for shapes that don't fit each other, dials outside their range, and where a gradient is wanted; for
     others see `use_triton`. What block_table and lengths say isn't checked, since that would mean waiting for the GPU.
     """
     _check(q, key_pages, value_pages, block_table, lengths, window, splits)
+    if scale is not None and not 0 < scale < math.inf:
+        raise ValueError(f"scale must be above 0, or None for 1 / √d_head; not {scale}")
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     fits = q.shape[-1] <= WIDEST_HEAD or backend == "triton"
     if not fits or not use_triton(backend, q, key_pages, value_pages, block_table, lengths, products=True):
-        return _reference(q, key_pages, value_pages, block_table, lengths, window)
+        return _reference(q, key_pages, value_pages, block_table, lengths, window, scale)
     if q.shape[-1] > WIDEST_HEAD:
         raise ValueError(f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'")
-    return _run(q, key_pages, value_pages, block_table, lengths, window, splits)
+    return _run(q, key_pages, value_pages, block_table, lengths, window, splits, scale)
 
 
 def _reference(
-    q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor, window: int | None
+    q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor, window: int | None, scale: float
 ) -> Tensor:
     """The same by PyTorch: gather the pages, then attend."""
     if not len(key_pages) or not block_table.shape[1]:
@@ -81,7 +85,7 @@ def _reference(
     page = block_table.repeat_interleave(page_size, dim=1).where(seen, 0)
     k, v = (pages.transpose(1, 2)[page, token % page_size].transpose(1, 2) for pages in (key_pages, value_pages))
     hidden = ~seen[:, None, :, None]  # cleared, since what is nan stays nan even with a weight of 0
-    out = attend(q[:, :, None], k.masked_fill(hidden, 0), v.masked_fill(hidden, 0), ~hidden.mT, causal=False)
+    out = attend(q[:, :, None], k.masked_fill(hidden, 0), v.masked_fill(hidden, 0), ~hidden.mT, causal=False, scale=scale)
     return out[:, :, 0].masked_fill(length[:, None] == 0, 0)
 
 
@@ -175,7 +179,7 @@ def merge_splits(
 
 def _run(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor, window: int | None,
-    splits: int | None,
+    splits: int | None, scale: float,
 ) -> Tensor:  # fmt: skip
     q, block_table = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, block_table.to(torch.int32)))
     (batch, heads, d_head), (kv_heads, page_size) = q.shape, key_pages.shape[1:3]
@@ -191,7 +195,7 @@ def _run(
     launch(  # 5 stages: page numbers must arrive before the keys they lead to, of which two tiles are then on their way
         attend_to_split, (batch, programs, splits), q, key_pages, value_pages, block_table,
         lengths.to(torch.int32).contiguous(), split_out, lse, *q.stride()[:2], *key_pages.stride()[:3],
-        *value_pages.stride()[:3], block_table.stride(0), heads, group, window, math.log2(math.e) / math.sqrt(d_head),
+        *value_pages.stride()[:3], block_table.stride(0), heads, group, window, scale * math.log2(math.e),
         warps=4 if rows == 16 and q.itemsize == 2 else 8, stages=5, PAGE=page_size, D_HEAD=d_head, ROWS=rows, WIDTH=width,
         TILE=max(16, min(128, TILE_BYTES // (width * q.itemsize))),
     )  # fmt: skip

@@ -38,18 +38,22 @@ class PreparedWeight(Stored):
         codes = self.codes.view(len(self.codes), -1, 1, 16)
         codes = torch.cat([codes & 15, codes >> 4], dim=2).flatten(1)  # both halves of each block
         if self.levels is None:
-            scale, minimum = (x.float().repeat_interleave(GRID_BLOCK, dim=1) for x in (self.scale, self.minimum))
+            group = self.shape[1] // self.scale.shape[1]
+            scale, minimum = (x.float().repeat_interleave(group, dim=1) for x in (self.scale, self.minimum))
             return (codes * scale + minimum).to(dtype)
         scale = self.scale.repeat_interleave(codes.numel() // len(self.scale)).view(codes.shape)
         return (self.levels[codes.int()] * scale).to(dtype)
 
 
 def prepare_weight(stored: Stored) -> PreparedWeight:
-    """What `quantize`'s formats store, laid out for the kernels: 8 bits with a scale a row, Q4_0, Q4_1, and NF4 (whose scales, if
-    quantized themselves, become numbers of 32 bits). Raises ValueError for what has no kernel."""
+    """What `quantize`'s formats store, laid out for the kernels: 8 bits with a scale a row; Q4_0, Q4_1, and `Uniform` of 4 bits in groups of a
+    multiple of 32 columns or whole rows; NF4 (whose scales, if quantized themselves, become numbers of 32 bits). Raises ValueError for
+    what has no kernel."""
     if isinstance(stored, UniformWeight) and stored.format == Uniform(bits=8):
         codes = (stored.codes().short() - 127).to(torch.int8)
         return PreparedWeight(stored.shape, codes.view(stored.shape), stored.scale.flatten().float())
+    if isinstance(stored, UniformWeight) and stored.format.bits == 4 and stored.shape.numel() // len(stored.scale) % GRID_BLOCK == 0:
+        return _prepare_uniform(stored)
     if isinstance(stored, BlockWeight) and stored.format.affine is not None:
         codes, scale, minimum = stored.affine()
         return PreparedWeight(stored.shape, _two_a_byte(codes), scale.half(), minimum.half())
@@ -57,6 +61,16 @@ def prepare_weight(stored: Stored) -> PreparedWeight:
         codes = _two_a_byte(stored.codes().view(stored.shape))
         return PreparedWeight(stored.shape, codes, stored.block_scales(), levels=nf4_levels().to(codes.device))
     raise ValueError(f"there is no kernel for {type(stored).__name__} of {tuple(stored.shape)} in this format")
+
+
+def _prepare_uniform(stored: UniformWeight) -> PreparedWeight:
+    """A scale and a minimum for each group of a row. Where zero has a code, the minimum is so many scales, in 32 bits, lest it be rounded."""
+    rows, group = stored.shape[0], stored.shape.numel() // len(stored.scale)
+    if group > stored.shape[1]:
+        raise ValueError(f"there is no kernel for one scale a matrix: group by channel, or by a multiple of {GRID_BLOCK} columns")
+    minimum = -stored.format.zero * stored.scale.float() if stored.minimum is None else stored.minimum
+    codes = _two_a_byte(stored.codes().view(stored.shape))
+    return PreparedWeight(stored.shape, codes, stored.scale.view(rows, -1), minimum.view(rows, -1))
 
 
 def _two_a_byte(codes: Tensor) -> Tensor:
@@ -82,7 +96,8 @@ def quantized_matmul_cost(tokens: int, weight: PreparedWeight, bytes_each: int) 
     """What the kernel that `quantized_matmul` would choose asks of memory, and computes."""
     if weight.codes.dtype == torch.int8:
         return int8_matmul_cost(tokens, *weight.shape, bytes_each)
-    return int4_matmul_cost(tokens, *weight.shape, bytes_each, nf4=weight.levels is not None)
+    scale_bytes = weight.scale.itemsize + (0 if weight.minimum is None else weight.minimum.itemsize)
+    return int4_matmul_cost(tokens, *weight.shape, bytes_each, weight.levels is not None, scale_bytes)
 
 
 class _Product(torch.autograd.Function):
