@@ -205,6 +205,34 @@ def test_a_batch_can_be_stepped_by_hand():
     assert batch.texts == [[1, 2, *alone(model, [1, 2], 3)], [3, *alone(model, [3], 2)]]
 
 
+def speculate(model, draft, texts, n, look_ahead=3):
+    """Greedy speculative decoding (Leviathan et al. 2023) of rows side by side: a draft proposes, one run checks, the cache forgets what
+    was wrong. How many tokens each row reads and keeps differs."""
+    cache, texts, ends = model.new_cache(48, len(texts)), list(map(list, texts)), [len(text) + n for text in texts]
+    while any(len(text) < end for text, end in zip(texts, ends, strict=True)):
+        proposed = [alone(draft, text, look_ahead) for text in texts]
+        unread = [[*text[length:], *more] for text, length, more in zip(texts, cache.lengths, proposed, strict=True)]
+        counts = list(map(len, unread))
+        tokens = torch.tensor([[*row, *[0] * (max(counts) - len(row))] for row in unread])
+        best = model(tokens, cache, counts=counts).argmax(-1).tolist()
+        for row, more in enumerate(proposed):
+            verdict = best[row][counts[row] - len(more) - 1 : counts[row]]
+            right = next((i for i, token in enumerate(more) if token != verdict[i]), len(more))
+            texts[row] = [*texts[row], *verdict[: right + 1]][: ends[row]]
+        cache.rewind([min(len(text) - 1, length) for text, length in zip(texts, cache.lengths, strict=True)])
+    return texts
+
+
+def test_speculation_can_be_built_on_it():
+    model, draft = model_of("Llama's"), model_of("Llama's")
+    for weight in draft.parameters():
+        weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
+    texts = speculate(model, draft, PROMPTS, 9)
+    assert texts == [[*prompt, *alone(model, prompt, 9)] for prompt in PROMPTS]
+    kept = [sum(a == b for a, b in zip(alone(model, text, 6), alone(draft, text, 6), strict=True)) for text in PROMPTS]
+    assert 0 < sum(kept) < 6 * len(PROMPTS), "some proposals are right and some wrong"
+
+
 # Translations
 
 

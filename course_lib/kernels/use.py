@@ -54,8 +54,8 @@ class KernelSwiGLU(Kernel, SwiGLU):
 class KernelAttention(Kernel, Attention):
     """`Attention` whose scores never leave the chip.
 
-    With a mask (ALiBi, padding, rows of different lengths), soft caps or another scale, for a single query, which would leave a tile almost empty, and for somebody who watches
-    the weights, it computes as before.
+    With a mask (ALiBi, padding, rows of different lengths) or soft caps, for a single query, which would leave a tile almost empty,
+    and for somebody who watches the weights, it computes as before.
     """
 
     def turn(self, q: Tensor, k: Tensor, rotary: tuple) -> tuple[Tensor, Tensor]:
@@ -65,10 +65,10 @@ class KernelAttention(Kernel, Attention):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, place: Place, trace) -> Tensor:
         watched, (mask, causal, window) = trace is not None and trace.wants("weights"), self._sees(place)
-        plain = mask is None and self.cap is None and self.scale is None and q.dtype == k.dtype == v.dtype
+        plain = mask is None and self.cap is None and q.dtype == k.dtype == v.dtype
         if watched or not plain or q.shape[2] == 1:
             return super()._attend(q, k, v, place, trace)
-        return flash_attention(q, k, v, causal, window, backend=self.backend)
+        return flash_attention(q, k, v, causal, window, scale=self.scale, backend=self.backend)
 
 
 class KernelExperts(Kernel, Experts):
