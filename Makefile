@@ -62,6 +62,9 @@ notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESS
 bench: $(VENV)/.test  ## measure speed and memory beside what you would use instead
 	$(BIN)/python -m benchmarks
 
+gpu:  ## measure the kernels on an NVIDIA GPU, in eight minutes, with any Python that has torch, triton, numpy and pytest (GPU_PYTHON)
+	$(or $(GPU_PYTHON),python3) -m benchmarks.gpu
+
 world: $(VENV)/.course  ## train the small model of the made-up world anew (assets/world.safetensors)
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.world_model
 
@@ -108,4 +111,4 @@ $(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
 	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(explain)
 	@touch $@
 
-.PHONY: help setup lab test test-all notebooks bench world experiments address clean
+.PHONY: help setup lab test test-all notebooks bench gpu world experiments address clean

@@ -8,7 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = os.environ["TQDM_DISABLE"] = "1"
 
 import argparse
 
-from benchmarks import adapting, decoding, kernels, loading, quantized, report, tokenizing, training
+from benchmarks import adapting, decoding, loading, quantized, report, tokenizing, training
 from benchmarks.measure import Neighbours
 
 PARTS = {
@@ -18,7 +18,6 @@ PARTS = {
     "tokenizing": tokenizing,
     "training": training,
     "adapting": adapting,
-    "kernels": kernels,
 }
 
 

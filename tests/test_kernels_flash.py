@@ -5,8 +5,6 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from kernel_checks import (
     DEVICE,
     PRODUCT_DTYPES,
@@ -93,18 +91,6 @@ def test_packed_sequences_do_not_see_each_other(lengths, window, causal):
         kernel = partial(flash_attention, **dials, longest=longest, blocks=(16, 16), backend="triton")
         assert_same_as_in_64_bits(kernel, partial(by_hand, **dials), *inputs)
     assert_close(flash_attention(*inputs, **dials, backend="torch"), by_hand(*in_64_bits(*inputs), **dials))
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    st.integers(1, 50), st.integers(0, 40), st.sampled_from([(1, 1), (2, 1), (4, 2)]), st.sampled_from([8, 16, 20]),
-    st.booleans(), st.none() | st.integers(1, 60), st.sampled_from([(16, 16), (16, 64), (64, 16)]),
-)  # fmt: skip
-def test_any_shape(queries, more, heads, d_head, causal, window, blocks):
-    window = window if causal else None
-    inputs = qkv(1, *heads, queries, queries + more, d_head)
-    kernel = partial(flash_attention, causal=causal, window=window, blocks=blocks, backend="triton")
-    assert_same_as_in_64_bits(kernel, partial(by_hand, causal=causal, window=window), *inputs)
 
 
 @pytest.mark.parametrize("blocks", [(16, 16), (16, 64), (64, 16), (128, 128)])
@@ -218,7 +204,7 @@ def test_a_window_wider_than_the_text_is_none(window):
 
 def test_twice_the_same_to_the_bit():
     inputs = qkv(1, 4, 2, 50, 50, 16)
-    runs = [gradients(partial(flash_attention, backend="triton"), inputs, torch.ones(1, 4, 50, 16)) for _ in range(2)]
+    runs = [gradients(partial(flash_attention, backend="triton"), inputs, torch.ones_like(inputs[0])) for _ in range(2)]
     assert all(a.equal(b) for a, b in zip(runs[0][1], runs[1][1], strict=True))
 
 

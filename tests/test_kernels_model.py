@@ -10,8 +10,9 @@ from kernel_checks import DEVICE, assert_close
 from references import random_tokens, tiny_config, tiny_decoder
 from torch import nn
 
-from course_lib.kernels import KernelAttention, use_kernels
-from course_lib.model import Decoder, EncoderDecoder, Trace
+from course_lib.kernels import KernelAttention, stack_experts, use_kernels
+from course_lib.kernels.experts import stackable
+from course_lib.model import Decoder, EncoderDecoder, Experts, Trace
 from course_lib.quantize import NF4, Q4_1, Uniform, quantize_linears
 from course_lib.train import TrainConfig, Windows, fused_next_token_loss, next_token_loss, train
 from course_lib.train.peft import LoRA, attach
@@ -183,3 +184,28 @@ def test_an_unknown_backend_changes_nothing():
     with pytest.raises(ValueError, match="backend must be one of auto, torch, triton"):
         use_kernels(plain, backend="cuda")
     assert not any(hasattr(part, "backend") for part in plain.modules())
+
+
+def with_lora(model):
+    weights = attach(model, LoRA(rank=2, targets=("gate", "down"))).weights.values()
+    for weight in weights:
+        weight.data.normal_(generator=torch.Generator().manual_seed(1))
+
+
+def quantized(model):
+    quantize_linears(model, Uniform(bits=8))
+
+
+@pytest.mark.parametrize("change", [with_lora, quantized])
+def test_experts_with_something_attached_compute_as_before(change):
+    plain = tiny_decoder(torch.float32, n_experts=4, n_active=2).to("cpu")
+    tokens = random_tokens(plain, time=9)
+    before = plain(tokens)
+    change(plain)
+    wanted = plain(tokens)
+    assert not wanted.equal(before)
+    mixtures = [part for part in plain.modules() if isinstance(part, Experts)]
+    assert mixtures and not any(map(stackable, mixtures))
+    with pytest.raises(ValueError, match="nothing quantized or attached"):
+        stack_experts(mixtures[0])
+    assert use_kernels(plain, "torch")(tokens).equal(wanted)

@@ -2,16 +2,21 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
 
 from course_lib import asset
+from course_lib.evaluate import accuracy, encode_items, would_write
 from course_lib.families import load_model, load_world
 from course_lib.generate import complete, generate
-from course_lib.model import Decoder
+from course_lib.model import Decoder, ModelConfig
 from course_lib.train import TrainConfig, world_model
 from course_lib.world import END, questions, stories, take, world_tokenizer
+
+MARKS = world_tokenizer().special.values()
+pairs = partial(encode_items, world_tokenizer())
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +26,10 @@ def shipped():
 
 def test_the_file_records_the_recipe_as_it_stands(shipped):
     model, facts = shipped
-    assert facts["recipe"] == json.loads(json.dumps(world_model.recipe()))
+    recipe = json.loads(json.dumps(world_model.recipe()))
+    sizes = facts["recipe"].pop("model")  # what dials came later, it has at their defaults
+    assert ModelConfig(**sizes) == ModelConfig(**recipe.pop("model")) == world_model.MODEL
+    assert facts["recipe"] == recipe
     assert model.config == world_model.MODEL
     assert world_tokenizer().vocab_size == model.config.vocab_size
 
@@ -43,7 +51,7 @@ def test_it_is_small_enough_to_ship_and_better_than_any_guess(shipped):
 def test_it_cannot_keep_two_animals_apart_as_its_documentation_admits(shipped):
     bindings = ("owner", "owned", "order", "which")
     asked = take(300, questions(1, "held_out", kinds=bindings))
-    assert world_model.answers_right(shipped[0], world_tokenizer(), asked) < 0.65
+    assert accuracy(would_write(shipped[0], pairs(asked), ends=MARKS)).value < 0.65
 
 
 def test_the_loaded_model_tells_a_story_of_the_world():
@@ -69,13 +77,12 @@ def test_documents_are_of_one_split_and_both_kinds_in_turn():
 
 def test_an_answer_counts_only_when_greedy_decoding_would_write_it(shipped):
     model, _ = shipped
-    tokenizer = world_tokenizer()
-    marks = set(tokenizer.special.values())
+    tokenizer, marks = world_tokenizer(), set(world_tokenizer().special.values())
     for _, question in zip(range(30), questions(3, "held_out"), strict=False):
         prompt = tokenizer.encode(question.prompt, allow_special=True)
         written = list(generate(model, prompt, 20, stop=marks))
         right = tokenizer.decode(written) == question.completion
-        assert world_model.answers_right(model, tokenizer, [question]) == right
+        assert would_write(model, pairs([question]), ends=marks) == [right]
 
 
 def test_the_command_writes_a_whole_file(tmp_path, monkeypatch):

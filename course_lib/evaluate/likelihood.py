@@ -18,16 +18,21 @@ def log_likelihood(model: Decoder, prompt: Sequence[int], continuation: Sequence
     """
     if len(prompt) == 0:
         raise ValueError("the prompt is empty: the first token has nothing to be likely after")
+    check_known(continuation, model.config.vocab_size)
     tokens = torch.tensor([[*prompt, *continuation]], device=model.embedding.weight.device)
-    targets, size = tokens[:, len(prompt) :], model.config.vocab_size
-    if targets.numel() and not 0 <= targets.min() <= targets.max() < size:
-        raise ValueError(
-            f"the continuation's token ids run from {targets.min()} to {targets.max()}, but the vocabulary holds 0 to {size - 1}: "
-            "were they made by this model's tokenizer?"
-        )
+    targets = tokens[:, len(prompt) :]
     read = tokens[:, : max(len(prompt), tokens.shape[1] - 1)]  # nothing follows the last: it may be one beyond the context
     scores = model.logits(model.hidden(read)[:, len(prompt) - 1 :]).float().log_softmax(dim=-1)
     return scores.gather(-1, targets.unsqueeze(-1))[0, :, 0]
+
+
+def check_known(continuation: Sequence[int], size: int) -> None:
+    """Raises ValueError for token ids that aren't of a vocabulary of `size`."""
+    if len(continuation) and not 0 <= min(continuation) <= max(continuation) < size:
+        raise ValueError(
+            f"the continuation's token ids run from {min(continuation)} to {max(continuation)}, but the vocabulary holds "
+            f"0 to {size - 1}: were they made by this model's tokenizer?"
+        )
 
 
 @torch.inference_mode()

@@ -23,15 +23,22 @@ from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 
 TILE = 4_096  # numbers that a program works on at a time
+REDUCTIONS = ("mean", "sum", "none")
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, ignore: int = -100, backend: str = "auto") -> Tensor:
+def cross_entropy(
+    logits: Tensor, targets: Tensor, ignore: int = -100, backend: str = "auto", reduction: str = "mean"
+) -> Tensor:
     """−log of the probability given to the right token, in nats: the mean over targets that aren't `ignore`; nan if all are.
 
     What F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=ignore) gives, and its gradient, except that the
-    loss of 16-bit logits has 32 bits. Shapes and errors: `token_losses`.
+    loss of 16-bit logits has 32 bits. reduction: "mean", "sum", or "none" for `token_losses`. Shapes and errors: there.
     """
-    return token_losses(logits, targets, ignore, backend).sum() / (targets != ignore).sum()
+    check_reduction(reduction)
+    losses = token_losses(logits, targets, ignore, backend)
+    if reduction == "none":
+        return losses
+    return losses.sum() if reduction == "sum" else losses.sum() / (targets != ignore).sum()
 
 
 def token_losses(logits: Tensor, targets: Tensor, ignore: int = -100, backend: str = "auto") -> Tensor:
@@ -83,6 +90,12 @@ def losses_in_place(logits: Tensor, targets: Tensor, ignore: int, gradient: bool
         grad = log_probs.exp_().scatter_add_(1, right, -torch.ones_like(right, dtype=log_probs.dtype))
         logits.copy_(grad.masked_fill_(left_out, 0.0))
     return losses
+
+
+def check_reduction(reduction: str) -> None:
+    """Raises ValueError for one that there isn't."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; not {reduction!r}")
 
 
 def check_targets(logits_shape: tuple[int, ...], targets: Tensor, ignore: int) -> None:

@@ -20,6 +20,7 @@ import math
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.flash_backward import flash_backward, near
 from course_lib.kernels.flash_tiles import sees, visible_keys
@@ -62,10 +63,9 @@ def flash_attention(
     if q.shape[-1] > WIDEST_HEAD:
         raise ValueError(f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'")
     starts = None if starts is None else starts.to(torch.int32).contiguous()
-    out, lse = _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, blocks or block_sizes(q), scale)
-    if not return_lse:
-        return out
-    return out, lse * math.log(2) if k.shape[2] else lse.fill_(-math.inf)
+    tile = forward_tile(q) if blocks is None else (*blocks, *forward_tile(q)[2:])
+    out, lse = _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, tile, scale)
+    return (out, lse * math.log(2)) if return_lse else out
 
 
 def _reference(
@@ -88,6 +88,11 @@ def _log_sum_exp(q: Tensor, k: Tensor, causal: bool, window: int | None, scale: 
     if causal:
         scores = scores.masked_fill(~causal_mask(q.shape[2], k.shape[2], q.device, window), -math.inf)
     return scores.logsumexp(dim=-1)
+
+
+def forward_tile(q: Tensor) -> tuple[int, int, int, int]:
+    """BLOCK_Q, BLOCK_K, warps, stages."""
+    return chosen("attention_forward", (*block_sizes(q), 8, 3 if q.shape[-1] <= 128 else 2))
 
 
 def block_sizes(q: Tensor) -> tuple[int, int]:
@@ -174,29 +179,29 @@ def attention_forward(
             out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
             largest = new_largest
 
-    divisor = tl.where(total_weight == 0, 1.0, total_weight)  # of a query that sees nothing the output is 0
+    divisor = tl.where(total_weight == 0, 1.0, total_weight)  # of a query that sees nothing the output is 0, and lse −∞
     out /= divisor[:, None]
     out_ptr += batch * out_batch + head * out_head + at * out_time + column
     tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=there)
-    largest = tl.where(total_weight == 0, 0.0, largest)  # … and exp(−∞ − 0), on the way back, too
     number = (batch * tl.num_programs(1) + head) * total + sequence_at + row
     tl.store(lse_ptr + number, largest + tl.log2(divisor), mask=row < queries)
 
 
 class _FlashAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, causal, window, starts, longest, blocks, scale) -> tuple[Tensor, Tensor]:
+    def forward(ctx, q, k, v, causal, window, starts, longest, tile, scale) -> tuple[Tensor, Tensor]:
         """The output, and the log-sum-exps to base two."""
         q, k, v = (near(x) for x in (q, k, v))
         batch, heads, queries, d_head = q.shape
         out, lse = torch.empty_like(q), q.new_empty(batch, heads, queries, dtype=torch.float32)
         sequences = batch if starts is None else len(starts) - 1
-        grid = (tiles(queries if longest is None else longest, blocks[0]), heads, sequences)
+        block_q, block_k, warps, stages = tile
+        grid = (tiles(queries if longest is None else longest, block_q), heads, sequences)
         launch(
             attention_forward, grid, q, k, v, out, lse, starts, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
             *out.stride()[:3], queries, k.shape[2], queries, heads // k.shape[1], scale * math.log2(math.e),
-            warps=8, stages=3 if d_head <= 128 else 2, CAUSAL=causal, WINDOW=window, D_HEAD=d_head,
-            WIDTH=max(16, power_of_two(d_head)), BLOCK_Q=blocks[0], BLOCK_K=blocks[1],
+            warps=warps, stages=stages, CAUSAL=causal, WINDOW=window, D_HEAD=d_head,
+            WIDTH=max(16, power_of_two(d_head)), BLOCK_Q=block_q, BLOCK_K=block_k,
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, out, lse, starts)
         ctx.dials = causal, window, longest, scale

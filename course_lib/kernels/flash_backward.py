@@ -1,9 +1,9 @@
 """The way back through FlashAttention: the weights weren't kept, so they are computed once more, tile by tile (Dao 2023,
 algorithm 2).
 
-With weights P = softmax(q kᵀ / √d_head), outputs O = P v, and dO the gradient that arrives:
+With weights P = softmax(s · q kᵀ), where s is the scale of the scores, outputs O = P v, and dO the gradient that arrives:
 
-    dV = Pᵀ dO        dS = P ⊙ (dO vᵀ − δ)        dQ = dS k / √d_head        dK = dSᵀ q / √d_head
+    dV = Pᵀ dO        dS = P ⊙ (dO vᵀ − δ)        dQ = s · dS k        dK = s · dSᵀ q
 
 where δ = Σ dO ⊙ O is one number a query: what P's normalization takes off. P itself is one exponential of a score less the query's
 log-sum-exp, which the way forward left behind.
@@ -23,6 +23,7 @@ import math
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.flash_tiles import sees, visible_keys, visible_queries
 from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton
@@ -44,12 +45,13 @@ def flash_backward(
     sizes = (queries, keys, queries, heads // kv_heads, scale * math.log2(math.e))
     dials = {"CAUSAL": causal, "WINDOW": window, "D_HEAD": d_head, "WIDTH": max(16, power_of_two(d_head))}
     strides = [stride for x in (q, k, v, out, grad_out) for stride in x.stride()[:3]]
-    own, walked, warps, stages = _blocks(q)
     longest = max(queries, keys) if longest is None else longest
+    own, walked, warps, stages = chosen("grad_queries", backward_tile(q))
     launch(
         grad_queries, (tiles(longest, own), heads, sequences), q, k, v, out, grad_out, lse, delta, grad_q, starts,
         *strides, *grad_q.stride()[:3], *sizes, warps=warps, stages=stages, BLOCK_Q=own, BLOCK_K=walked, **dials,
     )  # fmt: skip
+    own, walked, warps, stages = chosen("grad_keys_values", backward_tile(q))
     launch(
         grad_keys_values, (tiles(longest, own), kv_heads, sequences), q, k, v, grad_out, lse, delta, grad_k, grad_v,
         starts, *strides[:9], *strides[12:], *grad_k.stride()[:3], *grad_v.stride()[:3], *sizes,
@@ -64,7 +66,7 @@ def near(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 and x.stride(2) < 2**23 else x.contiguous()
 
 
-def _blocks(q: Tensor) -> tuple[int, int, int, int]:
+def backward_tile(q: Tensor) -> tuple[int, int, int, int]:
     """Rows of a program's own tile, and of those that it walks over; warps; stages."""
     d_head = q.shape[-1]
     if q.dtype == torch.float32:
@@ -131,6 +133,7 @@ def grad_queries(
     number = (batch * tl.num_programs(1) + head) * total + sequence_at + row
     tl.store(delta_ptr + number, delta, mask=real)
     lse = tl.load(lse_ptr + number, mask=real, other=0.0)
+    lse = tl.where(lse == -float("inf"), 0.0, lse)  # of a query that sees nothing: exp(−∞ − 0) is 0, exp(−∞ + ∞) isn't
 
     begin, full_begin, full_end, end = visible_keys(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
     k_ptr += batch * k_batch + head // group * k_head
@@ -203,6 +206,7 @@ def grad_keys_values(
             grad_out_tile = grad_out_ptr + head * grad_out_head + place * grad_out_time
             grad_out = tl.load(grad_out_tile + (step[:, None] * grad_out_time + column), mask=there, other=0.0)
             lse = tl.load(lse_ptr + head * total + place + step, mask=row < queries, other=0.0)
+            lse = tl.where(lse == -float("inf"), 0.0, lse)
             delta = tl.load(delta_ptr + head * total + place + step, mask=row < queries, other=0.0)
             scores = scale * tl.dot(k, tl.trans(q), input_precision="ieee")
             weights = tl.exp2(scores - lse[None, :])

@@ -16,6 +16,7 @@ says where each is to be read, and each row of x may serve several experts, so t
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, product_dtype, tiles, tl, triton, use_triton
 
@@ -51,7 +52,7 @@ def _reference(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, 
 def grouped_matmul_cost(counts: list[int], d_out: int, d_in: int, bytes_each: int, order: bool = False) -> Cost:
     """Each tile reads its rows and its expert's weights, walking over d_in, and the table. counts: rows of each expert. bytes_each:
     of a number of x and weight. order: whether rows are looked up."""
-    block_m, block_n, block_k = _blocks(bytes_each == 4)[:3]
+    block_m, block_n, block_k = product_tile(bytes_each == 4)[:3]
     down, across = sum(tiles(count, block_m) for count in counts), tiles(d_out, block_n)
     read = across * sum(counts) * d_in + sum(tiles(count, block_m) for count in counts) * d_out * d_in
     spare = tiles(sum(counts), block_m) + len(counts) - down  # programs that read in the table that there is nothing to do
@@ -143,18 +144,19 @@ class _GroupedProduct(torch.autograd.Function):
                 grad_x = grad_x.view(len(x), ctx.times, x.shape[1]).sum(1)
         if ctx.needs_input_grad[1]:
             grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
-            block_m, block_n, block_k = _gradient_blocks(x.dtype == torch.float32)
+            tile = chosen("grouped_weight_gradient", gradient_tile(x.dtype == torch.float32))
+            block_m, block_n, block_k, warps, stages = tile
             grid = tiles(weight.shape[2], block_k), tiles(weight.shape[1], block_n), len(weight)
             launch(
                 grouped_weight_gradient, grid, x, grad_y, grad_weight, order, starts, x.stride(0), *weight.shape[1:],
-                ctx.times, warps=8, stages=3, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
+                ctx.times, warps=warps, stages=stages, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
             )  # fmt: skip
         return grad_x, grad_weight, None, None, None
 
 
 def _multiply(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, times: int) -> Tensor:
     (n_experts, d_out, d_in), rows = weight.shape, len(x) * times
-    block_m, block_n, block_k, warps, stages = _blocks(x.dtype == torch.float32)
+    block_m, block_n, block_k, warps, stages = chosen("grouped_product", product_tile(x.dtype == torch.float32))
     down, across = tiles(rows, block_m) + n_experts, tiles(d_out, block_n)
     ends = ((starts.diff() + block_m - 1) // block_m).cumsum(0)
     owner = torch.searchsorted(ends, torch.arange(down, device=x.device), right=True).int()
@@ -168,13 +170,14 @@ def _multiply(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, t
     return y
 
 
-def _blocks(in_32_bits: bool) -> tuple[int, int, int, int, int]:
+def product_tile(in_32_bits: bool) -> tuple[int, int, int, int, int]:
     """BLOCK_M, BLOCK_N, BLOCK_K, warps, stages."""
     return (32, 32, 32, 4, 2) if in_32_bits else (128, 128, 64, 8, 3)
 
 
-def _gradient_blocks(in_32_bits: bool) -> tuple[int, int, int]:
-    return (32, 32, 32) if in_32_bits else (64, 128, 128)
+def gradient_tile(in_32_bits: bool) -> tuple[int, int, int, int, int]:
+    """The same of `grouped_weight_gradient`."""
+    return (32, 32, 32, 8, 3) if in_32_bits else (64, 128, 128, 8, 3)
 
 
 def _check(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, times: int) -> None:

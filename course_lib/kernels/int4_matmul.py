@@ -16,6 +16,7 @@ infinite x, times a code of 0, into NaN. For many tokens the weights are rounded
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.int8_matmul import many_tokens_blocks, one_token_blocks
 from course_lib.kernels.language import launch, tiles, tl, triton
@@ -31,13 +32,14 @@ def int4_matmul(x: Tensor, codes: Tensor, scale: Tensor, minimum: Tensor | None,
     y, nf4 = x.new_empty(tokens, rows), levels is not None
     per = rows * columns // GRID_BLOCK // max(1, scale.numel())  # blocks that share a scale
     if tokens == 1:
-        block_n, block_k, warps = one_token_blocks(rows, columns)
+        block_n, block_k, warps, stages = chosen("int4_one_token", one_token_blocks(rows, columns))
         launch(
             int4_one_token, (tiles(rows, block_n),), x, codes, scale, minimum, levels, y, rows, columns // GRID_BLOCK,
-            warps=warps, NF4=nf4, PER=per, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
+            warps=warps, stages=stages, NF4=nf4, PER=per, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
         )  # fmt: skip
     else:
-        block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, rows, x.dtype == torch.float32)
+        tile = chosen("int4_many_tokens", many_tokens_blocks(tokens, rows, x.dtype == torch.float32))
+        block_m, block_n, block_k, warps, stages = tile
         launch(
             int4_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, minimum, levels, y,
             tokens, rows, columns // GRID_BLOCK, x.stride(0), warps=warps, stages=stages, NF4=nf4, PER=per,

@@ -15,6 +15,7 @@ codes overflow 32 bits before the scale makes them small.
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton
 
@@ -27,13 +28,14 @@ def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     (tokens, columns), rows = x.shape, len(codes)
     y = x.new_empty(tokens, rows)
     if tokens == 1:
-        block_n, block_k, warps = one_token_blocks(rows, columns)
+        block_n, block_k, warps, stages = chosen("int8_one_token", one_token_blocks(rows, columns))
         launch(
-            int8_one_token, (tiles(rows, block_n),), x, codes, scale, y, rows, columns, warps=warps,
+            int8_one_token, (tiles(rows, block_n),), x, codes, scale, y, rows, columns, warps=warps, stages=stages,
             BLOCK_N=block_n, BLOCK_K=block_k,
         )  # fmt: skip
     else:
-        block_m, block_n, block_k, warps, stages = many_tokens_blocks(tokens, rows, x.dtype == torch.float32)
+        tile = chosen("int8_many_tokens", many_tokens_blocks(tokens, rows, x.dtype == torch.float32))
+        block_m, block_n, block_k, warps, stages = tile
         launch(
             int8_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, y, tokens, rows,
             columns, x.stride(0), warps=warps, stages=stages, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
@@ -53,11 +55,11 @@ def int8_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int) -> C
     return Cost(read + tokens * rows * bytes_each, 2 * tokens * rows * columns)
 
 
-def one_token_blocks(rows: int, columns: int) -> tuple[int, int, int]:
-    """BLOCK_N, BLOCK_K, warps. The fewer rows the matrix has, the fewer a program takes, and the more columns at a time."""
+def one_token_blocks(rows: int, columns: int) -> tuple[int, int, int, int]:
+    """BLOCK_N, BLOCK_K, warps, stages. The fewer rows the matrix has, the fewer a program takes, and the more columns at a time."""
     block_n = _fewer(8, rows, programs_each=1, least=1)
     block_k = max(32, min(8_192 // block_n, power_of_two(columns)))
-    return block_n, block_k, min(4, max(1, block_n * block_k // 1_024))
+    return block_n, block_k, min(4, max(1, block_n * block_k // 1_024)), 2
 
 
 def many_tokens_blocks(tokens: int, rows: int, in_32_bits: bool) -> tuple[int, int, int, int, int]:

@@ -23,15 +23,17 @@ import torch
 from torch import Tensor
 
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.cross_entropy import check_targets, cross_entropy_cost, losses_in_place
+from course_lib.kernels.cross_entropy import (
+    check_reduction,
+    check_targets,
+    cross_entropy_cost,
+    losses_in_place,
+)
 from course_lib.kernels.language import product_dtype, tiles, use_triton
 
 # Each chunk moves the weights and their gradient: with fewer tokens to a chunk than d, that is most of the traffic (see
 # `linear_cross_entropy_cost`). In 16 bits, 2,048 tokens' logits take 0.2 GB for a vocabulary of 49,152, 1 GB for 256,000.
 CHUNK = 2_048
-
-
-REDUCTIONS = ("mean", "sum", "none")
 
 
 def linear_cross_entropy(
@@ -40,8 +42,9 @@ def linear_cross_entropy(
 ) -> Tensor:  # fmt: skip
     """`cross_entropy` of the logits hidden @ weightᵀ: the mean in nats over targets that aren't `ignore`; nan if all are.
 
-    reduction: "mean", or "sum" of the losses, or "none": the loss of each token, (…) as targets, 0 where the target is `ignore`. How much
-    each of those will weigh in the end isn't known before backward, so that for "none" the logits are computed there once more.
+    reduction: "mean", or "sum" of the losses, or "none": the loss of each token, (…) as targets, 0 where the target is `ignore`.
+    How much each of those will weigh in the end isn't known before backward, so that for "none" the logits are computed there
+    once more.
 
     hidden: (…, d). weight: (vocab, d), as nn.Linear has it. targets: tokens' numbers (…). chunk: tokens at a time. The loss has
     32 bits (64 for inputs of 64). Differentiable in hidden and weight, once. What needs no gradient has none computed: with
@@ -56,8 +59,7 @@ def linear_cross_entropy(
     others see `token_losses`.
     """
     _check(hidden, weight, targets, ignore, chunk)
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; not {reduction!r}")
+    check_reduction(reduction)
     dtype = _product_dtype(hidden, weight)
     kernel = use_triton(backend, hidden, weight, targets)
     wanted = tuple(torch.is_grad_enabled() and x.requires_grad for x in (hidden, weight))
@@ -91,19 +93,13 @@ def linear_cross_entropy_cost(
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
+    """The losses' sum, divided. Both gradients are ready when it is."""
+
     @staticmethod
     def forward(ctx, hidden, weight, targets, ignore, chunk, kernel, dtype, wanted, divisor) -> Tensor:
         rows, matrix = hidden.reshape(len(targets), hidden.shape[-1]).to(dtype), weight.to(dtype)
-        wide = torch.promote_types(dtype, torch.float32)
-        grad_rows = torch.empty_like(rows) if wanted[0] else None
-        grad_matrix = torch.zeros_like(matrix, dtype=wide) if wanted[1] else None
-        losses = torch.empty(len(rows), dtype=wide, device=rows.device)
-        with torch.autocast(hidden.device.type, enabled=False):  # what is to be converted has been, the rest must not be
-            for start in range(0, len(rows), chunk):
-                part = slice(start, start + chunk)
-                grad_part = None if grad_rows is None else grad_rows[part]
-                losses[part] = _chunk_losses(rows[part], matrix, targets[part], ignore, kernel, grad_part, grad_matrix)
-        ctx.save_for_backward(grad_rows, grad_matrix, divisor)
+        losses, *grads = _in_chunks(rows, matrix, targets, ignore, chunk, kernel, wanted)
+        ctx.save_for_backward(*grads, divisor)
         ctx.shape, ctx.dtypes = hidden.shape, (hidden.dtype, weight.dtype)
         return losses.sum() / divisor
 
@@ -114,58 +110,55 @@ class _LinearCrossEntropy(torch.autograd.Function):
         factor = grad_loss / divisor.clamp(min=1)  # where no target counts, the gradients are 0
         grad_hidden = None if grad_rows is None else _scaled(grad_rows, factor, ctx.dtypes[0]).view(ctx.shape)
         grad_weight = None if grad_matrix is None else _scaled(grad_matrix, factor, ctx.dtypes[1])
-        return grad_hidden, grad_weight, None, None, None, None, None, None, None
+        return grad_hidden, grad_weight, *[None] * 7
 
 
 class _LinearTokenLosses(torch.autograd.Function):
-    """Losses one by one. Backward takes each chunk's logits anew, and weighs each row of their gradient by that of its loss."""
+    """Losses one by one. Backward takes each chunk's logits anew, for only there it is known by what each loss counts."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, ignore, chunk, kernel, dtype, wanted) -> Tensor:
         rows, matrix = hidden.reshape(len(targets), hidden.shape[-1]).to(dtype), weight.to(dtype)
-        losses = torch.empty(len(rows), dtype=torch.promote_types(dtype, torch.float32), device=rows.device)
-        with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, len(rows), chunk):
-                part = slice(start, start + chunk)
-                losses[part] = losses_in_place(rows[part] @ matrix.T, targets[part], ignore, False, kernel)
         ctx.save_for_backward(hidden, weight, targets)
-        ctx.dials = ignore, chunk, kernel, dtype, wanted
-        return losses
+        ctx.dials, ctx.dtype, ctx.wanted = (ignore, chunk, kernel), dtype, wanted
+        return _in_chunks(rows, matrix, targets, ignore, chunk, kernel, (False, False))[0]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_losses: Tensor) -> tuple:
-        (hidden, weight, targets), (ignore, chunk, kernel, dtype, wanted) = ctx.saved_tensors, ctx.dials
-        rows, matrix = hidden.reshape(len(targets), hidden.shape[-1]).to(dtype), weight.to(dtype)
-        grad_rows = torch.empty_like(rows) if wanted[0] else None
-        grad_matrix = torch.zeros_like(matrix, dtype=grad_losses.dtype) if wanted[1] else None
-        with torch.autocast(hidden.device.type, enabled=False):
-            for start in range(0, len(rows), chunk):
-                part = slice(start, start + chunk)
-                logits = rows[part] @ matrix.T
-                losses_in_place(logits, targets[part], ignore, True, kernel)
-                logits.copy_(logits * grad_losses[part, None])
-                if grad_rows is not None:
-                    torch.mm(logits, matrix, out=grad_rows[part])
-                if grad_matrix is not None:
-                    _add_product(grad_matrix, logits.T, rows[part])
-        grad_hidden = None if grad_rows is None else grad_rows.to(hidden.dtype).view(hidden.shape)
-        return grad_hidden, None if grad_matrix is None else grad_matrix.to(weight.dtype), *[None] * 6
+        hidden, weight, targets = ctx.saved_tensors
+        rows, matrix = hidden.reshape(len(targets), hidden.shape[-1]).to(ctx.dtype), weight.to(ctx.dtype)
+        # Up to 1, so that small ones aren't lost in 16 bits; the largest is multiplied at the end, in 32.
+        largest = grad_losses.abs().sum() if not len(rows) else grad_losses.abs().max()
+        counts = grad_losses / torch.where(largest == 0, 1.0, largest)
+        _, grad_rows, grad_matrix = _in_chunks(rows, matrix, targets, *ctx.dials, ctx.wanted, counts[:, None])
+        grad_hidden = None if grad_rows is None else _scaled(grad_rows, grad_losses[:, None], hidden.dtype).view(hidden.shape)
+        grad_weight = None if grad_matrix is None else _scaled(grad_matrix, largest, weight.dtype)
+        return grad_hidden, grad_weight, *[None] * 6
 
 
-def _chunk_losses(
-    hidden: Tensor, weight: Tensor, targets: Tensor, ignore: int, kernel: bool, grad_hidden: Tensor | None,
-    grad_weight: Tensor | None,
-) -> Tensor:  # fmt: skip
-    """A chunk's losses; writes the gradient of their sum into grad_hidden, and adds that in the weight to grad_weight."""
-    logits = hidden @ weight.T  # they are gone when this returns, before the next chunk's are made
-    gradient = grad_hidden is not None or grad_weight is not None
-    losses = losses_in_place(logits, targets, ignore, gradient, kernel)
-    if grad_hidden is not None:
-        torch.mm(logits, weight, out=grad_hidden)
-    if grad_weight is not None:
-        _add_product(grad_weight, logits.T, hidden)
-    return losses
+def _in_chunks(
+    rows: Tensor, matrix: Tensor, targets: Tensor, ignore: int, chunk: int, kernel: bool, wanted: tuple[bool, bool],
+    counts: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
+    """Losses (rows,), and where wanted their gradients: of each row's own loss, and of the losses' sum in the matrix, in 32 bits
+    or more. counts: (rows, 1), by what each loss counts in that sum; 1 unless told otherwise."""
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    grad_rows = torch.empty_like(rows) if wanted[0] else None
+    grad_matrix = torch.zeros_like(matrix, dtype=wide) if wanted[1] else None
+    losses = torch.empty(len(rows), dtype=wide, device=rows.device)
+    with torch.autocast(rows.device.type, enabled=False):  # what is to be converted has been, the rest must not be
+        for start in range(0, len(rows), chunk):
+            part = slice(start, start + chunk)
+            logits = rows[part] @ matrix.T
+            losses[part] = losses_in_place(logits, targets[part], ignore, any(wanted), kernel)
+            if grad_rows is not None:
+                torch.mm(logits, matrix, out=grad_rows[part])
+            if grad_matrix is not None:
+                weighed = rows[part] if counts is None else (rows[part] * counts[part]).to(rows.dtype)
+                _add_product(grad_matrix, logits.T, weighed)
+            del logits  # before the next chunk's are made
+    return losses, grad_rows, grad_matrix
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

@@ -9,25 +9,24 @@ everything: which of two animals had what, or came first, it answers hardly bett
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 import torch
 
+from course_lib.evaluate import accuracy, encode_items, held_out_loss, would_write
 from course_lib.families.weights import save_model
 from course_lib.model import Decoder, ModelConfig
 from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Windows
 from course_lib.train.loop import train
-from course_lib.train.loss import next_token_loss
 from course_lib.world import (
     ANSWER,
     END,
     QUESTION,
-    Question,
     Story,
     document,
     questions,
@@ -83,40 +82,15 @@ def make(path: Path) -> None:
 
 
 def scores(model: Decoder, tokenizer: Tokenizer, n: int) -> dict[str, float]:
-    """On n held-out texts of each kind: loss (nats a token) of whole texts; share of questions answered right, of all kinds,
-    and of the kind "it", which take knowing what *it* is."""
+    """On n held-out texts of each kind: loss (nats a token) of whole texts; share of questions whose answer the model would write,
+    word for word, before its next mark, of all kinds and of the kind "it", which take knowing what *it* is."""
     held_out = rows(tokenizer, 0, "held_out", n)
     asked = {"all": questions(0, "held_out"), "it": questions(0, "held_out", kinds=("it",))}
-    result = {"loss": held_out_loss(model, held_out)}
+    result, marks = {"loss": held_out_loss(model, held_out, DATA["time"])}, tokenizer.special.values()
     for kind, chosen in asked.items():
-        result[f"answers: {kind}"] = answers_right(model, tokenizer, list(islice(chosen, n)))
+        pairs = encode_items(tokenizer, islice(chosen, n))
+        result[f"answers: {kind}"] = accuracy(would_write(model, pairs, ends=marks)).value
     return {name: round(score, 3) for name, score in result.items()}
-
-
-@torch.inference_mode()
-def answers_right(model: Decoder, tokenizer: Tokenizer, asked: Sequence[Question]) -> float:
-    """The share of questions whose answer the model writes, word for word, before its next mark, when it always takes the
-    likeliest token.
-
-    All of an answer's tokens are judged at once: each is the likeliest after the right ones before it exactly when the
-    model, left alone, would write them all.
-    """
-    return sum(_answers(model, tokenizer, question) for question in asked) / len(asked)
-
-
-def _answers(model: Decoder, tokenizer: Tokenizer, question: Question) -> bool:
-    prompt, answer = (tokenizer.encode(text, allow_special=True) for text in (question.prompt, question.completion))
-    logits = model(torch.tensor([prompt + answer]))[0, len(prompt) - 1 :]
-    *written, mark = logits.argmax(dim=-1).tolist()
-    return written == answer and mark in tokenizer.special.values()
-
-
-@torch.inference_mode()
-def held_out_loss(model: Decoder, row: torch.Tensor) -> float:
-    """In windows of the length that it was trained with; what fills no window is left out."""
-    time = DATA["time"]
-    last = (len(row) - 1) // time * time
-    return next_token_loss(model, (row[:last].view(-1, time), row[1 : last + 1].view(-1, time))).item()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Animals do things for a reason, and the reason says what *it* is:
 Everything comes from a seed and carries its truth, so that a model trained on it can be scored exactly: where its *it* looks,
 whether its answer, its sum, its French or its caption is right. Read in this order: `words` (the vocabulary, as tables), `plots`
 (what happens, how many there are, what is held out), `french` (both languages at once), `stories`, `questions`, `sums`,
-`pictures`, `marks` (tasks on one line), `tokens`, `scores`.
+`pictures`, `marks` (tasks on one line), `tokens`, `truths` (is a guess right?).
 
 >>> story = next(stories(seed=1, sentences=1))
 >>> story.text
@@ -70,19 +70,10 @@ from course_lib.world.marks import ANSWER, END, FRENCH, MARKS, PAD, PICTURE, QUE
 from course_lib.world.pictures import Picture, Shape, pictures
 from course_lib.world.plots import Beginning, Grammar, Plot, choose, count_plots, plots, side, take
 from course_lib.world.questions import QUESTION_KINDS, Question, questions, questions_about
-from course_lib.world.scores import (
-    SHALLOW_RULES,
-    answer_score,
-    bleu,
-    caption_score,
-    it_score,
-    normalise,
-    resolves,
-    sum_score,
-)
 from course_lib.world.stories import Story, stories, tell, translate, translations
 from course_lib.world.sums import Sum, sums
 from course_lib.world.tokens import span_tokens, world_tokenizer
+from course_lib.world.truths import SHALLOW_RULES, answers, describes, resolves, solves
 
 __all__ = [
     "ANSWER",
@@ -104,24 +95,21 @@ __all__ = [
     "Story",
     "Sum",
     "Translation",
-    "answer_score",
-    "bleu",
-    "caption_score",
+    "answers",
     "choose",
     "count_plots",
+    "describes",
     "document",
-    "it_score",
-    "normalise",
     "pictures",
     "plots",
     "questions",
     "questions_about",
     "resolves",
     "side",
+    "solves",
     "span_tokens",
     "split_words",
     "stories",
-    "sum_score",
     "sums",
     "take",
     "tell",

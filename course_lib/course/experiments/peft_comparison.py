@@ -19,12 +19,13 @@ from time import perf_counter
 import torch
 from torch import nn
 
-from course_lib.families import LanguageModel, load_world
+from course_lib.evaluate import accuracy, teacher_forced
+from course_lib.families import load_world
+from course_lib.model import LanguageModel
 from course_lib.quantize import NF4, quantize_linears
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Examples, answer_only
 from course_lib.train.loop import train
-from course_lib.train.loss import IGNORE, next_token_loss
 from course_lib.train.peft import Bottleneck, LoRA, Method, Prefix, SoftPrompt, attach, in_front
 from course_lib.train.sft import Example
 from course_lib.world import ANSWER, END, Story, stories, translations
@@ -88,17 +89,13 @@ def plain_stories(lm: LanguageModel, n: int) -> list[Example]:
     return [(ids[:1], ids[1:]) for ids in map(lm.tokenizer.encode, texts)]
 
 
-@torch.inference_mode()
 def judge(model: nn.Module, examples: Sequence[Example], prompt: Sequence[int] = ()) -> dict[str, float]:
-    """loss: nats a token of the answers. exact: share of answers of which every token, given the right ones before it, is the
-    likeliest; such answers the model would write by itself. prompt: virtual tokens to stand in front."""
-    tokens, targets = in_front(prompt, lambda step: answer_only(examples))(0)
-    logits = model(tokens)
-    right = (logits.argmax(dim=-1) == targets) | (targets == IGNORE)
-    return {
-        "loss": next_token_loss(lambda _: logits, (tokens, targets)).item(),
-        "exact": right.all(dim=1).float().mean().item(),
-    }
+    """loss: nats a token of the answers. exact: share of answers that the model would write by itself, always taking the likeliest
+    token. prompt: virtual tokens to stand in front."""
+    pairs = [([*prompt, *question], answer) for question, answer in examples]
+    forced = teacher_forced(model, pairs)
+    exact = accuracy([bool(each.right.all()) for each in forced]).value
+    return {"loss": -torch.cat([each.nats for each in forced]).mean().item(), "exact": exact}
 
 
 def tune(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from course_lib.evaluate import accuracy, encode_items, held_out_loss, would_write
 from course_lib.families import load_world
 from course_lib.model import Decoder
 from course_lib.quantize import Uniform, finish_qat, gptq_linears, quantize_linears, start_qat
@@ -22,7 +23,7 @@ from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Windows
 from course_lib.train.loop import train
-from course_lib.train.world_model import answers_right, held_out_loss, rows
+from course_lib.train.world_model import rows
 from course_lib.world import questions
 
 BITS, SEEDS = (2, 3, 4), (0, 1, 2)
@@ -40,11 +41,13 @@ def training_data(tokenizer: Tokenizer, seed: int) -> Windows:
 
 def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
     """loss: nats a token on n held-out texts. it: share right of n held-out questions about what *it* is."""
-    held_out, asked = rows(tokenizer, 0, "held_out", n), list(islice(questions(0, "held_out", kinds=("it",)), n))
+    held_out = rows(tokenizer, 0, "held_out", n)
+    asked = encode_items(tokenizer, islice(questions(0, "held_out", kinds=("it",)), n))
 
     def score(model: Decoder) -> dict[str, float]:
         model.eval()
-        return {"loss": held_out_loss(model, held_out), "it": answers_right(model, tokenizer, asked)}
+        right = accuracy(would_write(model, asked, ends=tokenizer.special.values()))
+        return {"loss": held_out_loss(model, held_out, TIME), "it": right.value}
 
     return score
 

@@ -1,20 +1,19 @@
 """The kernels on a GPU, beside PyTorch step by step, PyTorch compiled, its own fused operators, and the machine's limit.
 
-Each contestant runs between two events on the device, after 256 MB were written so that the cache holds nothing of the last run.
 The limit is the least time in which this machine can move the bytes and do the operations, by a copy and a matrix product that
-are measured in the same run. Without a GPU there is nothing to measure.
+are measured in the same run. A contestant that can't run is left out and named.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from importlib.metadata import version
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from benchmarks.gpu.plan import Plan, reason
 from benchmarks.measure import Times, race
 from benchmarks.report import Row, rate
 from course_lib.kernels import (
@@ -36,13 +35,14 @@ from course_lib.model import rotate
 from course_lib.quantize import NF4, Q4_1, Uniform
 
 TABLE = "Kernels on a GPU, 16 bits"
-FLUSH = 256 * 2**20
 OURS = "course_lib"
+ROUNDS = 7
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the contests are. times: lengths of attention, each with `tokens` in all."""
+    """How large the contests are. times: lengths of attention, each with `tokens` in all. copied, square: what the limits are
+    measured by, numbers in a copy and rows of two square matrices."""
 
     rows: int = 16_384
     width: int = 4_096
@@ -53,6 +53,14 @@ class Sizes:
     sequences: int = 32
     experts: int = 8
     tokens: int = 16_384
+    copied: int = 2**29
+    square: int = 8_192
+
+
+TINY = Sizes(
+    rows=64, width=64, vocab=100, times=(32, 48), heads=4, d_heads=(16, 32), sequences=2, experts=4, tokens=48,
+    copied=4_096, square=64,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,37 @@ class Contest:
     goals: dict[str, float]
 
 
-def contests(sizes: Sizes, device: str, dtype: torch.dtype, compile: bool = True, triton: str = "auto") -> Iterator[Contest]:
-    """All of them, one after the other, each with tensors of its own. compile: have torch.compile among the rivals."""
-    for part in PARTS:
-        yield from part(sizes, partial(torch.randn, device=device, dtype=dtype), compile, triton)
+def run(part: Callable[..., Iterator[Contest]], plan: Plan) -> Iterator[dict]:
+    """The machine's limits, then each contest of a part: seconds of each contestant's runs, the limit's, and the goals. Whatever
+    there is no time left for is named as a failure."""
+    sizes, clock = TINY if plan.small else Sizes(), plan.clock
+    bandwidth, speed = limits(sizes, clock, plan.randn)
+    yield {"what": "limits", "bytes a second": bandwidth, "operations a second": speed}
+    for contest in part(sizes, plan.randn, not plan.small, "triton" if plan.small else "auto"):
+        if plan.left() < 0:
+            yield {"what": contest.what, "failure": "there was no time left for it"}
+            continue
+        able, failures = _able(contest.runs)
+        yield from ({"what": f"{contest.what}: {name}", "failure": why} for name, why in failures.items())
+        if OURS in able:
+            times = race({name: partial(clock, f) for name, f in able.items()}, 1 if plan.small else ROUNDS)
+            limit = contest.least.seconds(bandwidth, speed)
+            yield {"what": contest.what, "seconds": times, "limit": limit, "goals": contest.goals}
 
 
-def _rows(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+def _able(runs: dict[str, Callable]) -> tuple[dict[str, Callable], dict[str, str]]:
+    """Who can run, and why the others can't. It is also where they compile."""
+    able, failures = {}, {}
+    for name, f in runs.items():
+        try:
+            f()
+            able[name] = f
+        except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
+            failures[name] = reason(error)
+    return able, failures
+
+
+def layers(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
     x, up, grad = (randn(sizes.rows, sizes.width) for _ in range(3))
     weight, bytes_ = randn(sizes.width), x.nbytes
     back = {"x": x.clone().requires_grad_(), "weight": weight.clone().requires_grad_()}
@@ -118,7 +150,7 @@ def _rows(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
     yield Contest("RoPE", runs, Cost(2 * bytes_ + 2 * cos.nbytes, 3 * x.numel()), {"limit": 0.9})
 
 
-def _losses(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+def losses(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
     tokens = sizes.rows // 4
     logits = randn(tokens, sizes.vocab).requires_grad_()
     targets = torch.randint(sizes.vocab, (tokens,), device=logits.device)
@@ -144,7 +176,7 @@ def _losses(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest
     yield Contest("last layer with cross-entropy, both ways", runs, least, {})
 
 
-def _attention(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+def attention(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
     del compile  # the vendors' kernels are the rivals here
     for d_head in sizes.d_heads:
         for time in sizes.times:
@@ -169,7 +201,7 @@ def _vendor(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
-def _decoding(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+def decoding(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
     """One new token a sequence, over a cache of pages; the rival has its cache in one piece."""
     del compile
     batch, time, d_head, kv_heads, page = sizes.sequences, sizes.times[0], sizes.d_heads[-1], max(1, sizes.heads // 4), 16
@@ -188,7 +220,7 @@ def _decoding(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Conte
     yield Contest(f"decoding over {batch} caches of {time:,} tokens", runs, least, {})
 
 
-def _products(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
+def products(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
     del compile
     weight = randn(sizes.width, sizes.width)
     formats = {"8 bits": (Uniform(bits=8), 1.6), "4 bits (Q4_1)": (Q4_1, 2.5), "4 bits (NF4)": (NF4(), 2.5)}
@@ -211,7 +243,7 @@ def _products(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Conte
     yield Contest(f"grouped product, {sizes.experts} experts", runs, least, {"dense, the same work": 0.8})
 
 
-PARTS = (_rows, _losses, _attention, _decoding, _products)
+PARTS = (layers, losses, attention, decoding, products)
 
 
 def _eager(f: Callable, compile: bool) -> dict[str, Callable]:
@@ -219,50 +251,28 @@ def _eager(f: Callable, compile: bool) -> dict[str, Callable]:
 
 
 def _backward(f: Callable, inputs: tuple[Tensor, ...], grad: Tensor) -> Callable[[], Tensor]:
-    """The way back alone, through a graph that is kept."""
-    y = f(*inputs)
-    return lambda: torch.autograd.grad(y, inputs, grad, retain_graph=True)[0]
+    """The way back alone, through a graph that is made at the first call and kept."""
+    graph = cache(lambda: f(*inputs))
+    return lambda: torch.autograd.grad(graph(), inputs, grad, retain_graph=True)[0]
 
 
-def device_seconds(f: Callable[[], Tensor], cache: Tensor) -> float:
-    """One run, as the device's own clock sees it."""
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    cache.zero_()
-    start.record()
-    f()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1e3
-
-
-def limits(clock: Callable[[Callable], float], device: str, dtype: torch.dtype) -> tuple[float, float]:
+def limits(sizes: Sizes, clock: Callable[[Callable], float], randn: Callable[..., Tensor]) -> tuple[float, float]:
     """Bytes a second in a copy, and operations a second in a product of matrices."""
-    large, a = torch.empty(2**29, device=device, dtype=dtype), torch.randn(8192, 8192, device=device, dtype=dtype)
+    large, a = randn(sizes.copied), randn(sizes.square, sizes.square)
     runs = {"copy": large.clone, "product": lambda: a @ a}
-    times = race({name: partial(clock, run) for name, run in runs.items()}, 7)
-    return 2 * large.nbytes / times["copy"].median, 2 * 8192**3 / times["product"].median
+    times = race({name: partial(clock, f) for name, f in runs.items()}, 7)
+    return 2 * large.nbytes / times["copy"].median, 2 * sizes.square**3 / times["product"].median
 
 
-def measure(rounds: int) -> Iterator[Row]:
-    if not torch.cuda.is_available():
-        print("The kernels' part needs an NVIDIA GPU: nothing of it is measured here.\n")
-        return
-    dtype = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    clock = partial(device_seconds, cache=torch.empty(FLUSH, dtype=torch.int8, device="cuda"))
-    bandwidth, speed = limits(lambda f: clock(f), "cuda", dtype)
-    device = f"{torch.cuda.get_device_name()}, Triton {version('triton')}, {str(dtype).removeprefix('torch.')}"
-    yield Row(TABLE, (f"{device}: {bandwidth / 1e9:,.0f} GB/s, {speed / 1e12:,.0f} TFLOP/s", *[""] * 4))
-    for contest in contests(Sizes(), "cuda", dtype):
-        times = race({name: partial(clock, run) for name, run in contest.runs.items()}, max(rounds, 3))
-        yield from rows(contest, times, contest.least.seconds(bandwidth, speed))
-
-
-def rows(contest: Contest, times: dict[str, Times], limit: float) -> Iterator[Row]:
-    """The contest as lines of the table: one for each rival, and one for the limit."""
-    ours = times[OURS]
-    rivals = {name: (rate(rival, None, "s"), rival.median / ours.median) for name, rival in times.items() if name != OURS}
-    rivals["limit"] = (f"{limit:.3g} s", limit / ours.median)
-    for name, (theirs, ratio) in rivals.items():
-        goal = contest.goals.get(name)
+def rows(result: dict) -> Iterator[Row]:
+    """A contest's result as lines of the table: one for each goal, and for the fastest rival."""
+    times = {name: Times(seconds) for name, seconds in result["seconds"].items()}
+    ours = times.pop(OURS)
+    rivals = {name: (rate(rival, None, "s"), rival.median / ours.median) for name, rival in times.items()}
+    fastest = min(times, key=lambda name: times[name].median, default="limit")
+    rivals["limit"] = (f"{result['limit']:.3g} s", result["limit"] / ours.median)
+    for name in [name for name in rivals if name == fastest or name in result["goals"]]:
+        theirs, ratio = rivals[name]
+        goal = result["goals"].get(name)
         met = "" if goal is None else f"{goal:g}" if ratio >= goal else f"**{goal:g}, missed**"
-        yield Row(TABLE, (contest.what, rate(ours, None, "s"), f"{name}: {theirs}", f"{ratio:.2f}", met))
+        yield Row(TABLE, (result["what"], rate(ours, None, "s"), f"{name}: {theirs}", f"{ratio:.2f}", met))

@@ -1,0 +1,240 @@
+"""Other tiles than a kernel's own, each checked before it is timed.
+
+A sweep begins with the kernel's own tile and tries its neighbours, in which one of its numbers is halved or doubled (of the stages,
+one less or more). The neighbours of whichever is faster come next, until nothing is or the time is over. A tile that can't be
+compiled, doesn't fit on the chip, or gives another result is noted, and the next one tried. What a sweep finds is advice: the
+constants stay in the code, next to each launch, until somebody changes them.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.gpu.plan import Plan, reason
+from course_lib.kernels import (
+    flash_attention,
+    grouped_matmul,
+    linear_cross_entropy,
+    prepare_weight,
+    quantized_matmul,
+)
+from course_lib.kernels.chosen_tiles import SIZES, use_tiles
+from course_lib.kernels.flash_attention import forward_tile
+from course_lib.kernels.flash_backward import backward_tile
+from course_lib.kernels.grouped_matmul import gradient_tile, product_tile
+from course_lib.kernels.int8_matmul import many_tokens_blocks, one_token_blocks
+from course_lib.kernels.linear_cross_entropy import CHUNK
+from course_lib.model import attend
+from course_lib.quantize import Q4_1, Uniform
+
+FASTER = 0.98  # a tile that takes less than this share of the best one's time is better
+ERROR = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}  # allowed, relative to the largest number
+RUNS, MOST = 7, 24
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How large what is swept is. tokens, heads: of attention. width: of the matrices. rows: that are multiplied by them."""
+
+    tokens: int = 4_096
+    heads: int = 32
+    d_heads: tuple[int, ...] = (64, 128)
+    width: int = 4_096
+    rows: tuple[int, ...] = (1, 16, 4_096)
+    experts: int = 8
+    vocab: int = 49_152
+
+
+TINY = Lengths(tokens=40, heads=1, d_heads=(16,), width=64, rows=(1, 4), experts=2, vocab=100)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """where: the function, or constant, that has `now`. names: of a tile's numbers. run: computes with a tile, and must give
+    `wanted`, which is computed in 32 bits when it is asked for."""
+
+    what: str
+    where: str
+    names: tuple[str, ...]
+    now: tuple[int, ...]
+    run: Callable[[tuple[int, ...]], Tensor]
+    wanted: Callable[[], Tensor]
+
+
+def run(part: Callable[[Lengths, Callable, str], list[Sweep]], plan: Plan) -> Iterator[dict]:
+    """A result for each sweep of a part: all tiles that were tried, and the best."""
+    sweeps = part(TINY if plan.small else Lengths(), plan.randn, "triton" if plan.small else "auto")
+    for place, sweep in enumerate(sweeps):
+        yield result(sweep, list(climb(sweep, plan.share(len(sweeps) - place), 3 if plan.small else MOST)))
+
+
+def climb(sweep: Sweep, plan: Plan, most: int) -> Iterator[dict]:
+    """Tries tiles, own first. Yields for each its seconds (median) and error, or its failure."""
+    wanted, clock = sweep.wanted(), plan.clock
+    waiting, tried, best = [sweep.now], set(), float("inf")
+    while waiting and len(tried) < most and (plan.left() > 0 or not tried):
+        tile = waiting.pop(0)
+        tried.add(tile)
+        found = attempt(sweep, tile, wanted, clock, 1 if plan.small else RUNS)
+        yield found
+        if found.get("seconds", float("inf")) < FASTER * best or tile == sweep.now:
+            best = found.get("seconds", float("inf"))
+            near = [other for other in neighbours(sweep.names, tile) if other not in tried]
+            waiting = near + [other for other in waiting if other not in near]
+
+
+def attempt(sweep: Sweep, tile: tuple[int, ...], wanted: Tensor, clock: Callable[[Callable], float], runs: int) -> dict:
+    """One tile: right? and if so, how fast?"""
+    try:
+        ours = sweep.run(tile)
+        error = ((ours.float() - wanted).abs().max() / wanted.abs().max()).item()
+        if not error <= ERROR[ours.dtype]:
+            return {"tile": tile, "failure": f"the result is wrong, by {error:.1e} of its largest number"}
+        return {"tile": tile, "error": error, "seconds": median(clock(partial(sweep.run, tile)) for _ in range(runs))}
+    except Exception as error:  # noqa: BLE001 (the compiler's, the driver's, ours: the next one may do)
+        return {"tile": tile, "failure": reason(error)}
+
+
+def neighbours(names: tuple[str, ...], tile: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Tiles in which one number differs."""
+    found = []
+    for place, (name, size) in enumerate(zip(names, tile, strict=True)):
+        for other in (size - 1, size + 1) if name == "stages" else (size // 2, size * 2):
+            if other:
+                found.append((*tile[:place], other, *tile[place + 1 :]))
+    return found
+
+
+def result(sweep: Sweep, tried: list[dict]) -> dict:
+    """The sweep in one record. times as fast: the best tile beside the kernel's own; None where that failed."""
+    right = [one for one in tried if "seconds" in one]
+    best = min(right, key=lambda one: one["seconds"], default=None)
+    now = next((one["seconds"] for one in right if one["tile"] == sweep.now), None)
+    ratio = now / best["seconds"] if now else None
+    found = {"what": sweep.what, "where": sweep.where, "names": sweep.names, "now": sweep.now, "tried": tried}
+    return found | {"best": best and best["tile"], "times as fast": ratio}
+
+
+def advice(found: dict) -> str:
+    """What should be changed in the code, in a line; empty where nothing is to be gained."""
+    if found["best"] is None:
+        return f"{found['what']}: no tile worked"
+    if found["best"] == found["now"] or (found["times as fast"] or 0) * FASTER < 1:
+        return ""
+    numbers = ", ".join(f"{name} {size}" for name, size in zip(found["names"], found["best"], strict=True))
+    return f"{found['what']}: {found['times as fast']:.2f} times as fast with {numbers} (in {found['where']})"
+
+
+def _tiled(kernel: str, f: Callable[[], Tensor]) -> Callable[[tuple[int, ...]], Tensor]:
+    """f, computed with a tile that is given."""
+
+    def run(tile: tuple[int, ...]) -> Tensor:
+        with use_tiles(**{kernel: tile}):
+            return f()
+
+    return run
+
+
+def _sweep(what: str, where: str, kernel: str, now: tuple[int, ...], f: Callable, wanted: Callable) -> Sweep:
+    return Sweep(what, f"course_lib/kernels/{where}", (*SIZES[kernel], "warps", "stages"), now, _tiled(kernel, f), wanted)
+
+
+def forward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
+    """Attention, one sweep for each width of a head."""
+    sweeps = []
+    for d_head in sizes.d_heads:
+        q, k, v = (randn(1, sizes.heads, sizes.tokens, d_head) for _ in range(3))
+        f = partial(flash_attention, q, k, v, backend=backend)
+        wanted = partial(_in_32_bits, attend, q, k, v)
+        what, where = f"attention, head {d_head}", "flash_attention.py, forward_tile"
+        sweeps.append(_sweep(what, where, "attention_forward", forward_tile(q), f, wanted))
+    return sweeps
+
+
+def backward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
+    """The way back, both kernels of it: one is swept while the other keeps its own tile."""
+    sweeps = []
+    for d_head in sizes.d_heads:
+        q, k, v, grad = (randn(1, sizes.heads, sizes.tokens, d_head) for _ in range(4))
+        for place, kernel in ((0, "grad_queries"), (1, "grad_keys_values")):
+            f = _gradient(partial(flash_attention, backend=backend), (q, k, v), grad, place)
+            wanted = _gradient(attend, (q.float(), k.float(), v.float()), grad.float(), place)
+            what, where = f"attention's way back, head {d_head}: {kernel}", "flash_backward.py, backward_tile"
+            sweeps.append(_sweep(what, where, kernel, backward_tile(q), f, wanted))
+    return sweeps
+
+
+def quantized(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
+    """Products with weights of 8 and 4 bits, for one token, a few, and many."""
+    sweeps, matrix = [], randn(sizes.width, sizes.width)
+    for bits, format in ((8, Uniform(bits=8)), (4, Q4_1)):
+        weight = prepare_weight(format.store(matrix.float().cpu())).to(matrix.device)
+        for rows in sizes.rows:
+            x = randn(rows, sizes.width)
+            kernel, (now, where) = f"int{bits}_{'one_token' if rows == 1 else 'many_tokens'}", _product_tile(x, sizes.width)
+            f, wanted = partial(quantized_matmul, x, weight, backend), partial(_product, x, weight)
+            sweeps.append(_sweep(f"{bits} bits × {rows:,}", f"int8_matmul.py, {where}", kernel, now, f, wanted))
+    return sweeps
+
+
+def others(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
+    """A mixture's grouped products, forth and back, and the chunks of the last layer's loss."""
+    rows, width = sizes.rows[-1], sizes.width
+    x, grad, experts = randn(rows, width), randn(rows, width), randn(sizes.experts, width, width)
+    starts = torch.arange(0, rows + 1, rows // sizes.experts, device=x.device)
+    f, plain = partial(grouped_matmul, backend=backend), partial(grouped_matmul, backend="torch")
+    wide, narrow, in_32 = (x.float(), experts.float()), (x, experts), x.dtype == torch.float32
+    back = _gradient(partial(f, starts=starts), narrow, grad, 1)
+    wanted = _gradient(partial(plain, starts=starts), wide, grad.float(), 1)
+    product = partial(f, x, experts, starts), partial(plain, *wide, starts)
+    where = "grouped_matmul.py, {}_tile"
+    return [
+        _sweep("grouped product", where.format("product"), "grouped_product", product_tile(in_32), *product),
+        _sweep("its weights' gradient", where.format("gradient"), "grouped_weight_gradient", gradient_tile(in_32), back, wanted),
+        _last_layer(sizes, randn, backend),
+    ]
+
+
+def _last_layer(sizes: Lengths, randn: Callable, backend: str) -> Sweep:
+    """Its products are PyTorch's, and what can be chosen is how many tokens' logits there are at a time."""
+    rows, width = sizes.rows[-1], sizes.width
+    hidden, weight = randn(rows, width), randn(sizes.vocab, width) * width**-0.5
+    targets, one = torch.randint(sizes.vocab, (rows,), device=hidden.device), torch.ones((), device=hidden.device)
+
+    def run(tile: tuple[int, ...]) -> Tensor:
+        loss = partial(linear_cross_entropy, targets=targets, backend=backend, chunk=tile[0])
+        return _gradient(loss, (hidden, weight), one, 0)()  # both ways, for the gradients are made on the way forth
+
+    whole = partial(linear_cross_entropy, targets=targets, backend="torch")
+    wanted = _gradient(whole, (hidden.float(), weight.float()), one, 0)
+    where = "course_lib/kernels/linear_cross_entropy.py, CHUNK"
+    return Sweep("the last layer's loss, forth and back", where, ("chunk",), (CHUNK,), run, wanted)
+
+
+def _product_tile(x: Tensor, rows: int) -> tuple[tuple[int, ...], str]:
+    """The tile that the kernels of 8 and of 4 bits take for so many tokens, and where it is chosen."""
+    if len(x) == 1:
+        return one_token_blocks(rows, x.shape[1]), "one_token_blocks"
+    return many_tokens_blocks(len(x), rows, x.dtype == torch.float32), "many_tokens_blocks"
+
+
+def _product(x: Tensor, weight) -> Tensor:
+    return F.linear(x.float(), weight.weight())
+
+
+def _in_32_bits(f: Callable, *inputs: Tensor) -> Tensor:
+    return f(*(x.float() for x in inputs))
+
+
+def _gradient(f: Callable, inputs: tuple[Tensor, ...], grad: Tensor, place: int) -> Callable[[], Tensor]:
+    """The way back alone to one of the inputs, through a graph that is made at the first call and kept."""
+    learning = tuple(x.detach().requires_grad_() for x in inputs)
+    graph = cache(lambda: f(*learning))
+    return lambda: torch.autograd.grad(graph(), learning, grad, retain_graph=True)[place]
+
+
