@@ -850,7 +850,7 @@ def test_lora_over_any_layer_that_is_called_like_a_linear_one():
     assert torch.equal(model(tokens), before)
     history = quiet(model, windows(), TrainConfig(steps=20, learning_rate=2e-2))
     assert history.losses[-1] < history.losses[0]
-    with pytest.raises(ValueError, match="of an nn.Linear, and the layer is a Rounded"):
+    with pytest.raises(ValueError, match="the base is a Rounded, and a change can only be added to the weights of an nn.Linear"):
         attached.merge()
     attached.detach()
     assert prints(model) == hashes and torch.equal(model(tokens), before)

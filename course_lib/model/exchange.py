@@ -28,7 +28,7 @@ class Exchanged:
     kind: str
 
 
-FEW_BITS = "few bits can't take a fine change: load what was learned onto the model in 16 or 32 bits, and merge there"
+FEW_BITS = "whose few bits can't take a fine change: load what was learned onto the model in 16 or 32 bits, and merge there"
 
 # (what goes in, what is there already) → why it is refused. All other pairs compose.
 REFUSED = {
@@ -41,10 +41,10 @@ REFUSED = {
     ("packed", "adapter"): "something is attached to the model: merge or detach it first, or pack first and attach beside what is packed",
     ("packed", "rounding"): "the model is training with rounding: finish_qat first",
     ("adapter", "adapter"): "something is attached to the model already: detach or merge it first",
-    ("merge", "quantized"): f"the layer's {FEW_BITS}",
-    ("merge", "kernels"): f"a kernel computes with the layer's few bits, and {FEW_BITS}",
-    ("merge", "packed"): "the layer's weights are laid out for the processor: merge into the model as it was loaded, then pack it",
-    ("merge", "rounding"): "the layer is training with rounding: finish_qat first",
+    ("merge", "quantized"): FEW_BITS,
+    ("merge", "kernels"): FEW_BITS,
+    ("merge", "packed"): "whose weights are laid out for the processor: merge into the model as it was loaded, then pack it",
+    ("merge", "rounding"): "which is training with rounding: finish_qat first",
 }
 
 
@@ -64,8 +64,8 @@ def require_mergeable(layer: nn.Module) -> None:
     """Raise ValueError, saying what to do, unless a change can be added to this layer's weights."""
     if type(layer) is not nn.Linear:
         kind = layer.kind if isinstance(layer, Exchanged) else None
-        other = f"a change can only be added to the weights of an nn.Linear, and the layer is a {type(layer).__name__}"
-        raise ValueError(REFUSED.get(("merge", kind), other))
+        reason = REFUSED.get(("merge", kind), "and a change can only be added to the weights of an nn.Linear")
+        raise ValueError(f"the base is a {type(layer).__name__}, {reason}")
 
 
 def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":

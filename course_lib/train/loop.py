@@ -107,6 +107,11 @@ class Training:
         return self.only.model
 
     @property
+    def weights(self) -> list[nn.Parameter]:
+        """Those of its weights that learn."""
+        return self.only.weights
+
+    @property
     def config(self) -> TrainConfig:
         """Its dials."""
         return self.only.config
