@@ -16,7 +16,7 @@ from benchmarks.gpu import contests, device_tests, sweeps
 from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.report import summary
 from benchmarks.gpu.results import GPU, INTERPRETER, Results, load, write
-from benchmarks.gpu.stages import STAGES, Stage, run_apart, run_here
+from benchmarks.gpu.stages import GRACE, STAGES, Stage, run_apart, run_here
 from benchmarks.measure import Times
 from course_lib.kernels import Cost, flash_attention
 from course_lib.kernels.chosen_tiles import SIZES, chosen, use_tiles
@@ -119,6 +119,27 @@ def test_a_stage_in_a_process_of_its_own_says_why_it_ended():
     assert found[0]["what"] == "machine" and len(found) == 1
     (found,) = run_apart("no such stage", 20, small=True)
     assert "KeyError" in found["failure"]
+
+
+@here
+def test_tests_that_are_stopped_are_counted_and_those_that_ran_are_kept(monkeypatch):
+    """As many shares as there may be, stopped at once: the stage must say so before it is itself stopped, `GRACE` later."""
+    monkeypatch.setattr(device_tests, "_start", sleeper)
+    monkeypatch.setattr(device_tests, "MOST_SHARES", 8)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    begun = monotonic()
+    plan = Plan(False, begun + 2)
+    *files, last = device_tests.run(plan)
+    assert monotonic() - begun < 2 + GRACE / 2 and "2 tests of a share weren't run: stopped" in last["failure"]
+    assert next(one for one in files if one["what"] == "tests/test_kernels_rows.py")["passed"] == 8
+
+
+def sleeper(share, shares, path, small):
+    """A share of three tests, of which one has passed when it is stopped."""
+    lines = {"collected": 3}, {"test": "tests/test_kernels_rows.py::x", "outcome": "passed", "why": ""}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **quiet)
 
 
 def test_a_contestant_that_cannot_run_is_left_out_and_named():

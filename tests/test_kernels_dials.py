@@ -1,6 +1,7 @@
 """What others expect of the kernels: another scale, log-sum-exps in nats, reductions of the loss, grids of 4 bits in larger groups."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from kernel_checks import DEVICE, PRODUCT_DTYPES, assert_close, assert_same_as_i
 
 from course_lib.kernels import (
     Meter,
+    cross_entropy,
     flash_attention,
     linear_cross_entropy,
     paged_attention,
@@ -75,6 +77,14 @@ def test_without_keys_the_log_sum_exp_is_minus_infinity(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_of_banned_keys_alone_the_log_sum_exp_is_minus_infinity(backend):
+    q, k = numbers(1, 2, 20, 16), numbers(1, 1, 20, 16, seed=1)
+    q[..., 0], k[:, :, :3, 0] = 1.0, -math.inf  # the first three queries see nothing else
+    _, lse = flash_attention(q, k, numbers(1, 1, 20, 16, seed=2), return_lse=True, backend=backend)
+    assert lse[..., :3].isneginf().all() and lse[..., 3:].isfinite().all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_packed_sequences_have_log_sum_exps_too(backend):
     q, k, v = (numbers(1, 2, 30, 16, seed=seed) for seed in range(3))
     starts = torch.tensor([0, 11, 30], dtype=torch.int32, device=DEVICE)
@@ -136,6 +146,30 @@ def test_reductions_are_pytorchs(reduction, chunk, backend):
     assert_same_as_in_64_bits(ours, reference, hidden, weight, factor=2)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_reductions_of_logits_are_pytorchs_too(reduction, backend):
+    logits, targets = numbers(9, 40, grad=True), torch.arange(9, device=DEVICE)
+    targets[3:5] = -100
+    reference = partial(F.cross_entropy, target=targets, reduction=reduction)
+    ours = partial(cross_entropy, targets=targets, backend=backend, reduction=reduction)
+    assert_same_as_in_64_bits(ours, reference, logits, factor=2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_small_gradients_of_losses_one_by_one_are_not_lost_in_16_bits(backend):
+    """Each loss counts 2⁻²⁰; times a probability, that is less than float16 can say."""
+    hidden, weight = (numbers(*shape, dtype=torch.float16, grad=True) for shape in ((32, 8), (64, 8)))
+    targets, small = torch.arange(32, device=DEVICE), 2.0**-20
+    losses = linear_cross_entropy(hidden, weight, targets, backend=backend, reduction="none", chunk=10)
+    grads = torch.autograd.grad(losses, (hidden, weight), torch.full_like(losses, small))
+    wide = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    wanted = torch.autograd.grad(F.cross_entropy(wide[0] @ wide[1].T, targets, reduction="sum"), wide)
+    for grad, right in zip(grads, wanted, strict=True):
+        step = 2.0**-24  # of float16 near 0, to which the result itself is rounded
+        assert (grad.double() - small * right).abs().max() <= step / 2 + 2e-3 * small * right.abs().max()
+
+
 @pytest.mark.parametrize("reduction", ["sum", "none"])
 def test_without_a_target_that_counts_the_loss_is_0(reduction):
     hidden, weight = numbers(3, 8, grad=True), numbers(5, 8, grad=True)
@@ -153,6 +187,8 @@ def test_frozen_weights_get_no_gradient_from_losses_one_by_one():
 
 
 def test_an_unknown_reduction_is_refused():
+    with pytest.raises(ValueError, match="reduction must be one of mean, sum, none; not 'average'"):
+        cross_entropy(numbers(2, 4), torch.tensor([0, 1], device=DEVICE), reduction="average")
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none; not 'average'"):
         linear_cross_entropy(numbers(2, 4), numbers(3, 4), torch.tensor([0, 1], device=DEVICE), reduction="average")
 

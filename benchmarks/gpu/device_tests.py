@@ -67,7 +67,7 @@ def _start(share: int, shares: int, path: Path, small: bool) -> subprocess.Popen
 def _wait(process: subprocess.Popen, path: Path, plan: Plan) -> Iterator[dict]:
     """Until it is done or the time is over. Yields what went wrong with the share as a whole."""
     try:
-        said = process.communicate(timeout=max(1.0, plan.left()))[1]
+        said = process.communicate(timeout=max(0.1, plan.left()))[1]
     except subprocess.TimeoutExpired:
         process.kill()
         said = process.communicate()[1] + "stopped, for its time was over"

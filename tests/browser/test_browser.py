@@ -112,6 +112,7 @@ def test_tokens_follow_the_keyboard_and_bad_input_is_one_line(views):
     box, output, tokens = (cell.locator(place) for place in ("textarea", ".widget-output", "span[title]"))
     box.press_sequentially("s<b>")
     expect(output).to_contain_text("9 tokens, 9 characters, 9 bytes")
+    expect(tokens).to_have_count(9)
     assert tokens.all_inner_texts()[6:] == ["<\n60", "b\n98", ">\n62"]
     box.fill("")
     expect(output).to_have_text("there is no text to cut: type a word or two")
