@@ -209,12 +209,12 @@ def test_where_nothing_differs_chance_finds_as_little_as_it_says():
 @pytest.mark.parametrize(
     "measure, message",
     [
-        (lambda: bootstrap([]), "at least 2 numbers"), (lambda: bootstrap([1]), "at least 2 numbers"),
+        (lambda: bootstrap([]), "2 or more numbers"), (lambda: bootstrap([1]), "2 or more numbers"),
         (lambda: bootstrap([1, math.nan]), "value 1 is nan"), (lambda: bootstrap([[1, 2]]), r"shape \(1, 2\)"),
         (lambda: bootstrap([1, 2], confidence=1), "confidence must lie between"), (lambda: bootstrap([1, 2], resamples=5), "100 or more"),
-        (lambda: accuracy([]), "at least 1 number"), (lambda: accuracy([0.5]), "right .True. or wrong"),
+        (lambda: accuracy([]), "1 or more numbers"), (lambda: accuracy([0.5]), "right .True. or wrong"),
         (lambda: paired_difference([1, 2], [1, 2, 3]), "2 scores can't be paired with 3"),
-        (lambda: paired_test([1], [2]), "at least 2 numbers"), (lambda: paired_test([1, math.inf], [1, 2]), "value 1 is inf"),
+        (lambda: paired_test([1], [2]), "2 or more numbers"), (lambda: paired_test([1, math.inf], [1, 2]), "value 1 is inf"),
     ],
 )  # fmt: skip
 def test_what_has_no_interval_is_refused(measure, message):
@@ -263,7 +263,8 @@ def test_a_saved_report_is_the_same_report(tmp_path):
     assert fields["sizes"] == {"sums": 12, "lengths": 12} and fields["facts"] == {"seed": 3}
     assert {"date", "python", "torch", "numpy", "course_lib"} <= fields["made"].keys() and "sums" in fields["means"]
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
-    for content in ("", "[]", "{}", '{"results": [{}]}'):
+    other = json.dumps(fields | {"kind": "training log"})
+    for content in ("", "[]", "{}", '{"results": [{}]}', other):
         (tmp_path / "other.json").write_text(content)
         with pytest.raises(ValueError, match="other.json holds no evaluation report"):
             Report.load(tmp_path / "other.json")

@@ -1,9 +1,10 @@
 """How good is it?
 
-Read in this order: `likelihood` (how likely a model finds a text), `perplexity` (the same as one number for a text), `forced` (would
-it write the right answer?), `answers` (is what it wrote right?), `repetition` (does it go in circles?), `pass_at_k` (what the best of
-several would score), `intervals` (how sure is a score, and is one better than another?) and `harness` (all of it as a
-report). What is true in the made-up world, the world itself says: `world.truths`.
+Read in this order: `likelihood` (how likely a model finds a text), `perplexity` (the same as one number for a
+text), `forced` (would it write the right answer?), `answers` (is what it wrote right?), `repetition` (does it
+go in circles?), `pass_at_k` (what the best of several would score), `intervals` (how sure is a score, and is
+one better than another?) and `harness` (all of it as a report). What is true in the made-up world, the world
+itself says: `world.truths`.
 """
 
 from course_lib.evaluate.answers import bleu, contains, exact_match, same_number

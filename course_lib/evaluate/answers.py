@@ -15,8 +15,8 @@ def exact_match(guess: str, answer: str) -> bool:
 
 
 def contains(guess: str, accepted: Sequence[str]) -> bool:
-    """Whether a text holds one of the accepted words, or runs of words, as a whole. Kinder than `exact_match`: it is blind to what
-    else is said, even "not". Raises ValueError where nothing is accepted.
+    """Whether a text holds one of the accepted words, or runs of words, as a whole. Kinder than
+    `exact_match`: it is blind to what else is said, even "not". Raises ValueError where nothing is accepted.
 
     >>> contains("It's Paris, of course.", ("paris",)), contains("Parisian", ("paris",))
     (True, False)
@@ -34,7 +34,8 @@ def _words(text: str) -> str:
 
 
 def same_number(guess: str, answer: str | float) -> bool:
-    """Whether the last number of a text is the answer's, whatever stands before it. Raises ValueError for an answer without one.
+    """Whether the last number of a text is the answer's, whatever stands before it. Raises ValueError for an
+    answer without one.
 
     >>> same_number("He had 40 and lost 35, so 5.", "#### 5")
     True
@@ -46,13 +47,16 @@ def same_number(guess: str, answer: str | float) -> bool:
 
 
 def bleu(guesses: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus BLEU of translations (Papineni et al. 2002), from 0 to 100, by sacrebleu with its defaults. A score of all texts
-    together: the mean of single ones' would be another number.
+    """Corpus BLEU of translations (Papineni et al. 2002), from 0 to 100, by sacrebleu with its defaults. A
+    score of all texts together: the mean of single ones' would be another number.
 
     Raises ValueError where the two differ in number, or are empty.
     """
     from sacrebleu import corpus_bleu  # here, for nothing else needs it
 
     if isinstance(guesses, str) or len(guesses) != len(references) or not guesses:
-        raise ValueError(f"score a list of translations against as many references, not {len(guesses)} against {len(references)}")
+        raise ValueError(
+            f"score a list of translations against as many references, not {len(guesses)} against "
+            f"{len(references)}"
+        )
     return corpus_bleu(list(guesses), [list(references)]).score

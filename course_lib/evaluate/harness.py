@@ -6,8 +6,9 @@
     task        n  score  95% interval
     questions  50  0.020  0.004 to 0.105
 
-The same in any harness: items with prompts, something that answers a prompt, a scorer for an answer and its item, a mean with
-an interval. Not handled: scores of all items together, such as BLEU: compute those from a result's `answers`.
+The same in any harness: items with prompts, something that answers a prompt, a scorer for an answer and its
+item, a mean with an interval. Not handled: scores of all items together, such as BLEU: compute those from a
+result's `answers`.
 """
 
 import hashlib
@@ -35,8 +36,9 @@ KIND = "evaluation report"
 class Task:
     """A data set, and how an answer to one of its items is scored.
 
-    scorer: an answer and its item → whether it's right, or a number. prompt: an item → what is to be answered; as it stands,
-    the item's `prompt`. Raises ValueError for fewer than two items, which have no interval.
+    scorer: an answer and its item → whether it's right, or a number. prompt: an item → what is to be
+    answered; as it stands, the item's `prompt`. Raises ValueError for fewer than two items, which have no
+    interval.
     """
 
     name: str
@@ -58,19 +60,23 @@ class Table(dict[str, Estimate]):
         return "\n".join(f"{a:{wide[0]}}  {b:>{wide[1]}}  {c:>{wide[2]}}  {d}" for a, b, c, d in rows)
 
     def _repr_markdown_(self) -> str:
-        head, *rows = [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in self._rows()]
+        cells = [[cell.replace("|", r"\|") for cell in row] for row in self._rows()]
+        head, *rows = [f"| {' | '.join(row)} |" for row in cells]
         return "\n".join([head, "|:--|--:|--:|:--|", *rows])
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
         sure = {f"{each.confidence:.0%} interval" for each in self.values()}
-        rows = [(name, f"{e.n}", f"{e.value:.3f}", f"{e.low:.3f} to {e.high:.3f}") for name, e in self.items()]
+        rows = [
+            (task, f"{each.n}", f"{each.value:.3f}", f"{each.low:.3f} to {each.high:.3f}")
+            for task, each in self.items()
+        ]
         return [("task", "n", "score", *sure), *rows]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one task: every answer with its score, in the order of the items. prompts: a hash of all prompts, by which two
-    results are known to be of the same items."""
+    """What came of one task: every answer with its score, in the order of the items. prompts: a hash of all
+    prompts, by which two results are known to be of the same items."""
 
     task: str
     scorer: str
@@ -104,8 +110,9 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write everything as JSON, all or nothing. What JSON has no form for is written as its string."""
-        path, sizes = Path(path), {result.task: len(result.scores) for result in self.results}
-        fields = {"kind": KIND, **asdict(self), "sizes": sizes, "means": {n: e.value for n, e in self.table().items()}}
+        path, table = Path(path), self.table()
+        sizes, means = ({task: getattr(e, of) for task, e in table.items()} for of in ("n", "value"))
+        fields = {"kind": KIND, **asdict(self), "sizes": sizes, "means": means}
         text = json.dumps(fields, indent=1, ensure_ascii=False, allow_nan=False, default=str)
         partial = path.with_name(path.name + ".partial")
         try:
@@ -119,6 +126,8 @@ class Report:
         """What `save` wrote. Raises FileNotFoundError, and ValueError for another file."""
         try:
             fields = json.loads(Path(path).read_text(encoding="utf-8"))
+            if fields["kind"] != KIND:
+                raise ValueError(f"it is a {fields['kind']}")
             results = [Result(**result) for result in fields["results"]]
             return cls(results, fields["facts"], fields["made"])
         except (ValueError, TypeError, KeyError) as error:
@@ -133,29 +142,36 @@ def evaluate(
 ) -> Report:
     """Ask for an answer to every item of every task, and score it.
 
-    answer: a prompt → an answer; with `batch`, a list of at most so many prompts → a list of as many answers. facts: what made the
-    answers, such as the model and its seed; they stand in the report. Raises ValueError for no tasks, or two of one name, and
-    RuntimeError, naming task and item, where an answer or its score fails.
+    answer: a prompt → an answer; with `batch`, a list of at most so many prompts → a list of as many answers.
+    facts: what made the answers, such as the model and its seed; they stand in the report. Raises ValueError
+    for no tasks, or two of one name, and RuntimeError, naming task and item, where an answer or its score
+    fails.
     """
     if not tasks or len({task.name for task in tasks}) < len(tasks) or (batch is not None and batch < 1):
-        raise ValueError("give at least one task, each with a name of its own, and prompts in batches of 1 or more")
-    versions = {"course_lib": __version__, "torch": torch.__version__, "numpy": np.__version__}
-    made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "python": platform.python_version(), **versions}
-    return Report([_run(answer, task, batch) for task in tasks], dict(facts or {}), made)
+        raise ValueError("give at least one task, each with a name of its own, and batches of 1 or more")
+    return Report([_run(answer, task, batch) for task in tasks], dict(facts or {}), _made())
 
 
 def compare(first: Report, second: Report, confidence: float = 0.95) -> Table:
-    """How much better the first is than the second on each task: the mean of the items' differences, with its interval.
+    """How much better the first is than the second on each task: the mean of the items' differences, with its
+    interval.
 
     Raises ValueError unless both are of the same tasks, with the same items and scorers.
     """
     for one, other in zip(first.results, second.results, strict=False):
         if (one.task, one.scorer, one.prompts) != (other.task, other.scorer, other.prompts):
-            raise ValueError(f"{one.task!r} and {other.task!r} can't be compared: other items, another order or scorer")
+            raise ValueError(
+                f"{one.task!r} and {other.task!r} can't be compared: other items, another order or scorer"
+            )
     if len(first.results) != len(second.results):
         raise ValueError(f"{len(first.results)} tasks can't be compared with {len(second.results)}")
     pairs = zip(first.results, second.results, strict=True)
     return Table({a.task: paired_difference(a.scores, b.scores, confidence) for a, b in pairs})
+
+
+def _made() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "course_lib": __version__, **versions}
 
 
 def _run(answer: Callable, task: Task, batch: int | None) -> Result:

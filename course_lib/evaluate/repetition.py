@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Shannon entropy of the next token, in nats: (…, vocab_size) → (…). 0 when it is certain, ln n for n equally likely."""
+    """Shannon entropy of the next token, in nats: (…, vocab_size) → (…). 0 when it is certain, ln n for n
+    equally likely."""
     chances = logits.double().softmax(dim=-1)
     return torch.special.entr(chances).sum(dim=-1)
 
@@ -16,7 +17,8 @@ def ngrams(tokens: Sequence[Hashable] | Tensor, n: int) -> list[tuple[Hashable, 
     """All runs of n tokens, in order. Raises ValueError for n below 1."""
     if n < 1:
         raise ValueError(f"an n-gram has 1 token or more, not {n}")
-    tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens  # equal tensors are not the same to a set
+    # Equal tensors are not the same to a set.
+    tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
@@ -46,7 +48,8 @@ def distinct(texts: Iterable[Sequence[Hashable] | Tensor], n: int = 2) -> float:
 
 
 def find_loop(tokens: Sequence[Hashable], rounds: int = 3) -> tuple[int, int] | None:
-    """Where a text begins to go in circles to its end, and how many tokens a round takes: (start, period), or None.
+    """Where a text begins to go in circles to its end, and how many tokens a round takes: (start, period), or
+    None.
 
     A loop goes round at least so many times. Of several periods it is the shortest.
 

@@ -8,7 +8,8 @@ NUMBER = re.compile(r"(?<!\d)-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
 def normalise(text: str) -> str:
-    """Lower case, without articles, punctuation or doubled spaces, as SQuAD's exact match (Rajpurkar et al. 2016).
+    """Lower case, without articles, punctuation or doubled spaces, as SQuAD's exact match (Rajpurkar et al.
+    2016).
 
     >>> normalise("The  thirsty tiger.")
     'thirsty tiger'
@@ -17,8 +18,8 @@ def normalise(text: str) -> str:
 
 
 def last_number(text: str) -> float | None:
-    """The last number of a text, None if it has none. So a worked answer is scored by where it arrives, as in GSM8K
-    (Cobbe et al. 2021).
+    """The last number of a text, None if it has none. So a worked answer is scored by where it arrives, as in
+    GSM8K (Cobbe et al. 2021).
 
     >>> last_number("40 - 30 = 10, and 1,210 - 10 makes 1,200.")
     1200.0

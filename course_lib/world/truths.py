@@ -14,8 +14,8 @@ from course_lib.world.sums import Sum
 
 
 def resolves(guess: Span | str, story: Story) -> bool:
-    """Whether a guess is what the story's *it* stands for: the noun's characters in the text, (start, end), any mention of it
-    before *it*; or a string ("the tiger")."""
+    """Whether a guess is what the story's *it* stands for: the noun's characters in the text, (start, end),
+    any mention of it before *it*; or a string ("the tiger")."""
     if isinstance(guess, str):
         return normalise(guess) == story.plot.referent
     return (story.plot.referent, tuple(guess)) in story.nouns
