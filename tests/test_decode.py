@@ -155,6 +155,52 @@ def test_penalties_know_what_each_row_has_written():
     assert half == [together[i] if i % 2 else alone(model, prompt, 8) for i, prompt in enumerate(PROMPTS)]
 
 
+class Penalty:
+    """A callable that can't be hashed, and answers in 32 bits whatever it is given."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        return True
+
+    def __call__(self, logits, tokens):
+        return repetition_penalty(logits.float(), tokens, 1.3)
+
+
+class Drawn:
+    """A sampler that can't be hashed, with draws of its own; keeps what it was given."""
+
+    __hash__ = None
+
+    def __init__(self, seed):
+        self.generator, self.given = torch.Generator().manual_seed(seed), []
+
+    def __eq__(self, other):
+        return True
+
+    def __call__(self, logits):
+        self.given.append((logits, logits.clone()))
+        return sample(logits, temperature=1.0, generator=self.generator)
+
+
+def test_what_is_adjusted_keeps_its_precision_whoever_else_is_there():
+    """In 16 bits a penalty in 32 stays one, beside texts of other lengths and without penalty; and no one's logits change afterwards."""
+    model = model_of("Llama's").bfloat16()
+    adjusts = [Penalty(), None, Penalty(), None, Penalty()]
+
+    def requests():
+        return [Request(prompt, 3 + i, Drawn(i), adjust=adjusts[i]) for i, prompt in enumerate(PROMPTS)]
+
+    asked = requests()
+    write(model, asked)
+    for request, adjust in zip(asked, adjusts, strict=True):
+        assert {logits.dtype for logits, _ in request.choose.given} == {torch.bfloat16 if adjust is None else torch.float32}
+        assert len(request.choose.given) == request.max_new_tokens
+        assert all(logits.equal(as_given) for logits, as_given in request.choose.given)
+    exact = model.double()
+    assert write(exact, requests()) == [write(exact, [request])[0] for request in requests()]
+
+
 def test_tokens_come_as_they_are_chosen():
     model, chosen = model_of("Llama's"), []
 

@@ -23,7 +23,6 @@ from course_lib.evaluate import (
     contains,
     evaluate,
     exact_match,
-    held_out_loss,
     log_likelihood,
     paired_difference,
     paired_test,
@@ -33,7 +32,6 @@ from course_lib.evaluate import (
 )
 from course_lib.generate import generate
 from course_lib.text.normalise import last_number, normalise
-from course_lib.train import next_token_loss
 
 calm = settings(derandomize=True, deadline=None, max_examples=50)
 scores = st.lists(st.floats(-100, 100), min_size=2, max_size=30)
@@ -110,16 +108,6 @@ def test_forced_is_what_the_likelihood_says_and_greedy_decoding_writes():
 def test_what_cannot_be_forced_is_refused(pairs, message):
     with pytest.raises(ValueError, match=message):
         teacher_forced(tiny_decoder(), pairs)
-
-
-@pytest.mark.parametrize("length", [9, 16, 17, 33, 40])
-def test_the_held_out_loss_scores_whole_windows(length):
-    model, row = tiny_decoder(), torch.randint(61, (length,), generator=torch.Generator().manual_seed(0))
-    last = (length - 1) // 8 * 8
-    wanted = next_token_loss(model, (row[:last].view(-1, 8), row[1 : last + 1].view(-1, 8))).item()
-    assert held_out_loss(model, row, 8, batch=2) == pytest.approx(wanted, rel=1e-6)
-    with pytest.raises(ValueError, match="doesn't fit"):
-        held_out_loss(model, row[:8], 8)
 
 
 # Intervals

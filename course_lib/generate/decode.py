@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from course_lib.generate.sampling import sample
-from course_lib.model import Cache, Decoder, LanguageModel, Memory, ProjectedMemory
+from course_lib.model import Cache, Decoder, KVCache, LanguageModel, Memory, ProjectedMemory
 
 Choose = Callable[[Tensor], Tensor]
 Adjust = Callable[[Tensor, Tensor], Tensor]
@@ -68,14 +68,14 @@ class Batch:
         self.texts = [list(request.prompt) for request in requests]
         self.active = [i for i, left in enumerate(self.left) if left]
         self.memory = None if memory is None else model.project(memory)
-        self.cache: Cache | None = None
-        self.logits: Tensor | None = None  # (requests, vocab_size): what each last chose from
+        self.cache: KVCache | None = None
+        self.logits: dict[int, Tensor] = {}  # request → (vocab_size,), what its last token was chosen from
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, int]]:
         """Write a token of each active request: (request, token) for those that didn't end with it."""
         hidden = self._read_on() if self.cache is not None else self._read_all()
-        self._note(self._adjusted(self.model.logits(hidden)))
+        self.logits |= zip(self.active, self._adjusted(self.model.logits(hidden)), strict=True)
         return self._append(self._chosen())
 
     def _read_all(self) -> Tensor:
@@ -100,39 +100,30 @@ class Batch:
     def _memory_of(self, requests: list[int]) -> ProjectedMemory | None:
         return self.memory if self.memory is None or len(requests) == len(self.requests) else self.memory.rows(requests)
 
-    def _adjusted(self, logits: Tensor) -> Tensor:
-        """(active, vocab_size), each row as its request's `adjust` wants it: together, those that can be."""
-        groups: dict[tuple, list[int]] = {}
+    def _adjusted(self, logits: Tensor) -> list[Tensor]:
+        """Of (active, vocab_size) each row, (vocab_size,), as its request's `adjust` wants it: together, those that can be."""
+        rows, groups = list(logits), {}
         for row, i in enumerate(self.active):
-            if (adjust := self.requests[i].adjust) is not None:
-                groups.setdefault((adjust, len(self.texts[i])), []).append(row)
-        for (adjust, _), rows in groups.items():
-            tokens = torch.tensor([self.texts[self.active[row]] for row in rows], device=logits.device)
-            if len(rows) == len(logits):
-                return _expect_same_shape(logits, adjust(logits, tokens))
-            logits = logits.clone()
-            logits[rows] = _expect_same_shape(logits[rows], adjust(logits[rows], tokens)).to(logits.dtype)
-        return logits
-
-    def _note(self, logits: Tensor) -> None:
-        if len(self.active) == len(self.requests):
-            self.logits = logits
-        elif self.logits is None:  # some were to write nothing
-            self.logits = logits.new_zeros(len(self.requests), logits.shape[-1])
-            self.logits[self.active] = logits
-        else:
-            self.logits[self.active] = logits
+            if self.requests[i].adjust is not None:
+                groups.setdefault((id(self.requests[i].adjust), len(self.texts[i])), []).append(row)
+        for members in groups.values():
+            texts = [self.texts[self.active[row]] for row in members]
+            before, tokens = logits[members], torch.tensor(texts, device=logits.device)
+            after = _expect_same_shape(before, self.requests[self.active[members[0]]].adjust(before, tokens))
+            for row, adjusted in zip(members, after, strict=True):
+                rows[row] = adjusted
+        return rows
 
     def _chosen(self) -> dict[int, int]:
-        """Each active request's next token."""
-        groups: dict[Choose, list[int]] = {}
-        for i, request in enumerate(self.requests):
-            groups.setdefault(request.choose, []).append(i)
+        """Each active request's next token. Those that share a `choose` are given to it together, also those that have ended."""
+        groups: dict[int, list[int]] = {}
+        for i in sorted(self.logits):
+            groups.setdefault(id(self.requests[i].choose), []).append(i)
         tokens = {}
-        for choose, members in groups.items():
+        for members in groups.values():
             if not set(members).isdisjoint(self.active):
-                logits = self.logits if len(members) == len(self.logits) else self.logits[members]
-                tokens |= zip(members, _expect_tokens(choose(logits), len(members)), strict=True)
+                logits = torch.stack([self.logits[i] for i in members])
+                tokens |= zip(members, _expect_tokens(self.requests[members[0]].choose(logits), len(members)), strict=True)
         return {i: tokens[i] for i in self.active}
 
     def _append(self, tokens: dict[int, int]) -> list[tuple[int, int]]:

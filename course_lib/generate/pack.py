@@ -6,7 +6,7 @@ read the same input become one (query, key and value; gate and up), 16-bit weigh
 library beneath, beforehand instead of at every call, and a 16-bit norm becomes one step. Layers stored in 4 or 8 bits
 get PyTorch's kernels that compute with the bits themselves (`quantize.fast`), where there is one.
 
-Not handled: training, saving, copying or converting a packed model; GPUs, where nothing of the kind is needed.
+Not handled: training the weights (adapters beside them learn), saving, copying or converting a packed model; GPUs, where nothing of the kind is needed.
 """
 
 from collections.abc import Sequence

@@ -21,7 +21,6 @@ from course_lib.model.config import ModelConfig
 from course_lib.model.decoder import Decoder
 from course_lib.model.encoder import Encoder
 from course_lib.model.encoder_decoder import EncoderDecoder
-from course_lib.model.exchange import Exchange, Exchanged, exchange, exchanged, twin
 from course_lib.model.experts import Experts, count_parameters, load_balancing_loss, route
 from course_lib.model.feed_forward import FeedForward, GeGLU, SwiGLU
 from course_lib.model.language_model import LanguageModel
@@ -45,8 +44,6 @@ __all__ = [
     "Decoder",
     "Encoder",
     "EncoderDecoder",
-    "Exchange",
-    "Exchanged",
     "Experts",
     "FeedForward",
     "GeGLU",
@@ -68,8 +65,6 @@ __all__ = [
     "attention_by_hand",
     "count_parameters",
     "cut_edges",
-    "exchange",
-    "exchanged",
     "fast_dtype",
     "load_balancing_loss",
     "patch_heads",
@@ -78,5 +73,4 @@ __all__ = [
     "route",
     "sinusoidal_table",
     "soft_cap",
-    "twin",
 ]

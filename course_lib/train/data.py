@@ -78,11 +78,8 @@ class Examples:
         self.examples, self.batch, self.collate, self.seed = examples, batch, collate, seed
 
     def __call__(self, step: int) -> Batch:
-        return self.collate(self.chosen(step))
-
-    def chosen(self, step: int) -> list:
-        """The examples of a step's batch, before they are put together."""
-        return [self.examples[i] for _, i in _draw(len(self.examples), self.batch, self.seed, step)]
+        chosen = _draw(len(self.examples), self.batch, self.seed, step)
+        return self.collate([self.examples[i] for _, i in chosen])
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:

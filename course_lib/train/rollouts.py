@@ -64,7 +64,9 @@ class Rollouts:
         generator = torch.Generator().manual_seed(int(np.random.default_rng((self.seed, step, 2)).integers(2**63)))
         choose = partial(sample, temperature=self.temperature, generator=generator)
         requests = [Request(prompt, self.max_new_tokens, choose, (self.stop,)) for prompt in prompts]
-        texts = write(self.model.eval(), requests)
-        self.model.train(training)
+        try:
+            texts = write(self.model.eval(), requests)
+        finally:
+            self.model.train(training)
         room = [request.room(self.model.config.context) for request in requests]
         return [text if len(text) == most else [*text, self.stop] for text, most in zip(texts, room, strict=True)]
