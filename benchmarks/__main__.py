@@ -25,7 +25,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all unless named")
     parser.add_argument("--quick", action="store_true", help="one round: to see that it runs, not to quote")
-    parser.add_argument("--write", action="store_true", help="store the tables in benchmarks/RESULTS.md and README.md")
+    parser.add_argument(
+        "--write", action="store_true", help="store the tables in benchmarks/RESULTS.md and README.md"
+    )
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part is called {', '.join(unknown)}; there are {', '.join(PARTS)}")

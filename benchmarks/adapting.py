@@ -42,4 +42,6 @@ def measure(rounds: int) -> Iterator[Row]:
     ours, why = times["LoRA"], partial(profile, runs["LoRA"].learn, batch())
     what, tokens = f"step of LoRA, rank 8, {BATCH}×{TIME}, {NAMES[fast]} base", BATCH * TIME
     yield comparison(what, ours, "on a base in fp32", times["LoRA, fp32 base"], 2.0, why, tokens, "tokens/s")
-    yield comparison(what, ours, "all weights, fp32", times["all weights, fp32"], 2.0, why, tokens, "tokens/s")
+    yield comparison(
+        what, ours, "all weights, fp32", times["all weights, fp32"], 2.0, why, tokens, "tokens/s"
+    )

@@ -38,7 +38,9 @@ def write(model, prompt: list[int], n: int) -> list[int]:
     """n tokens behind the prompt, the likeliest each time, by either library's `generate`."""
     if isinstance(model, Decoder):
         return list(generate(model, prompt, n))
-    return model.generate(torch.tensor([prompt]), max_new_tokens=n, do_sample=False)[0, len(prompt) :].tolist()
+    return model.generate(torch.tensor([prompt]), max_new_tokens=n, do_sample=False)[
+        0, len(prompt) :
+    ].tolist()
 
 
 def load_and_write(load: Callable, precision: str) -> None:
@@ -68,12 +70,16 @@ def measure(rounds: int) -> Iterator[Row]:
     # One token reads each weight once; a stream reads as much, so that caches help both alike.
     sizes = {name: sum(weight.nbytes for weight in models["plain", name].parameters()) for name in DTYPES}
     decode = {key: partial(seconds, write, model, prompt, NEW_TOKENS) for key, model in models.items()}
-    streams = {("stream", name): partial(seconds, stream, torch.ones(size // 4)) for name, size in sizes.items()}
+    streams = {
+        ("stream", name): partial(seconds, stream, torch.ones(size // 4)) for name, size in sizes.items()
+    }
     prefill = {key: partial(seconds, write, model, LONG_PROMPT, 1) for key, model in models.items()}
     decoded, prefilled = race(decode | streams, rounds), race(prefill, rounds)
     for name in DTYPES:
         why = partial(profile, write, models["packed", name], prompt, NEW_TOKENS)
-        yield _compare(f"decode {NEW_TOKENS} tokens, {name}", decoded, name, DECODE_GOALS[name], why, NEW_TOKENS)
+        yield _compare(
+            f"decode {NEW_TOKENS} tokens, {name}", decoded, name, DECODE_GOALS[name], why, NEW_TOKENS
+        )
     for name in DTYPES:
         why, n = partial(profile, write, models["packed", name], LONG_PROMPT, 1), len(LONG_PROMPT)
         yield _compare(f"prefill {n} tokens, {name}", prefilled, name, PREFILL_GOALS[name], why, n)
@@ -95,13 +101,22 @@ def _limit(name: str, times: dict, size: int) -> Row:
     speeds = [NEW_TOKENS / times[who, name].median for who in ("theirs", "plain", "packed")]
     numbers = (f"{speed:.1f}" for speed in (*speeds, limit))
     reading = f"{size * limit / 1e9:.1f} GB/s ÷ {size / 1e6:.0f} MB"
-    return Row("Decoding (tokens/s) and the memory's limit", (name, *numbers, f"{speeds[-1] / limit:.0%}", reading))
+    return Row(
+        "Decoding (tokens/s) and the memory's limit", (name, *numbers, f"{speeds[-1] / limit:.0%}", reading)
+    )
 
 
 def _cache_gain(model: Decoder, rounds: int) -> Iterator[Row]:
-    runs = {(n, cached): partial(later_tokens, model, n, cached) for n in CONTEXTS for cached in (True, False)}
+    runs = {
+        (n, cached): partial(later_tokens, model, n, cached) for n in CONTEXTS for cached in (True, False)
+    }
     times = race(runs, rounds)
     for n in CONTEXTS:
         cached, again = (times[n, cached].median / LATER * 1e3 for cached in (True, False))
-        cells = (f"{n} tokens", f"{cached:.1f} ms a token", f"{again:.1f} ms a token", f"{again / cached:.1f}")
+        cells = (
+            f"{n} tokens",
+            f"{cached:.1f} ms a token",
+            f"{again:.1f} ms a token",
+            f"{again / cached:.1f}",
+        )
         yield Row("What the key-value cache gains (packed, bf16)", cells)

@@ -40,7 +40,10 @@ class LlamaCpp:
         from llama_cpp import Llama
 
         path = str(find_smollm2())
-        self.models = {n: Llama(path, n_ctx=1024, n_threads=n, n_threads_batch=n, n_batch=512, verbose=False) for n in _threads()}
+        self.models = {
+            n: Llama(path, n_ctx=1024, n_threads=n, n_threads_batch=n, n_batch=512, verbose=False)
+            for n in _threads()
+        }
 
     def write(self, prompt: list[int], n: int) -> list[int]:
         model, written = self.models[torch.get_num_threads()], []
@@ -58,7 +61,9 @@ def measure(rounds: int) -> Iterator[Row]:
     plain = {"8": in_8_bits(), "4": in_4_bits()}
     sizes = {"32": loading.ours().model, "16": loading.ours(torch.bfloat16).model} | plain
     sizes = {bits: model_bytes(model) for bits, model in sizes.items()}
-    models = {"32": packed("fp32"), "16": packed("bf16")} | {bits: pack(model) for bits, model in plain.items()}
+    models = {"32": packed("fp32"), "16": packed("bf16")} | {
+        bits: pack(model) for bits, model in plain.items()
+    }
     models |= {"transformers, fp32": theirs("fp32"), "transformers, bf16": theirs("bf16")}
     writers = {name: partial(write, model) for name, model in models.items()}
     if importlib.util.find_spec("llama_cpp"):
@@ -76,10 +81,17 @@ def measure(rounds: int) -> Iterator[Row]:
 
 
 def _compare(decoded: dict, read: dict, models: dict, prompt: list[int]) -> Iterator[Row]:
-    rivals = [("transformers, fp32", "4", 4.0), ("transformers, bf16", "4", 2.0), ("transformers, fp32", "8", 1.0)]
+    rivals = [
+        ("transformers, fp32", "4", 4.0),
+        ("transformers, bf16", "4", 2.0),
+        ("transformers, fp32", "8", 1.0),
+    ]
     rivals += [(LLAMA_CPP, "4", 0.8)] if LLAMA_CPP in decoded else []
     for rival, bits, goal in rivals:
-        what, why = f"decode {NEW_TOKENS} tokens, {bits} bits", partial(profile, write, models[bits], prompt, NEW_TOKENS)
+        what, why = (
+            f"decode {NEW_TOKENS} tokens, {bits} bits",
+            partial(profile, write, models[bits], prompt, NEW_TOKENS),
+        )
         yield comparison(what, decoded[bits], rival, decoded[rival], goal, why, NEW_TOKENS, "tokens/s")
     if LLAMA_CPP in read:
         what, n = f"prefill {len(LONG_PROMPT)} tokens, 4 bits", len(LONG_PROMPT)
@@ -91,7 +103,9 @@ def _threads() -> tuple[int, ...]:
     return tuple(sorted({1, torch.get_num_threads()}))
 
 
-def _runs(writers: dict[str, Callable], prompt: list[int], n: int) -> dict[tuple[str, int], Callable[[], float]]:
+def _runs(
+    writers: dict[str, Callable], prompt: list[int], n: int
+) -> dict[tuple[str, int], Callable[[], float]]:
     return {
         (name, threads): partial(_with_threads, threads, seconds, writer, prompt, n)
         for name, writer in writers.items()
@@ -111,4 +125,7 @@ def _with_threads(threads: int, f: Callable, *arguments):
 def _best(times: dict[tuple[str, int], Times]) -> dict[str, Times]:
     """Each contestant's times with the number of threads whose median is lowest."""
     names = dict.fromkeys(name for name, _ in times)
-    return {name: min((t for (who, _), t in times.items() if who == name), key=lambda t: t.median) for name in names}
+    return {
+        name: min((t for (who, _), t in times.items() if who == name), key=lambda t: t.median)
+        for name in names
+    }

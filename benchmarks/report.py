@@ -15,7 +15,15 @@ ROOT = Path(__file__).parents[1]
 MEMORY = "Peak memory, above what Python and the imports hold"
 COLUMNS = {
     "Speed": ("", "course_lib", "instead", "times as fast", "goal"),
-    "Decoding (tokens/s) and the memory's limit": ("", "transformers", "plain", "packed", "limit", "reached", "the limit is"),
+    "Decoding (tokens/s) and the memory's limit": (
+        "",
+        "transformers",
+        "plain",
+        "packed",
+        "limit",
+        "reached",
+        "the limit is",
+    ),
     "What the key-value cache gains (packed, bf16)": ("context", "with", "without", "times as fast"),
     "SmolLM2 by bits (each with the number of threads that suits it)": (
         "bits",
@@ -105,7 +113,11 @@ def _processor() -> str:
     if not info.exists():
         return platform.processor() or platform.machine()
     fields = dict(re.findall(r"^(model name|flags)\s*: (.*)$", info.read_text(), re.MULTILINE))
-    has = [flag for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if flag in fields.get("flags", "").split()]
+    has = [
+        flag
+        for flag in ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+        if flag in fields.get("flags", "").split()
+    ]
     return f"{fields.get('model name', platform.machine())} ({', '.join(has)})"
 
 

@@ -69,7 +69,11 @@ def load_and_encode(load: Callable, path: Path, text: str) -> None:
 
 def measure(rounds: int) -> Iterator[Row]:
     text, warm = english(), {"ours": fresh(), "tokenizers": smollm2_tokenizer()}
-    if not warm["ours"].encode(text) == warm["tokenizers"].encode(text).ids == encode_minbpe(warm["ours"], text):
+    if (
+        not warm["ours"].encode(text)
+        == warm["tokenizers"].encode(text).ids
+        == encode_minbpe(warm["ours"], text)
+    ):
         raise SystemExit("the tokenizers disagree about the document: there is nothing to compare")
     times = race(
         {

@@ -27,7 +27,10 @@ def simple(dtype):
     cos, sin = new(TIME, 32), new(TIME, 32)
     targets = torch.zeros(ROWS, dtype=torch.int64)
     yield "rms_norm", lambda: both_ways(partial(K.rms_norm, backend="triton"), new(ROWS, WIDTH), new(WIDTH))
-    yield "layer_norm", lambda: both_ways(partial(K.layer_norm, backend="triton"), new(ROWS, WIDTH), new(WIDTH), new(WIDTH))
+    yield (
+        "layer_norm",
+        lambda: both_ways(partial(K.layer_norm, backend="triton"), new(ROWS, WIDTH), new(WIDTH), new(WIDTH)),
+    )
     yield "softmax", lambda: both_ways(partial(K.softmax, backend="triton"), new(ROWS, WIDTH))
     yield "swiglu", lambda: both_ways(partial(K.swiglu, backend="triton"), new(ROWS, WIDTH), new(ROWS, WIDTH))
     for layout in ("half-split", "interleaved"):
@@ -36,7 +39,10 @@ def simple(dtype):
         yield f"rope, {layout}", partial(both_ways, turn, heads)
     loss = partial(K.cross_entropy, targets=targets, backend="triton")
     yield "cross_entropy", partial(both_ways, loss, new(ROWS, 49_152))
-    yield "group_by_expert", lambda: K.group_by_expert(torch.zeros(ROWS, 2, dtype=torch.int64), EXPERTS, backend="triton")
+    yield (
+        "group_by_expert",
+        lambda: K.group_by_expert(torch.zeros(ROWS, 2, dtype=torch.int64), EXPERTS, backend="triton"),
+    )
 
 
 def products(dtype):
@@ -45,23 +51,36 @@ def products(dtype):
     for d_head in (64, 128):
         q, k, v = (new(1, TIME, heads, d_head).transpose(1, 2) for heads in (HEADS, KV_HEADS, KV_HEADS))
         starts = torch.tensor([0, 100, TIME])
-        kinds = {"": {}, ", not causal": {"causal": False}, ", packed, window": {"starts": starts, "window": 512}}
+        kinds = {
+            "": {},
+            ", not causal": {"causal": False},
+            ", packed, window": {"starts": starts, "window": 512},
+        }
         for name, dials in kinds.items():
-            yield f"attention {d_head}{name}", partial(
-                both_ways, partial(K.flash_attention, backend="triton", **dials), q, k, v
+            yield (
+                f"attention {d_head}{name}",
+                partial(both_ways, partial(K.flash_attention, backend="triton", **dials), q, k, v),
             )
         pages = new(64, KV_HEADS, 16, d_head)
         table, lengths = torch.zeros(4, 16, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
         paged = partial(K.paged_attention, splits=4, backend="triton")
         yield f"paged {d_head}", partial(paged, new(4, HEADS, d_head), pages, pages, table, lengths)
-    for name, format in {"int8": Uniform(bits=8), "q4_1": Q4_1, "uint4, groups of 128": Uniform(bits=4, group=128), "nf4": NF4()}.items():
+    for name, format in {
+        "int8": Uniform(bits=8),
+        "q4_1": Q4_1,
+        "uint4, groups of 128": Uniform(bits=4, group=128),
+        "nf4": NF4(),
+    }.items():
         weight = K.prepare_weight(format.store(torch.randn(WIDTH, WIDTH)))
         for tokens in (1, 256):
             product = partial(K.quantized_matmul, new(tokens, WIDTH), weight, backend="triton")
             yield f"{name} × {tokens}", product
     x, experts = new(ROWS, WIDTH), new(EXPERTS, WIDTH, WIDTH)
     starts = torch.arange(0, ROWS + 1, ROWS // EXPERTS)
-    yield "grouped_matmul", partial(both_ways, partial(K.grouped_matmul, starts=starts, backend="triton"), x, experts)
+    yield (
+        "grouped_matmul",
+        partial(both_ways, partial(K.grouped_matmul, starts=starts, backend="triton"), x, experts),
+    )
 
 
 def smallest():
@@ -81,7 +100,10 @@ def smallest():
         yield f"attention, {dials}", partial(both_ways, attend, *(new(1, 1, 1, 1) for _ in range(3)))
     for splits in (1, 2):
         paged = partial(K.paged_attention, splits=splits, window=1, **triton)
-        yield f"paged, {splits} splits", partial(paged, new(1, 1, 1), new(1, 1, 1, 1), new(1, 1, 1, 1), one[None].int(), one.int())
+        yield (
+            f"paged, {splits} splits",
+            partial(paged, new(1, 1, 1), new(1, 1, 1, 1), new(1, 1, 1, 1), one[None].int(), one.int()),
+        )
     yield "group_by_expert", lambda: K.group_by_expert(one, 1, **triton)
     for order in (None, one.int()):
         product = partial(K.grouped_matmul, starts=torch.tensor([0, 1]), order=order, **triton)
@@ -104,7 +126,13 @@ def main(capability: int) -> None:
                     print(json.dumps(report(name, dtype, kernel)))
 
 
-FEW = ("attention 64", "attention 128", "grouped_matmul", "cross_entropy", "nf4 × 256")  # those are enough in other dtypes
+FEW = (
+    "attention 64",
+    "attention 128",
+    "grouped_matmul",
+    "cross_entropy",
+    "nf4 × 256",
+)  # those are enough in other dtypes
 
 
 def report(case: str, dtype: torch.dtype, kernel: K.Compiled) -> dict:

@@ -35,7 +35,9 @@ def assert_close(ours, reference, dtype=None, factor=1.0, terms=0.0):
     assert ours[finite].isfinite().all()
     error, size = (ours - reference)[finite].abs(), reference[finite].abs()
     if error.numel():
-        assert error.max() <= tolerance * max(terms, size.max()), f"error {error.max():.2e}, size {size.max():.2e}"
+        assert error.max() <= tolerance * max(terms, size.max()), (
+            f"error {error.max():.2e}, size {size.max():.2e}"
+        )
 
 
 def gradients(function, inputs, grad_y):

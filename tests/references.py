@@ -27,7 +27,9 @@ smollm2 = cache(load_smollm2)
 
 def failed_examples(room):
     """How many of the examples in the docstrings of a package's modules give something else than they say."""
-    modules = [importlib.import_module(f"{room.__name__}.{m.name}") for m in pkgutil.iter_modules(room.__path__)]
+    modules = [
+        importlib.import_module(f"{room.__name__}.{m.name}") for m in pkgutil.iter_modules(room.__path__)
+    ]
     return sum(doctest.testmod(module).failed for module in modules)
 
 
@@ -109,7 +111,15 @@ def searched_merges(ids, ranks):
 
 
 def tiny_config(**changes):
-    sizes = {"vocab_size": 61, "d_model": 24, "n_layers": 3, "n_heads": 6, "n_kv_heads": 2, "d_head": 8, "d_ff": 40}
+    sizes = {
+        "vocab_size": 61,
+        "d_model": 24,
+        "n_layers": 3,
+        "n_heads": 6,
+        "n_kv_heads": 2,
+        "d_head": 8,
+        "d_ff": 40,
+    }
     return ModelConfig(**(sizes | {"context": 48} | changes))
 
 
@@ -228,7 +238,12 @@ def write_gguf(path, model, fields=None, kind=Kind.F32, extra=None):
     writer = gguf.GGUFWriter(path, "llama")
     fields = fields or {}
     for key, value in (fields | TINY_FIELDS | fields).items():
-        add = {str: writer.add_string, float: writer.add_float32, list: writer.add_array, int: writer.add_uint32}
+        add = {
+            str: writer.add_string,
+            float: writer.add_float32,
+            list: writer.add_array,
+            int: writer.add_uint32,
+        }
         if value is not None:
             add[type(value)](key, value)
     for name, weight in model.named_parameters():

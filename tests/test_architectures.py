@@ -669,7 +669,11 @@ def test_sliding_windows_are_mistrals():
     from transformers import MistralConfig, MistralForCausalLM
 
     model = random_weights(Decoder(tiny_config(window=5)))
-    theirs = MistralForCausalLM(MistralConfig(**LLAMA_LIKE, sliding_window=5, attn_implementation="eager")).double().eval()
+    theirs = (
+        MistralForCausalLM(MistralConfig(**LLAMA_LIKE, sliding_window=5, attn_implementation="eager"))
+        .double()
+        .eval()
+    )
     llama_weights(model, theirs)
     tokens = random_tokens(model, batch=2, time=40)
     agree(model(tokens), theirs(tokens).logits, atol=1e-5, rtol=1e-5)  # its tables are in 32 bits
@@ -702,7 +706,11 @@ def test_soft_caps_are_gemma_2s():
     config = tiny_config(attention_cap=1.5, attention_scale=6**-0.5, positions="none", logit_cap=2.0)
     model = random_weights(Decoder(config))
     ours = model.blocks[0].attention
-    about = LLAMA_LIKE | {"query_pre_attn_scalar": 6, "attn_logit_softcapping": 1.5, "attn_implementation": "eager"}
+    about = LLAMA_LIKE | {
+        "query_pre_attn_scalar": 6,
+        "attn_logit_softcapping": 1.5,
+        "attn_implementation": "eager",
+    }
     theirs = Gemma2Attention(Gemma2Config(**about), layer_idx=1).double().eval()
     for name in ("query", "key", "value", "output"):
         copy(getattr(theirs, f"{name[0]}_proj"), getattr(ours, name))

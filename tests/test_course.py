@@ -420,13 +420,24 @@ def test_start_names_what_is_missing_and_the_remedy(monkeypatch, capsys):
 def test_what_there_is_for_another_system_alone_is_not_missed(monkeypatch, system):
     uninstall(monkeypatch, "gguf", "triton")
     monkeypatch.setattr(sys, "platform", system)
-    assert set(environment.missing("requirements.txt")) == ({"gguf", "triton"} if system == "linux" else {"gguf"})
-    with_markers = [line for name in ("requirements.txt", "requirements-models.txt") for line in pins_of(name) if ";" in line]
+    assert set(environment.missing("requirements.txt")) == (
+        {"gguf", "triton"} if system == "linux" else {"gguf"}
+    )
+    with_markers = [
+        line
+        for name in ("requirements.txt", "requirements-models.txt")
+        for line in pins_of(name)
+        if ";" in line
+    ]
     assert all(re.search(r"""; sys_platform == ['"]\w+['"]$""", line) for line in with_markers)
 
 
 def pins_of(name):
-    return [line for line in (environment.ROOT / name).read_text().splitlines() if line and not line.startswith("#")]
+    return [
+        line
+        for line in (environment.ROOT / name).read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
 
 
 def test_start_without_the_weights_says_so_and_goes_on(monkeypatch, capsys):

@@ -78,7 +78,9 @@ def test_rows_of_different_lengths_are_read_as_each_alone(kind):
         logits = model(tokens, cache, counts=counts)
         starts = [start + count for start, count in zip(starts, counts, strict=True)]
         for row, (end, count) in enumerate(zip(starts, counts, strict=True)):
-            torch.testing.assert_close(logits[row, :count], model(rows[row : row + 1, :end])[0, end - count :])
+            torch.testing.assert_close(
+                logits[row, :count], model(rows[row : row + 1, :end])[0, end - count :]
+            )
     assert cache.lengths == [8, 9, 14] == starts
 
 
@@ -86,10 +88,16 @@ def test_rows_of_different_lengths_are_read_as_each_alone(kind):
 @given(st.data())
 def test_any_requests_side_by_side_are_those_alone(data):
     model = model_of(data.draw(st.sampled_from(sorted(KINDS))))
-    prompts = data.draw(st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=48), min_size=1, max_size=5))
-    dials = [(data.draw(st.integers(0, 12)), data.draw(st.sets(st.integers(0, 60), max_size=6))) for _ in prompts]
+    prompts = data.draw(
+        st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=48), min_size=1, max_size=5)
+    )
+    dials = [
+        (data.draw(st.integers(0, 12)), data.draw(st.sets(st.integers(0, 60), max_size=6))) for _ in prompts
+    ]
     requests = [Request(prompt, n, stop=stop) for prompt, (n, stop) in zip(prompts, dials, strict=True)]
-    expected = [alone(model, request.prompt, request.max_new_tokens, stop=request.stop) for request in requests]
+    expected = [
+        alone(model, request.prompt, request.max_new_tokens, stop=request.stop) for request in requests
+    ]
     assert write(model, requests) == expected
     assert [text for text in _collect(decode(model, requests, cached=False), len(requests))] == expected
 
@@ -102,18 +110,30 @@ def _collect(steps, n):
     return texts
 
 
-@pytest.mark.parametrize("change", [pack, partial(use_kernels, backend="triton"), partial(attach, method=LoRA(2)), partial(attach, method=Prefix(3))])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pack,
+        partial(use_kernels, backend="triton"),
+        partial(attach, method=LoRA(2)),
+        partial(attach, method=Prefix(3)),
+    ],
+)
 def test_changed_models_write_side_by_side_too(change):
     model = random_weights(tiny_decoder(), spread=0.3).float()
     change(model)
-    assert write(model, [Request(prompt, 6) for prompt in PROMPTS]) == [alone(model, prompt, 6) for prompt in PROMPTS]
+    assert write(model, [Request(prompt, 6) for prompt in PROMPTS]) == [
+        alone(model, prompt, 6) for prompt in PROMPTS
+    ]
 
 
 def test_each_row_has_its_own_sampler_whoever_else_is_there():
     model = model_of("Llama's")
 
     def request(i, prompt):
-        return Request(prompt, 6 + i, partial(sample, temperature=1.0, generator=torch.Generator().manual_seed(i)))
+        return Request(
+            prompt, 6 + i, partial(sample, temperature=1.0, generator=torch.Generator().manual_seed(i))
+        )
 
     together = write(model, [request(i, prompt) for i, prompt in enumerate(PROMPTS)])
     apart = [write(model, [request(i, prompt)])[0] for i, prompt in enumerate(PROMPTS)]
@@ -151,7 +171,9 @@ def test_penalties_know_what_each_row_has_written():
     assert together == [alone(model, prompt, 8, adjust=adjust) for prompt in PROMPTS]
     for prompt, text in zip(PROMPTS, together, strict=True):
         assert len({*text} - {*prompt}) == 8
-    half = write(model, [Request(prompt, 8, adjust=adjust if i % 2 else None) for i, prompt in enumerate(PROMPTS)])
+    half = write(
+        model, [Request(prompt, 8, adjust=adjust if i % 2 else None) for i, prompt in enumerate(PROMPTS)]
+    )
     assert half == [together[i] if i % 2 else alone(model, prompt, 8) for i, prompt in enumerate(PROMPTS)]
 
 
@@ -194,7 +216,9 @@ def test_what_is_adjusted_keeps_its_precision_whoever_else_is_there():
     asked = requests()
     write(model, asked)
     for request, adjust in zip(asked, adjusts, strict=True):
-        assert {logits.dtype for logits, _ in request.choose.given} == {torch.bfloat16 if adjust is None else torch.float32}
+        assert {logits.dtype for logits, _ in request.choose.given} == {
+            torch.bfloat16 if adjust is None else torch.float32
+        }
         assert len(request.choose.given) == request.max_new_tokens
         assert all(logits.equal(as_given) for logits, as_given in request.choose.given)
     exact = model.double()
@@ -216,7 +240,9 @@ def test_tokens_come_as_they_are_chosen():
 def test_equal_prompts_are_read_once():
     model, seen = model_of("Llama's"), []
     hidden = model.hidden
-    model.hidden = lambda tokens, *rest, **named: seen.append(tuple(tokens.shape)) or hidden(tokens, *rest, **named)
+    model.hidden = lambda tokens, *rest, **named: (
+        seen.append(tuple(tokens.shape)) or hidden(tokens, *rest, **named)
+    )
     continuations(model, [1, 2, 3], 5, 2)
     write(model, [Request(prompt, 2) for prompt in ([1, 2], [3, 4, 5], [1, 2])])
     assert seen == [(1, 3), (5, 1), (2, 3), (3, 1)]
@@ -225,7 +251,10 @@ def test_equal_prompts_are_read_once():
 @pytest.mark.parametrize("tokens", [[1], [1, 2, 3]])
 def test_a_choice_for_other_rows_than_there_are_is_refused(tokens):
     with pytest.raises(ValueError, match="2 rows of logits and must give one token for each"):
-        write(model_of("Llama's"), [Request([1], 2, choose := lambda logits: torch.tensor(tokens)), Request([2], 2, choose)])
+        write(
+            model_of("Llama's"),
+            [Request([1], 2, choose := lambda logits: torch.tensor(tokens)), Request([2], 2, choose)],
+        )
 
 
 def test_impossible_requests_are_refused_at_the_call():
@@ -254,10 +283,16 @@ def test_a_batch_can_be_stepped_by_hand():
 def speculate(model, draft, texts, n, look_ahead=3):
     """Greedy speculative decoding (Leviathan et al. 2023) of rows side by side: a draft proposes, one run checks, the cache forgets what
     was wrong. How many tokens each row reads and keeps differs."""
-    cache, texts, ends = model.new_cache(48, len(texts)), list(map(list, texts)), [len(text) + n for text in texts]
+    cache, texts, ends = (
+        model.new_cache(48, len(texts)),
+        list(map(list, texts)),
+        [len(text) + n for text in texts],
+    )
     while any(len(text) < end for text, end in zip(texts, ends, strict=True)):
         proposed = [alone(draft, text, look_ahead) for text in texts]
-        unread = [[*text[length:], *more] for text, length, more in zip(texts, cache.lengths, proposed, strict=True)]
+        unread = [
+            [*text[length:], *more] for text, length, more in zip(texts, cache.lengths, proposed, strict=True)
+        ]
         counts = list(map(len, unread))
         tokens = torch.tensor([[*row, *[0] * (max(counts) - len(row))] for row in unread])
         best = model(tokens, cache, counts=counts).argmax(-1).tolist()
@@ -275,7 +310,10 @@ def test_speculation_can_be_built_on_it():
         weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0), dtype=DOUBLE)
     texts = speculate(model, draft, PROMPTS, 9)
     assert texts == [[*prompt, *alone(model, prompt, 9)] for prompt in PROMPTS]
-    kept = [sum(a == b for a, b in zip(alone(model, text, 6), alone(draft, text, 6), strict=True)) for text in PROMPTS]
+    kept = [
+        sum(a == b for a, b in zip(alone(model, text, 6), alone(draft, text, 6), strict=True))
+        for text in PROMPTS
+    ]
     assert 0 < sum(kept) < 6 * len(PROMPTS), "some proposals are right and some wrong"
 
 
@@ -295,7 +333,9 @@ def test_translations_of_different_sources_are_written_side_by_side():
     together = _collect(decode(model.decoder, requests, memory=model.encode(sources, real)), 3)
     for i, request in enumerate(requests):
         source = sources[i : i + 1, : int(real[i].sum())]
-        assert together[i] == alone(model.decoder, request.prompt, request.max_new_tokens, memory=model.encode(source))
+        assert together[i] == alone(
+            model.decoder, request.prompt, request.max_new_tokens, memory=model.encode(source)
+        )
 
 
 def test_cross_attention_projects_its_source_once():
@@ -367,7 +407,9 @@ def test_rows_are_chosen_and_repeated():
 @pytest.mark.parametrize("counts", [[3], [3, 2], [-1, 4], [4, 5], [4, 4, 4]], ids=str)
 def test_counts_are_for_each_row_and_of_what_is_there(counts):
     model = tiny_decoder()
-    with pytest.raises(ValueError, match="counts must say for each of 2 rows how many of its 4 tokens are real"):
+    with pytest.raises(
+        ValueError, match="counts must say for each of 2 rows how many of its 4 tokens are real"
+    ):
         model(torch.ones(2, 4, dtype=torch.long), model.new_cache(8, 2), counts=counts)
 
 

@@ -19,9 +19,13 @@ def test_the_expected_best_is_the_mean_over_all_subsets(scores, data):
     n = data.draw(st.integers(1, len(scores)))
     values = data.draw(st.lists(st.floats(-5, 5), min_size=len(scores), max_size=len(scores)))
     subsets = list(combinations(range(len(scores)), n))
-    assert expected_best(scores, n) == pytest.approx(sum(max(scores[i] for i in s) for s in subsets) / len(subsets))
+    assert expected_best(scores, n) == pytest.approx(
+        sum(max(scores[i] for i in s) for s in subsets) / len(subsets)
+    )
     chosen = [best_of(subset, lambda i: scores[i]) for subset in subsets]
-    assert expected_best(scores, n, values) == pytest.approx(sum(values[i] for i in chosen) / len(subsets), abs=1e-9)
+    assert expected_best(scores, n, values) == pytest.approx(
+        sum(values[i] for i in chosen) / len(subsets), abs=1e-9
+    )
 
 
 def test_the_expected_best_of_right_and_wrong_is_pass_at_k():
@@ -30,7 +34,9 @@ def test_the_expected_best_of_right_and_wrong_is_pass_at_k():
 
 
 def test_the_expected_best_of_large_pools_and_of_scores_without_end():
-    assert expected_best([0.0, 1.0] * 1500, 1500) == pytest.approx(1)  # out of more picks than a float can count
+    assert expected_best([0.0, 1.0] * 1500, 1500) == pytest.approx(
+        1
+    )  # out of more picks than a float can count
     assert expected_best([-math.inf, 1.0, 2.0], 2) == pytest.approx((1 + 2 + 2) / 3)
 
 

@@ -38,7 +38,12 @@ def test_counting_ngrams_by_hand():
 
 
 @calm
-@given(st.lists(st.integers(0, 3), max_size=4), st.lists(st.integers(0, 3), min_size=1, max_size=4), st.integers(2, 4), st.data())
+@given(
+    st.lists(st.integers(0, 3), max_size=4),
+    st.lists(st.integers(0, 3), min_size=1, max_size=4),
+    st.integers(2, 4),
+    st.data(),
+)
 def test_a_loop_is_found_and_is_one(head, body, rounds, data):
     tail = body[: data.draw(st.integers(0, len(body) - 1))]
     text = [*head, *body * rounds, *tail]

@@ -46,7 +46,13 @@ def test_examples_in_docstrings():
 
 @pytest.mark.parametrize(
     "guess, answer, right",
-    [("The Tiger!", "a tiger", True), ("the theatre", "theatre", True), ("tiger", "tigers", False), ("", "the", True), ("x b", "b x", False)],
+    [
+        ("The Tiger!", "a tiger", True),
+        ("the theatre", "theatre", True),
+        ("tiger", "tigers", False),
+        ("", "the", True),
+        ("x b", "b x", False),
+    ],
 )
 def test_exact_match_is_squads(guess, answer, right):
     assert exact_match(guess, answer) == right == (normalise(guess) == normalise(answer))
@@ -54,7 +60,11 @@ def test_exact_match_is_squads(guess, answer, right):
 
 def test_contains_finds_whole_words_only():
     assert contains("It is H2O.", ("h2o", "water")) and contains("new york city", ["New York"])
-    assert not contains("Parisian", ("paris",)) and not contains("york new", ("new york",)) and not contains("", ("a",))
+    assert (
+        not contains("Parisian", ("paris",))
+        and not contains("york new", ("new york",))
+        and not contains("", ("a",))
+    )
     for nothing in ((), "paris", ("...",), ("",)):
         with pytest.raises(ValueError, match="accepted must be a list of words"):
             contains("text", nothing)
@@ -62,14 +72,28 @@ def test_contains_finds_whole_words_only():
 
 @pytest.mark.parametrize(
     "text, number",
-    [("", None), ("no", None), ("40 - 5 = 35", 35), ("it is -3", -3), ("10-3", 3), ("1,200.50 $", 1200.5), ("3, 4", 4), ("1,2", 2), ("5.", 5)],
+    [
+        ("", None),
+        ("no", None),
+        ("40 - 5 = 35", 35),
+        ("it is -3", -3),
+        ("10-3", 3),
+        ("1,200.50 $", 1200.5),
+        ("3, 4", 4),
+        ("1,2", 2),
+        ("5.", 5),
+    ],
 )
 def test_the_last_number(text, number):
     assert last_number(text) == number
 
 
 def test_the_same_number_as_gsm8ks_answers_have():
-    assert same_number("so 1,200 in all.", "#### 1200") and same_number("5.0", 5) and not same_number("5 or 6", 5)
+    assert (
+        same_number("so 1,200 in all.", "#### 1200")
+        and same_number("5.0", 5)
+        and not same_number("5 or 6", 5)
+    )
     assert not same_number("none", 5)
     with pytest.raises(ValueError, match="no number in the answer"):
         same_number("5", "five")
@@ -78,7 +102,10 @@ def test_the_same_number_as_gsm8ks_answers_have():
 def test_bleu_is_sacrebleus_own():
     from sacrebleu.metrics import BLEU
 
-    guesses, references = ["the cat sat on a mat", "a dog ran off"], ["the cat sat on the mat", "the dog ran away from home"]
+    guesses, references = (
+        ["the cat sat on a mat", "a dog ran off"],
+        ["the cat sat on the mat", "the dog ran away from home"],
+    )
     assert bleu(guesses, references) == BLEU().corpus_score(guesses, [references]).score
     for wrong in (([], []), (["a"], []), ("ab", ["a", "b"])):
         with pytest.raises(ValueError, match="against as many references"):
@@ -99,12 +126,20 @@ def test_forced_is_what_the_likelihood_says_and_greedy_decoding_writes():
         for (prompt, completion), each in zip(pairs, forced, strict=True):
             torch.testing.assert_close(each.nats, log_likelihood(model, prompt, completion))
         assert would_write(model, pairs, batch=batch) == [True] * 3 + [False] * 3 + [True]
-    following = [next(iter(generate(model, [*prompt, *text], 1))) for prompt, text in zip(prompts, written, strict=True)]
+    following = [
+        next(iter(generate(model, [*prompt, *text], 1)))
+        for prompt, text in zip(prompts, written, strict=True)
+    ]
     assert [each.following for each in forced[:3]] == following
-    assert would_write(model, pairs[:3], ends={following[0]}) == [token == following[0] for token in following]
+    assert would_write(model, pairs[:3], ends={following[0]}) == [
+        token == following[0] for token in following
+    ]
 
 
-@pytest.mark.parametrize("pairs, message", [([], "at least one pair"), ([([], [1])], "at least one pair"), ([([1], [61])], "run from 61")])
+@pytest.mark.parametrize(
+    "pairs, message",
+    [([], "at least one pair"), ([([], [1])], "at least one pair"), ([([1], [61])], "run from 61")],
+)
 def test_what_cannot_be_forced_is_refused(pairs, message):
     with pytest.raises(ValueError, match=message):
         teacher_forced(tiny_decoder(), pairs)
@@ -117,7 +152,9 @@ def test_the_bootstrap_of_a_mean_is_the_normal_theorys_in_large_samples():
     values = np.random.default_rng(0).normal(3, 2, 2000)
     found, half = bootstrap(values), 1.96 * values.std() / math.sqrt(2000)
     assert found.value == pytest.approx(values.mean())
-    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.06 * half)
+    assert (found.low, found.high) == pytest.approx(
+        (values.mean() - half, values.mean() + half), abs=0.06 * half
+    )
 
 
 def test_the_bootstrap_of_two_values_is_counted_by_hand():
@@ -155,7 +192,9 @@ def test_wilsons_interval_is_the_textbooks():
 def test_properties_of_the_bootstrap(values, confidence):
     found = bootstrap(values, confidence=confidence, resamples=200)
     assert min(values) - 1e-9 <= found.low <= found.high <= max(values) + 1e-9 and found.n == len(values)
-    again, moved = (bootstrap([v + d for v in values], confidence=confidence, resamples=200) for d in (0, 1000))
+    again, moved = (
+        bootstrap([v + d for v in values], confidence=confidence, resamples=200) for d in (0, 1000)
+    )
     assert again == found and moved.low == pytest.approx(found.low + 1000, abs=1e-6)
     wider = bootstrap(values, confidence=0.99, resamples=200)
     assert wider.low <= found.low and found.high <= wider.high
@@ -175,7 +214,9 @@ def test_the_sign_flip_test_is_counted_by_hand():
     found = paired_test([1, 2, 3, 4, 5, 6], [0] * 6)
     assert found.p_value == 2 / 2**6 and found.exact and found.difference.value == 3.5
     assert paired_test([1, -1], [0, 0]).p_value == 1
-    three = paired_test([3, 1, 2], [1, 2, 1])  # differences 2, −1, 1: of 8 sums, ±4 twice, ±2 four times, 0 twice
+    three = paired_test(
+        [3, 1, 2], [1, 2, 1]
+    )  # differences 2, −1, 1: of 8 sums, ±4 twice, ±2 four times, 0 twice
     assert three.p_value == 6 / 8 and (three.difference.low, three.difference.high) == (-math.inf, math.inf)
 
 
@@ -213,7 +254,12 @@ def test_what_has_no_interval_is_refused(measure, message):
 # The harness
 
 ITEMS = [{"prompt": f"{n} + 1 =", "answer": n + 1} for n in range(12)]
-SUMS = Task("sums", ITEMS, lambda answer, item: same_number(answer, item["answer"]), prompt=lambda item: item["prompt"])
+SUMS = Task(
+    "sums",
+    ITEMS,
+    lambda answer, item: same_number(answer, item["answer"]),
+    prompt=lambda item: item["prompt"],
+)
 LENGTHS = Task("lengths", ITEMS, lambda answer, item: len(answer) / 10, prompt=lambda item: item["prompt"])
 
 
@@ -229,7 +275,11 @@ def test_a_report_has_means_with_intervals_and_all_answers():
     assert table["lengths"] == bootstrap([len(answer) / 10 for answer in report.results[0].answers])
     assert report.results[0].answers[3] == "It is 5" and report.results[0].scores[3] is False
     lines = str(report).splitlines()
-    assert lines[0].split() == ["task", "n", "score", "95%", "interval"] and lines[1].split()[:3] == ["sums", "12", "0.750"]
+    assert lines[0].split() == ["task", "n", "score", "95%", "interval"] and lines[1].split()[:3] == [
+        "sums",
+        "12",
+        "0.750",
+    ]
     assert len(set(map(len, lines[:1]))) == 1 and report._repr_markdown_().count("|") == 5 * 4
 
 
@@ -240,7 +290,11 @@ def test_batched_answerers_see_so_many_prompts_and_give_the_same():
         seen.append(len(prompts))
         return [adds_mostly(prompt) for prompt in prompts]
 
-    assert evaluate(several, [SUMS], batch=5).results == evaluate(adds_mostly, [SUMS]).results and seen == [5, 5, 2]
+    assert evaluate(several, [SUMS], batch=5).results == evaluate(adds_mostly, [SUMS]).results and seen == [
+        5,
+        5,
+        2,
+    ]
 
 
 def test_a_saved_report_is_the_same_report(tmp_path):
@@ -249,7 +303,9 @@ def test_a_saved_report_is_the_same_report(tmp_path):
     assert Report.load(tmp_path / "report.json") == report
     fields = json.loads((tmp_path / "report.json").read_text())
     assert fields["sizes"] == {"sums": 12, "lengths": 12} and fields["facts"] == {"seed": 3}
-    assert {"date", "python", "torch", "numpy", "course_lib"} <= fields["made"].keys() and "sums" in fields["means"]
+    assert {"date", "python", "torch", "numpy", "course_lib"} <= fields["made"].keys() and "sums" in fields[
+        "means"
+    ]
     assert [path.name for path in tmp_path.iterdir()] == ["report.json"]
     other = json.dumps(fields | {"kind": "training log"})
     for content in ("", "[]", "{}", '{"results": [{}]}', other):
@@ -269,7 +325,10 @@ def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_reports_are_compared_item_by_item():
-    better, worse = evaluate(lambda prompt: f"{int(prompt.split()[0]) + 1}", [SUMS]), evaluate(adds_mostly, [SUMS])
+    better, worse = (
+        evaluate(lambda prompt: f"{int(prompt.split()[0]) + 1}", [SUMS]),
+        evaluate(adds_mostly, [SUMS]),
+    )
     assert compare(better, worse)["sums"] == paired_difference([1] * 12, [n % 4 != 3 for n in range(12)])
     other = evaluate(adds_mostly, [Task("sums", ITEMS[::-1], SUMS.scorer, SUMS.prompt)])
     for second in (other, evaluate(adds_mostly, [LENGTHS]), evaluate(adds_mostly, [SUMS, LENGTHS])):
@@ -283,8 +342,18 @@ def test_reports_are_compared_item_by_item():
         (lambda prompt: 1 / 0, SUMS, None, r"task 'sums', item 0, '0 \+ 1 =': ZeroDivisionError"),
         (lambda prompts: ["1"], SUMS, 4, "items 0 to 3.*4 prompts want a list of as many answers"),
         (lambda prompts: "1234", SUMS, 4, "4 prompts want a list of as many answers"),
-        (lambda prompt: "1", Task("bad", ITEMS, lambda answer, item: math.nan, SUMS.prompt), None, "item 0, answer '1'.*the scorer gave nan"),
-        (lambda prompt: "1", Task("bad", ITEMS, lambda answer, item: "yes", SUMS.prompt), None, "the scorer gave 'yes'"),
+        (
+            lambda prompt: "1",
+            Task("bad", ITEMS, lambda answer, item: math.nan, SUMS.prompt),
+            None,
+            "item 0, answer '1'.*the scorer gave nan",
+        ),
+        (
+            lambda prompt: "1",
+            Task("bad", ITEMS, lambda answer, item: "yes", SUMS.prompt),
+            None,
+            "the scorer gave 'yes'",
+        ),
         (lambda prompt: 5, SUMS, None, "task 'sums', item 0, answer 5: "),
     ],
 )
@@ -302,5 +371,7 @@ def test_impossible_evaluations_are_refused():
 
 
 def test_a_scorers_name_is_kept_also_of_a_partial_function():
-    report = evaluate(lambda prompt: "1", [Task("t", ITEMS, partial(lambda low, answer, item: low < 1, 0), SUMS.prompt)])
+    report = evaluate(
+        lambda prompt: "1", [Task("t", ITEMS, partial(lambda low, answer, item: low < 1, 0), SUMS.prompt)]
+    )
     assert "lambda" in report.results[0].scorer

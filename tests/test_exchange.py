@@ -55,7 +55,9 @@ def state_of(model):
 def assert_same_state(model, state):
     modules, numbers = state_of(model)
     assert modules.keys() == state[0].keys() and all(part is state[0][path] for path, part in modules.items())
-    assert numbers.keys() == state[1].keys() and all(torch.equal(numbers[name], old) for name, old in state[1].items())
+    assert numbers.keys() == state[1].keys() and all(
+        torch.equal(numbers[name], old) for name, old in state[1].items()
+    )
 
 
 # The proof: what later lessons build
@@ -243,7 +245,9 @@ def test_a_twin_shares_everything_with_its_part():
     model = model_of()
     norm = model.blocks[0].attention_norm
     other = twin(norm, RMSNorm, scale=3)
-    assert other is not norm and other.weight is norm.weight and other.scale == 3 and not hasattr(norm, "scale")
+    assert (
+        other is not norm and other.weight is norm.weight and other.scale == 3 and not hasattr(norm, "scale")
+    )
     other.double()
     assert norm.weight.dtype == torch.float64
     attention = model.blocks[0].attention

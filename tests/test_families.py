@@ -89,7 +89,13 @@ def test_the_model_is_what_its_paper_says():
     lm = smollm2()
     assert sum(weight.numel() for weight in lm.model.parameters()) == 134_515_008
     config = lm.model.config
-    assert (config.n_layers, config.n_heads, config.n_kv_heads, config.d_model, config.d_head) == (30, 9, 3, 576, 64)
+    assert (config.n_layers, config.n_heads, config.n_kv_heads, config.d_model, config.d_head) == (
+        30,
+        9,
+        3,
+        576,
+        64,
+    )
     assert (config.context, config.vocab_size, config.rope_base) == (8192, 49152, 100_000)
     assert lm.model.head.weight is lm.model.embedding.weight
     assert not lm.model.training
@@ -149,7 +155,9 @@ def test_random_blocks_become_the_reference_numbers_bit_for_bit(kind):
     assert numbers(BLOCKS[kind], blocks) == gguf.dequantize(blocks, kind).tobytes()
 
 
-@pytest.mark.parametrize("name", ["token_embd", "blk.0.attn_q", "blk.0.attn_k", "blk.17.attn_v", "blk.29.ffn_down"])
+@pytest.mark.parametrize(
+    "name", ["token_embd", "blk.0.attn_q", "blk.0.attn_k", "blk.17.attn_v", "blk.29.ffn_down"]
+)
 def test_the_files_tensors_become_the_reference_numbers_bit_for_bit(name):
     tensor = tensors()[f"{name}.weight"]
     kind, rows = tensor.tensor_type, np.array(tensor.data[:2_000])
@@ -161,7 +169,10 @@ def test_the_files_numbers_are_stored_as_the_package_stores_them(name):
     tensor = tensors()[f"{name}.weight"]
     kind, rows = tensor.tensor_type, np.array(tensor.data[:500])
     weight = gguf.dequantize(rows, kind)
-    assert BLOCKS[kind].store(torch.from_numpy(weight)).raw.numpy().tobytes() == gguf.quantize(weight, kind).tobytes()
+    assert (
+        BLOCKS[kind].store(torch.from_numpy(weight)).raw.numpy().tobytes()
+        == gguf.quantize(weight, kind).tobytes()
+    )
 
 
 @cache
@@ -238,7 +249,13 @@ def test_the_vocabulary_is_read(path):
     write_gguf(path, tiny_model(), fields={"tokenizer.ggml.pre": "gpt-2", "general.name": "Tiny"})
     lm = read_gguf(path)
     assert lm.name == "Tiny"
-    assert [lm.tokenizer.token_text(i) for i in lm.tokenizer.encode("abcab 12")] == ["abc", "ab", " ", "1", "2"]
+    assert [lm.tokenizer.token_text(i) for i in lm.tokenizer.encode("abcab 12")] == [
+        "abc",
+        "ab",
+        " ",
+        "1",
+        "2",
+    ]
     assert lm.tokenizer.special == {"<|endoftext|>": 0, "<|im_end|>": 1}
     assert lm.tokenizer.pattern == GPT2
     assert lm.chat.encode("hi")[-1] == 1
@@ -324,7 +341,10 @@ WRONG = {
     "no rotation": {"llama.rope.freq_base": 0.0},
     "a rotation that is no number": {"llama.rope.freq_base": float("nan")},
     "a negative epsilon": {"llama.attention.layer_norm_rms_epsilon": -1.0},
-    "scaled positions, which are not handled": {"llama.rope.scaling.type": "linear", "llama.rope.scaling.factor": 8.0},
+    "scaled positions, which are not handled": {
+        "llama.rope.scaling.type": "linear",
+        "llama.rope.scaling.factor": 8.0,
+    },
     "another pre-tokenizer": {"tokenizer.ggml.pre": "qwen2"},
     "another kind of vocabulary": {"tokenizer.ggml.model": "llama"},
     "fewer tokens than weights": {
@@ -374,7 +394,9 @@ def test_a_tensor_without_a_place_is_refused(path, name, kind, quantized):
         read_gguf(path, quantized=quantized)
 
 
-@pytest.mark.parametrize("old, new", [(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0mamba"), (b"architec", b"arkitekt")])
+@pytest.mark.parametrize(
+    "old, new", [(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0mamba"), (b"architec", b"arkitekt")]
+)
 def test_another_architecture_is_refused(path, old, new):
     write_gguf(path, tiny_model())
     path.write_bytes(path.read_bytes().replace(old, new, 1))
@@ -430,7 +452,9 @@ def test_the_real_file_cut_short_is_refused(path):
             read_gguf(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"GGUF", b"GGML" + b"\0" * 100, b"\0" * 5_000, b"GGUF\x03\0\0\0" + b"\xff" * 90])
+@pytest.mark.parametrize(
+    "content", [b"", b"GGUF", b"GGML" + b"\0" * 100, b"\0" * 5_000, b"GGUF\x03\0\0\0" + b"\xff" * 90]
+)
 def test_another_kind_of_file_is_refused(path, content):
     path.write_bytes(content)
     with refused(path):

@@ -45,7 +45,9 @@ def theirs():
 
 def as_llama_cpp_calls_it(name):
     if name in ("model.embed_tokens.weight", "model.norm.weight"):
-        return {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}[name]
+        return {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}[
+            name
+        ]
     layer, part = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.weight", name).groups()
     return f"blk.{layer}.{FILES_NAMES[part]}.weight"
 
@@ -59,7 +61,9 @@ def write_qwen3(path, model):
     }  # fmt: skip
     writer = gguf.GGUFWriter(path, "qwen3")
     add = {str: writer.add_string, float: writer.add_float32, list: writer.add_array, int: writer.add_uint32}
-    for name, value in (fields | {"tokenizer.ggml.pre": "qwen2"} | {f"qwen3.{k}": v for k, v in settings.items()}).items():
+    for name, value in (
+        fields | {"tokenizer.ggml.pre": "qwen2"} | {f"qwen3.{k}": v for k, v in settings.items()}
+    ).items():
         add[type(value)](name, value)
     for name, weight in model.named_parameters():
         writer.add_tensor(as_llama_cpp_calls_it(name), np.ascontiguousarray(weight.detach().numpy()))
@@ -85,7 +89,10 @@ def test_a_family_added_as_a_row_computes_what_transformers_computes(path):
 
 @pytest.mark.parametrize(
     "wrong",
-    [replace(QWEN3, pairs_of_rows=True), replace(QWEN3, dials=QWEN3.dials | {"positions": "rope-interleaved"})],
+    [
+        replace(QWEN3, pairs_of_rows=True),
+        replace(QWEN3, dials=QWEN3.dials | {"positions": "rope-interleaved"}),
+    ],
     ids=["rows in pairs", "interleaved"],
 )
 def test_a_row_with_a_wrong_entry_is_seen_in_the_logits(path, wrong):
@@ -100,17 +107,35 @@ def test_without_the_row_the_family_is_refused_by_name(path):
 
 
 def test_a_row_that_lacks_a_name_says_which_tensor_has_no_place(path):
-    with pytest.raises(ValueError, match="a tensor 'blk.0.attn_k_norm.weight', which this decoder has no place for"):
-        read_gguf(path, families={"qwen3": replace(QWEN3, in_a_block=IN_A_BLOCK | {"attn_q_norm": "attention.query_norm"})})
+    with pytest.raises(
+        ValueError, match="a tensor 'blk.0.attn_k_norm.weight', which this decoder has no place for"
+    ):
+        read_gguf(
+            path,
+            families={
+                "qwen3": replace(QWEN3, in_a_block=IN_A_BLOCK | {"attn_q_norm": "attention.query_norm"})
+            },
+        )
 
 
 def test_a_row_that_needs_a_setting_says_which_the_file_lacks(path):
     with pytest.raises(ValueError, match="it lacks qwen3.attention.sliding_window"):
-        read_gguf(path, families={"qwen3": replace(QWEN3, settings=QWEN3.settings | {"window": "attention.sliding_window"})})
+        read_gguf(
+            path,
+            families={
+                "qwen3": replace(QWEN3, settings=QWEN3.settings | {"window": "attention.sliding_window"})
+            },
+        )
 
 
 def test_a_model_is_of_the_family_whose_dials_it_has():
     plain = tiny_config(vocab_size=300)
     assert LLAMA.is_of(plain) and not QWEN3.is_of(plain)
-    for dials in ({"qk_norm": True}, {"window": 4}, {"bias": True}, {"logit_cap": 3.0}, {"positions": "alibi"}):
+    for dials in (
+        {"qk_norm": True},
+        {"window": 4},
+        {"bias": True},
+        {"logit_cap": 3.0},
+        {"positions": "alibi"},
+    ):
         assert not LLAMA.is_of(replace(plain, **dials))

@@ -260,7 +260,9 @@ def test_two_streams_do_not_disturb_each_other(model):
     both = [[1, 2, 3], [4, 5]]
     streams = [generate(model, prompt, 8) for prompt in both]
     mixed = list(zip(*streams, strict=True))
-    assert [list(tokens) for tokens in zip(*mixed, strict=True)] == [written(model, prompt, 8) for prompt in both]
+    assert [list(tokens) for tokens in zip(*mixed, strict=True)] == [
+        written(model, prompt, 8) for prompt in both
+    ]
 
 
 def test_sampling_with_a_seed_is_reproducible(model, tokens):
@@ -300,7 +302,10 @@ def test_packing_in_16_bits_changes_rounding_only(shape, tied):
     """bfloat16 keeps 8 bits: both are equally far from the truth, a few hundredths on logits of about 5."""
     truth, plain, packed = (tiny_decoder(tie_embeddings=tied) for _ in range(3))
     tokens = random_tokens(truth, *shape)
-    errors = [(model.bfloat16()(tokens).double() - truth(tokens)).abs() for model in (plain, pack(packed.bfloat16()))]
+    errors = [
+        (model.bfloat16()(tokens).double() - truth(tokens)).abs()
+        for model in (plain, pack(packed.bfloat16()))
+    ]
     assert errors[1].mean() < 1.5 * errors[0].mean()
     assert errors[1].max() < 3 * errors[0].max()
 
@@ -322,7 +327,11 @@ def test_packing_twice_is_packing_once():
 
 def test_a_packed_model_can_be_watched_and_cached():
     plain, packed = tiny_decoder(torch.float32), pack(tiny_decoder(torch.float32))
-    tokens, traces, cache = random_tokens(plain), [Trace("*.weights"), Trace("*.weights")], plain.new_cache(12)
+    tokens, traces, cache = (
+        random_tokens(plain),
+        [Trace("*.weights"), Trace("*.weights")],
+        plain.new_cache(12),
+    )
     plain(tokens, trace=traces[0])
     packed(tokens, cache, traces[1])
     torch.testing.assert_close(traces[1].attention(), traces[0].attention(), atol=1e-4, rtol=0)
@@ -386,12 +395,16 @@ def test_packing_quantized_layers_changes_rounding_only(name, bias):
 def test_quantized_layers_without_a_kernel_stay_as_they_are(name):
     plain = quantize_linears(wide(), NO_KERNEL[name])
     packed = pack(deepcopy(plain).bfloat16())
-    assert QuantizedLinear in kinds_of_layers(packed) and not {Int4Linear, Int8Linear} & kinds_of_layers(packed)
+    assert QuantizedLinear in kinds_of_layers(packed) and not {Int4Linear, Int8Linear} & kinds_of_layers(
+        packed
+    )
     errors = errors_in_16_bits(plain, packed)
     assert errors[1] < 1.5 * errors[0]
 
 
-@pytest.mark.parametrize("changes", [{"d_model": 30, "d_head": 10, "n_heads": 3, "n_kv_heads": 1, "d_ff": 17}, {"d_ff": 33}])
+@pytest.mark.parametrize(
+    "changes", [{"d_model": 30, "d_head": 10, "n_heads": 3, "n_kv_heads": 1, "d_ff": 17}, {"d_ff": 33}]
+)
 def test_shapes_that_the_8_bit_kernel_would_read_beyond_are_left_alone(changes):
     plain = quantize_linears(wide(**changes), Uniform())
     packed = pack(deepcopy(plain).bfloat16())
@@ -479,7 +492,10 @@ def test_the_real_model_answers_and_stops():
 def test_a_stream_of_text_never_holds_half_a_character():
     """A model that can only write the bytes of a tiger, which are four."""
     tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], {})
-    lm, bytes_to_come = LanguageModel("tiger", tiny_decoder(vocab_size=256), tokenizer, chat=None), iter("🐯🐯".encode())
+    lm, bytes_to_come = (
+        LanguageModel("tiger", tiny_decoder(vocab_size=256), tokenizer, chat=None),
+        iter("🐯🐯".encode()),
+    )
     text = list(complete(lm, "a", 8, choose=lambda logits: next(bytes_to_come), chat=False))
     assert text == ["", "", "", "🐯", "", "", "", "🐯", ""]
 

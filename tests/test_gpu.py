@@ -45,7 +45,9 @@ def ran(tmp_path_factory):
     path = os.pathsep.join([str(folder / "blocked"), str(ROOT)])
     environment = os.environ | {"PYTHONPATH": path, "OUT": str(folder / "out"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "benchmarks.gpu", "--small"]
-    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
     return load(folder / "out" / "results.json", small=True), said
 
 
@@ -69,16 +71,40 @@ def test_device_tests_ran_in_every_file(ran):
 
 @here
 def test_sweeps_keep_every_tile_that_they_tried(ran):
-    swept = [found for name, record in ran[0].stages.items() if name.startswith("sweeps") for found in record["results"]]
+    swept = [
+        found
+        for name, record in ran[0].stages.items()
+        if name.startswith("sweeps")
+        for found in record["results"]
+    ]
     assert len(swept) >= 8
     for found in swept:
-        assert found["now"] in [one["tile"] for one in found["tried"]] and found["best"] in [one["tile"] for one in found["tried"]]
+        assert found["now"] in [one["tile"] for one in found["tried"]] and found["best"] in [
+            one["tile"] for one in found["tried"]
+        ]
 
 
 @here
 def test_there_is_a_contest_for_each_kind_of_kernel(ran):
-    told = [found["what"] for name, record in ran[0].stages.items() if name.startswith("contests") for found in record["results"]]
-    for kind in ("RMSNorm", "softmax", "SwiGLU", "RoPE", "cross-entropy", "last layer", "attention", "decoding", "8 bits", "NF4", "grouped"):
+    told = [
+        found["what"]
+        for name, record in ran[0].stages.items()
+        if name.startswith("contests")
+        for found in record["results"]
+    ]
+    for kind in (
+        "RMSNorm",
+        "softmax",
+        "SwiGLU",
+        "RoPE",
+        "cross-entropy",
+        "last layer",
+        "attention",
+        "decoding",
+        "8 bits",
+        "NF4",
+        "grouped",
+    ):
         assert any(kind in what for what in told), kind
 
 
@@ -92,17 +118,26 @@ def test_a_tile_that_fails_or_is_wrong_is_noted_and_the_next_is_tried():
         return torch.ones(3) if tile[0] == 4 else torch.zeros(3)
 
     sweep = sweeps.Sweep("x", "x.py, f", ("n",), (1,), run, lambda: torch.ones(3))
-    tried = [sweeps.attempt(sweep, (size,), torch.ones(3), lambda f: f().sum().item(), 1) for size in (1, 2, 4)]
-    assert "the result is wrong" in tried[0]["failure"] and tried[1]["failure"] == "RuntimeError: out of resource: shared memory"
+    tried = [
+        sweeps.attempt(sweep, (size,), torch.ones(3), lambda f: f().sum().item(), 1) for size in (1, 2, 4)
+    ]
+    assert (
+        "the result is wrong" in tried[0]["failure"]
+        and tried[1]["failure"] == "RuntimeError: out of resource: shared memory"
+    )
     assert tried[2]["seconds"] == 3.0
     assert sweeps.result(sweep, tried)["best"] == (4,) and sweeps.advice(sweeps.result(sweep, tried)) == ""
 
 
 def test_advice_says_which_constant_to_change():
     tried = [{"tile": (1, 8), "seconds": 2.0}, {"tile": (2, 8), "seconds": 1.0}]
-    sweep = sweeps.Sweep("attention", "flash_attention.py, forward_tile", ("BLOCK_Q", "warps"), (1, 8), None, None)
+    sweep = sweeps.Sweep(
+        "attention", "flash_attention.py, forward_tile", ("BLOCK_Q", "warps"), (1, 8), None, None
+    )
     said = sweeps.advice(sweeps.result(sweep, tried))
-    assert said == "attention: 2.00 times as fast with BLOCK_Q 2, warps 8 (in flash_attention.py, forward_tile)"
+    assert (
+        said == "attention: 2.00 times as fast with BLOCK_Q 2, warps 8 (in flash_attention.py, forward_tile)"
+    )
 
 
 def test_a_stage_that_raises_keeps_what_it_had(monkeypatch):
@@ -130,7 +165,9 @@ def test_tests_that_are_stopped_are_counted_and_those_that_ran_are_kept(monkeypa
     begun = monotonic()
     plan = Plan(False, begun + 2)
     *files, last = device_tests.run(plan)
-    assert monotonic() - begun < 2 + GRACE / 2 and "2 tests of a share weren't run: stopped" in last["failure"]
+    assert (
+        monotonic() - begun < 2 + GRACE / 2 and "2 tests of a share weren't run: stopped" in last["failure"]
+    )
     assert next(one for one in files if one["what"] == "tests/test_kernels_rows.py")["passed"] == 8
 
 
@@ -144,10 +181,14 @@ def sleeper(share, shares, path, small):
 
 def test_a_contestant_that_cannot_run_is_left_out_and_named():
     def part(sizes, randn, compile, triton):
-        yield contests.Contest("c", {contests.OURS: lambda: torch.ones(1), "rival": lambda: 1 / 0}, Cost(1, 1), {})
+        yield contests.Contest(
+            "c", {contests.OURS: lambda: torch.ones(1), "rival": lambda: 1 / 0}, Cost(1, 1), {}
+        )
 
     found = list(contests.run(part, Plan(True, monotonic() + 5)))
-    assert [one["what"] for one in found] == ["limits", "c: rival", "c"] and "ZeroDivisionError" in found[1]["failure"]
+    assert [one["what"] for one in found] == ["limits", "c: rival", "c"] and "ZeroDivisionError" in found[1][
+        "failure"
+    ]
     assert list(found[2]["seconds"]) == [contests.OURS]
 
 
@@ -156,7 +197,9 @@ def test_what_there_is_no_time_for_is_named():
     assert "there was no time left" in found[-1]["failure"]
 
 
-@pytest.mark.parametrize("part", [contests.layers, contests.losses, contests.attention, contests.decoding, contests.products])
+@pytest.mark.parametrize(
+    "part", [contests.layers, contests.losses, contests.attention, contests.decoding, contests.products]
+)
 def test_all_contestants_compute_the_same(part):
     torch.manual_seed(0)
     randn = partial(torch.randn, device=DEVICE, dtype=torch.float32)
@@ -181,13 +224,21 @@ def measured(ours, fused):
     seconds = {contests.OURS: Times((ours,)), "fused": Times((fused,))}
     found = [{"what": "limits", "bytes a second": 1e12, "operations a second": 1e15},
              {"what": "copying", "seconds": seconds, "limit": 1.9, "goals": {"fused": 1.0, "limit": 0.9}}]  # fmt: skip
-    return Results(GPU, machine, {"contests: layers": {"results": found, "failures": ["x: y"], "seconds": 1, "budget": 2}})
+    return Results(
+        GPU,
+        machine,
+        {"contests: layers": {"results": found, "failures": ["x: y"], "seconds": 1, "budget": 2}},
+    )
 
 
 def test_goals_and_ratios_become_lines_of_the_table():
     text = summary(measured(2.0, 1.0))
     assert "contests: layers: x: y" in text and "A GPU: 1,000 GB/s, 1,000 TFLOP/s" in text
-    assert "**1, missed**" in text and "| 0.95 | 0.9 |" in text and "Measured on 2026-01-01: A GPU, driver 1, torch 2." in text
+    assert (
+        "**1, missed**" in text
+        and "| 0.95 | 0.9 |" in text
+        and "Measured on 2026-01-01: A GPU, driver 1, torch 2." in text
+    )
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
@@ -227,9 +278,18 @@ def test_other_tiles_compute_the_same(tile):
 
 
 @pytest.mark.parametrize(
-    "tiles", [{"wings": (1,)}, {"attention_forward": (16, 16)}, {"attention_forward": (16, 24, 4, 2)}, {"grad_queries": (0, 16, 4, 2)}]
+    "tiles",
+    [
+        {"wings": (1,)},
+        {"attention_forward": (16, 16)},
+        {"attention_forward": (16, 24, 4, 2)},
+        {"grad_queries": (0, 16, 4, 2)},
+    ],
 )
 def test_what_cannot_be_a_tile_is_refused(tiles):
-    with pytest.raises(ValueError, match="no kernel is called|whole numbers from 1 on|powers of two"), use_tiles(**tiles):
+    with (
+        pytest.raises(ValueError, match="no kernel is called|whole numbers from 1 on|powers of two"),
+        use_tiles(**tiles),
+    ):
         pass
     assert all(chosen(kernel, ()) == () for kernel in SIZES)

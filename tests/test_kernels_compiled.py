@@ -41,7 +41,9 @@ def folder(tmp_path_factory):
 def test_nothing_spills_and_memory_is_read_in_vector_loads(capability, folder):
     built = builds(capability, folder)
     assert {line["kernel"] for line in built} >= (SIMPLE if capability < 80 else SIMPLE | ONE_TOKEN)
-    spilled = [(line["case"], line["dtype"], line["kernel"], line["spills"]) for line in built if line["spills"]]
+    spilled = [
+        (line["case"], line["dtype"], line["kernel"], line["spills"]) for line in built if line["spills"]
+    ]
     assert not spilled
     assert not {(line["case"], line["kernel"]) for line in built if not line["vector_loads"]}
 

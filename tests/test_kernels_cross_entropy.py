@@ -56,12 +56,18 @@ def test_losses_and_gradients_are_those_of_float64(shape, dtype):
     reference = partial(full_cross_entropy, targets=targets, reduction="none")
     wanted, wanted_grad = gradients(reference, wide, grad_losses.double())
     for backend in BACKENDS:
-        losses, grad = gradients(partial(token_losses, targets=targets, backend=backend), [logits], grad_losses)
+        losses, grad = gradients(
+            partial(token_losses, targets=targets, backend=backend), [logits], grad_losses
+        )
         assert losses.dtype == torch.float32 and grad[0].dtype == dtype
         assert_close(losses, wanted)
         assert_rounded(grad[0], wanted_grad[0])
-        mean, grad = gradients(partial(cross_entropy, targets=targets, backend=backend), [logits], torch.tensor(2.0))
-        wanted_mean, wanted_mean_grad = gradients(partial(full_cross_entropy, targets=targets), wide, torch.tensor(2.0))
+        mean, grad = gradients(
+            partial(cross_entropy, targets=targets, backend=backend), [logits], torch.tensor(2.0)
+        )
+        wanted_mean, wanted_mean_grad = gradients(
+            partial(full_cross_entropy, targets=targets), wide, torch.tensor(2.0)
+        )
         assert_close(mean, wanted_mean)
         assert_rounded(grad[0], wanted_mean_grad[0])
 
@@ -75,7 +81,9 @@ def test_logits_may_lie_anywhere_in_memory_and_are_left_as_they_were():
         (first,) = torch.autograd.grad(loss, x, retain_graph=True)
         (again,) = torch.autograd.grad(loss, x)
         (wide_x,) = in_64_bits(x)
-        wanted, (wanted_grad,) = gradients(partial(full_cross_entropy, targets=targets), [wide_x], torch.tensor(1.0))
+        wanted, (wanted_grad,) = gradients(
+            partial(full_cross_entropy, targets=targets), [wide_x], torch.tensor(1.0)
+        )
         assert_close(loss, wanted)
         assert_rounded(first, wanted_grad)
         assert first.equal(again) and x.equal(before)
@@ -98,7 +106,9 @@ def test_rows_far_apart():
     targets, ones = some_targets((3,), 50), torch.ones(3, device=DEVICE)
     losses, (grad,) = gradients(partial(token_losses, targets=targets, backend="triton"), [logits], ones)
     near = [logits.detach().double().contiguous().requires_grad_()]
-    wanted, (wanted_grad,) = gradients(partial(full_cross_entropy, targets=targets, reduction="none"), near, ones)
+    wanted, (wanted_grad,) = gradients(
+        partial(full_cross_entropy, targets=targets, reduction="none"), near, ones
+    )
     assert_close(losses, wanted)
     assert_rounded(grad, wanted_grad)
 
@@ -113,7 +123,9 @@ def test_very_small_and_large_logits(size):
         gradients(run, [logits], ones), gradients(reference, in_64_bits(logits), ones)
     )  # fmt: skip
     assert_close(losses, wanted)
-    assert_close(grad, wanted_grad, factor=1 + 1e-2 * min(size, 1e4))  # the log-sum-exp is as exact as its 24 bits
+    assert_close(
+        grad, wanted_grad, factor=1 + 1e-2 * min(size, 1e4)
+    )  # the log-sum-exp is as exact as its 24 bits
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of infinity
@@ -153,11 +165,17 @@ def test_what_does_not_count_is_not_counted(backend, ignore):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_when_no_target_counts_the_loss_is_nan_and_the_gradient_zero(backend):
-    hidden, weight, targets = numbers(5, 4, grad=True), numbers(30, 4, grad=True), torch.full((5,), -100, device=DEVICE)
+    hidden, weight, targets = (
+        numbers(5, 4, grad=True),
+        numbers(30, 4, grad=True),
+        torch.full((5,), -100, device=DEVICE),
+    )
     logits = (hidden @ weight.T).detach().requires_grad_()
     wanted, wanted_grad = gradients(partial(full_cross_entropy, targets=targets), [logits], torch.tensor(1.0))
     assert wanted.isnan() and (wanted_grad[0] == 0).all()
-    loss, grad = gradients(partial(cross_entropy, targets=targets, backend=backend), [logits], torch.tensor(1.0))
+    loss, grad = gradients(
+        partial(cross_entropy, targets=targets, backend=backend), [logits], torch.tensor(1.0)
+    )
     assert loss.isnan() and (grad[0] == 0).all()
     run = partial(linear_cross_entropy, targets=targets, backend=backend, chunk=2)
     loss, grads = gradients(run, [hidden, weight], torch.tensor(1.0))
@@ -204,7 +222,9 @@ def test_other_targets(backend):
     wanted = full_cross_entropy(logits.double(), targets)
     assert_close(cross_entropy(logits, targets.int(), backend=backend), wanted)
     assert_close(cross_entropy(logits, targets.repeat_interleave(2)[::2], backend=backend), wanted)
-    assert_close(token_losses(logits[0], targets[0], backend=backend), F.cross_entropy(logits[0].double(), targets[0]))
+    assert_close(
+        token_losses(logits[0], targets[0], backend=backend), F.cross_entropy(logits[0].double(), targets[0])
+    )
     for wrong in (targets[:3], targets[:, None], targets[0]):
         with pytest.raises(ValueError, match=r"don't fit logits \(4, 9\)"):
             cross_entropy(logits, wrong, backend=backend)
@@ -214,7 +234,9 @@ def test_other_targets(backend):
 
 def test_who_computes():
     logits, targets = numbers(4, 9).double(), some_targets((4,), 9)
-    torch.testing.assert_close(cross_entropy(logits, targets), full_cross_entropy(logits, targets), rtol=1e-14, atol=0)
+    torch.testing.assert_close(
+        cross_entropy(logits, targets), full_cross_entropy(logits, targets), rtol=1e-14, atol=0
+    )
     with pytest.raises(ValueError, match="32 bits at most"):
         cross_entropy(logits, targets, backend="triton")
     logits = logits.float().requires_grad_()
@@ -237,9 +259,14 @@ def test_who_computes():
     ],
 )  # fmt: skip
 def test_linear_losses_and_gradients_are_those_of_float64(tokens, d, vocab, chunk, dtype, backend):
-    hidden, weight = numbers(*tokens, d, dtype=dtype, grad=True), numbers(vocab, d, dtype=dtype, seed=1, grad=True)
+    hidden, weight = (
+        numbers(*tokens, d, dtype=dtype, grad=True),
+        numbers(vocab, d, dtype=dtype, seed=1, grad=True),
+    )
     targets = some_targets(tokens, vocab)
-    count = torch.tensor(float((targets != -100).sum()))  # so that the gradients aren't small, as those of a mean are
+    count = torch.tensor(
+        float((targets != -100).sum())
+    )  # so that the gradients aren't small, as those of a mean are
     run = partial(linear_cross_entropy, targets=targets, chunk=chunk, backend=backend)
     loss, grads = gradients(run, [hidden, weight], count)
     reference = partial(full_linear_cross_entropy, targets=targets)
@@ -282,16 +309,22 @@ def test_many_chunks_are_as_good_as_one(dtype):
     hidden += 2  # all contributions have one sign: added up in 16 bits, the last ones would be lost
     targets = torch.zeros(600, dtype=torch.int64, device=DEVICE)
     grads = [
-        torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, chunk=chunk), weight)[0] for chunk in (600, 2)
+        torch.autograd.grad(linear_cross_entropy(hidden, weight, targets, chunk=chunk), weight)[0]
+        for chunk in (600, 2)
     ]
     torch.testing.assert_close(*grads, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
 
 
 def test_small_float16_gradients_are_not_lost():
     """Of many targets, each has a gradient smaller than float16 can say. To scale the loss, as is usual there, must help."""
-    hidden, weight = numbers(4096, 2, dtype=torch.float16, grad=True), numbers(64, 2, dtype=torch.float16, scale=1e-3)
+    hidden, weight = (
+        numbers(4096, 2, dtype=torch.float16, grad=True),
+        numbers(64, 2, dtype=torch.float16, scale=1e-3),
+    )
     targets, scale = some_targets((4096,), 64), torch.tensor(2.0**16)
-    (ours,) = gradients(partial(linear_cross_entropy, weight=weight, targets=targets, chunk=1024), [hidden], scale)[1]
+    (ours,) = gradients(
+        partial(linear_cross_entropy, weight=weight, targets=targets, chunk=1024), [hidden], scale
+    )[1]
     reference = partial(full_linear_cross_entropy, weight=weight.double(), targets=targets)
     (wanted,) = gradients(reference, in_64_bits(hidden), scale)[1]
     assert_close(ours / wanted.abs().max(), wanted / wanted.abs().max(), torch.float16)
@@ -314,7 +347,9 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("hidden_learns, weight_learns", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(
+    "hidden_learns, weight_learns", [(True, True), (True, False), (False, True), (False, False)]
+)
 def test_no_product_without_need(hidden_learns, weight_learns, backend):
     hidden, weight = numbers(10, 6, grad=hidden_learns), numbers(4100, 6, seed=1, grad=weight_learns)
     targets = some_targets((10,), 4100)
@@ -363,9 +398,13 @@ def quick_garbage_collection():
 @pytest.mark.skipif(DEVICE != "cpu", reason="counts the CPU's memory")
 @pytest.mark.usefixtures("quick_garbage_collection")
 @pytest.mark.parametrize("chunk", [64, 16])
-@pytest.mark.parametrize("backend, logits_at_once", [("triton", 1), ("torch", 2)])  # PyTorch: and their log-probabilities
+@pytest.mark.parametrize(
+    "backend, logits_at_once", [("triton", 1), ("torch", 2)]
+)  # PyTorch: and their log-probabilities
 def test_memory_is_that_of_a_chunk(backend, logits_at_once, chunk, monkeypatch):
-    def launch_and_let_go(*arguments, **options):  # the interpreter keeps a kernel's tensors in a cycle of references
+    def launch_and_let_go(
+        *arguments, **options
+    ):  # the interpreter keeps a kernel's tensors in a cycle of references
         launch(*arguments, **options)
         gc.collect()
 

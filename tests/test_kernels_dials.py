@@ -22,7 +22,12 @@ from course_lib.model import attend, attention_by_hand
 from course_lib.quantize import Uniform
 
 BACKENDS = ("torch", "triton")
-SHAPES = [{"queries": 33, "keys": 33}, {"queries": 5, "keys": 40}, {"queries": 20, "keys": 20, "causal": False}, {"queries": 30, "keys": 50, "window": 7}]
+SHAPES = [
+    {"queries": 33, "keys": 33},
+    {"queries": 5, "keys": 40},
+    {"queries": 20, "keys": 20, "causal": False},
+    {"queries": 30, "keys": 50, "window": 7},
+]
 
 
 def attention_inputs(queries, keys, dtype=torch.float32, grad=True, **dials):
@@ -40,7 +45,9 @@ def test_another_scale_forth_and_back(case, scale, backend):
     def reference(q, k, v):
         return attention_by_hand(q, k, v, None, dials.get("causal", True), scale, dials.get("window"))[0]
 
-    assert_same_as_in_64_bits(lambda *x: flash_attention(*x, **dials, scale=scale, backend=backend), reference, *inputs, factor=2)
+    assert_same_as_in_64_bits(
+        lambda *x: flash_attention(*x, **dials, scale=scale, backend=backend), reference, *inputs, factor=2
+    )
     assert_close(attend(*inputs, scale=scale, **dials), reference(*(x.double() for x in inputs)))
 
 
@@ -63,7 +70,10 @@ def test_log_sum_exps_are_in_nats(case, dtype, backend):
 def test_two_halves_of_the_keys_are_merged_by_their_log_sum_exps(backend):
     """What they are for: each half may stand on another device."""
     (q, k, v), _ = attention_inputs(20, 64, grad=False)
-    parts = [flash_attention(q, k[:, :, half], v[:, :, half], False, return_lse=True, backend=backend) for half in (slice(0, 40), slice(40, 64))]
+    parts = [
+        flash_attention(q, k[:, :, half], v[:, :, half], False, return_lse=True, backend=backend)
+        for half in (slice(0, 40), slice(40, 64))
+    ]
     shares = torch.stack([lse for _, lse in parts]).softmax(dim=0).unsqueeze(-1)
     merged = sum(share * out for share, (out, _) in zip(shares, parts, strict=True))
     assert_close(merged, attention_by_hand(q.double(), k.double(), v.double(), causal=False)[0])
@@ -90,7 +100,9 @@ def test_packed_sequences_have_log_sum_exps_too(backend):
     starts = torch.tensor([0, 11, 30], dtype=torch.int32, device=DEVICE)
     _, lse = flash_attention(q, k, v, starts=starts, return_lse=True, backend=backend)
     for run in (slice(0, 11), slice(11, 30)):
-        wanted = flash_attention(q[:, :, run], k[:, :, run], v[:, :, run], return_lse=True, backend=backend)[1]
+        wanted = flash_attention(q[:, :, run], k[:, :, run], v[:, :, run], return_lse=True, backend=backend)[
+            1
+        ]
         assert_close(lse[:, :, run], wanted.double())
 
 
@@ -100,7 +112,9 @@ def test_the_log_sum_exp_has_no_gradient_and_the_output_keeps_its_own(backend):
     out, lse = flash_attention(*inputs, return_lse=True, backend=backend)
     assert out.requires_grad and not lse.requires_grad
     plain = flash_attention(*inputs, backend=backend)
-    for one, other in zip(torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(plain.sum(), inputs), strict=True):
+    for one, other in zip(
+        torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(plain.sum(), inputs), strict=True
+    ):
         assert one.equal(other)
 
 
@@ -110,7 +124,14 @@ def test_an_impossible_scale_is_refused(scale):
     with pytest.raises(ValueError, match="scale must be above 0"):
         flash_attention(q, q, q, scale=scale)
     with pytest.raises(ValueError, match="scale must be above 0"):
-        paged_attention(q[:, :, 0], q, q, torch.zeros(1, 1, dtype=torch.int32), torch.ones(1, dtype=torch.int32), scale=scale)
+        paged_attention(
+            q[:, :, 0],
+            q,
+            q,
+            torch.zeros(1, 1, dtype=torch.int32),
+            torch.ones(1, dtype=torch.int32),
+            scale=scale,
+        )
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -122,7 +143,10 @@ def test_paged_attention_with_another_scale(backend, splits):
     out = paged_attention(q, pages, pages, table, lengths, splits=splits, backend=backend, scale=0.6)
     for row, length in enumerate(lengths.tolist()):
         k = pages[table[row].long()].transpose(0, 1).flatten(1, 2)[None, :, :length].double()
-        assert_close(out[row], attention_by_hand(q[row, :, None].double()[None], k, k, causal=False, scale=0.6)[0][0, :, 0])
+        assert_close(
+            out[row],
+            attention_by_hand(q[row, :, None].double()[None], k, k, causal=False, scale=0.6)[0][0, :, 0],
+        )
 
 
 # Reductions
@@ -141,7 +165,9 @@ def test_reductions_are_pytorchs(reduction, chunk, backend):
         return losses.view(targets.shape) if reduction == "none" else losses
 
     def ours(hidden, weight):
-        return linear_cross_entropy(hidden, weight, targets, backend=backend, chunk=chunk, reduction=reduction)
+        return linear_cross_entropy(
+            hidden, weight, targets, backend=backend, chunk=chunk, reduction=reduction
+        )
 
     assert_same_as_in_64_bits(ours, reference, hidden, weight, factor=2)
 
@@ -190,12 +216,21 @@ def test_an_unknown_reduction_is_refused():
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none; not 'average'"):
         cross_entropy(numbers(2, 4), torch.tensor([0, 1], device=DEVICE), reduction="average")
     with pytest.raises(ValueError, match="reduction must be one of mean, sum, none; not 'average'"):
-        linear_cross_entropy(numbers(2, 4), numbers(3, 4), torch.tensor([0, 1], device=DEVICE), reduction="average")
+        linear_cross_entropy(
+            numbers(2, 4), numbers(3, 4), torch.tensor([0, 1], device=DEVICE), reduction="average"
+        )
 
 
 # Four bits in larger groups
 
-GROUPS = [Uniform(4, group=128), Uniform(4, False, 128), Uniform(4, group=32), Uniform(4, False, 64), Uniform(4), Uniform(4, False)]
+GROUPS = [
+    Uniform(4, group=128),
+    Uniform(4, False, 128),
+    Uniform(4, group=32),
+    Uniform(4, False, 64),
+    Uniform(4),
+    Uniform(4, False),
+]
 
 
 @pytest.mark.parametrize("format", GROUPS, ids=str)
@@ -205,7 +240,10 @@ def test_grids_in_larger_groups_multiply_as_their_numbers(format, tokens, rows, 
     stored = format.store(torch.randn(rows, columns, generator=torch.Generator().manual_seed(0)))
     prepared, x = prepare_weight(stored).to(DEVICE), numbers(tokens, columns)
     assert torch.equal(prepared.weight().cpu(), stored.weight())
-    assert_close(quantized_matmul(x, prepared, backend="triton"), F.linear(x.double(), stored.weight(torch.float64).to(DEVICE)))
+    assert_close(
+        quantized_matmul(x, prepared, backend="triton"),
+        F.linear(x.double(), stored.weight(torch.float64).to(DEVICE)),
+    )
 
 
 @pytest.mark.skipif(DEVICE != "cpu", reason="counts in the interpreter")
@@ -218,7 +256,11 @@ def test_their_cost_is_what_the_kernel_asks_for(format, tokens):
     assert meter.bytes == quantized_matmul_cost(tokens, prepared, 4).bytes
 
 
-@pytest.mark.parametrize("format", [Uniform(4, group="tensor"), Uniform(4, group=16), Uniform(4, group=48), Uniform(3, group=64)], ids=str)
+@pytest.mark.parametrize(
+    "format",
+    [Uniform(4, group="tensor"), Uniform(4, group=16), Uniform(4, group=48), Uniform(3, group=64)],
+    ids=str,
+)
 def test_what_no_kernel_takes_is_refused(format):
     with pytest.raises(ValueError, match="there is no kernel"):
         prepare_weight(format.store(torch.randn(8, 192)))

@@ -28,7 +28,16 @@ COUNTS = [[5], [0], [3, 0, 40], [0, 0, 7], [33, 1, 32, 0], [1] * 9, [70, 2]]
 
 def config(**changes):
     """Of a small model, whose experts are tested."""
-    sizes = {"vocab_size": 61, "d_model": 24, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "d_head": 12, "d_ff": 40, "context": 48}
+    sizes = {
+        "vocab_size": 61,
+        "d_model": 24,
+        "n_layers": 1,
+        "n_heads": 2,
+        "n_kv_heads": 2,
+        "d_head": 12,
+        "d_ff": 40,
+        "context": 48,
+    }
     return ModelConfig(**sizes | changes)
 
 
@@ -68,7 +77,10 @@ def test_choices_of_many_a_token_and_of_nobody():
 def test_more_experts_than_fit_on_the_chip():
     chosen = choices([1, 0, 2] * 400)
     order, starts = group_by_expert(chosen, 1200)
-    assert order.tolist() == chosen.argsort(stable=True).tolist() and starts.tolist() == starts_of([1, 0, 2] * 400).tolist()
+    assert (
+        order.tolist() == chosen.argsort(stable=True).tolist()
+        and starts.tolist() == starts_of([1, 0, 2] * 400).tolist()
+    )
     with pytest.raises(ValueError, match="1200 experts doesn't fit on the chip"):
         group_by_expert(chosen, 1200, "triton")
 
@@ -116,8 +128,12 @@ def test_rows_are_read_where_they_lie(times):
     order, starts = group_by_expert(choices(counts), len(counts), "triton")
     x, weight = numbers(90 // times, 20, grad=True), numbers(4, 24, 20, seed=1, grad=True)
     dials = {"starts": starts, "order": order, "times": times}
-    assert_same_as_in_64_bits(partial(grouped_matmul, backend="triton", **dials), partial(by_hand, **dials), x, weight)
-    assert_close(grouped_matmul(x, weight, backend="torch", **dials), by_hand(*in_64_bits(x, weight), **dials))
+    assert_same_as_in_64_bits(
+        partial(grouped_matmul, backend="triton", **dials), partial(by_hand, **dials), x, weight
+    )
+    assert_close(
+        grouped_matmul(x, weight, backend="torch", **dials), by_hand(*in_64_bits(x, weight), **dials)
+    )
 
 
 def test_products_of_other_layouts_and_frozen_parts():
@@ -221,7 +237,9 @@ def test_mixtures_that_do_not_fit_are_refused():
             mixture(x, *bad, *stack_experts(plain))
 
 
-@pytest.mark.parametrize("backend, dtype", [("triton", torch.float16), ("torch", torch.float16), ("torch", torch.bfloat16)])
+@pytest.mark.parametrize(
+    "backend, dtype", [("triton", torch.float16), ("torch", torch.float16), ("torch", torch.bfloat16)]
+)
 def test_under_autocast_a_mixture_multiplies_in_16_bits_as_the_model_does(backend, dtype):
     plain, x = layer_and_tokens()
     fast, weights = use_kernels(copy.deepcopy(plain), backend), list(plain.parameters())

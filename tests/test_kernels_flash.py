@@ -75,7 +75,9 @@ def test_sliding_windows(window, blocks):
     kernel = partial(flash_attention, window=window, blocks=blocks, backend="triton")
     inputs = qkv(1, 2, 1, 60, 83, 16)
     assert_same_as_in_64_bits(kernel, partial(by_hand, window=window), *inputs)
-    assert_close(flash_attention(*inputs, window=window, backend="torch"), by_hand(*in_64_bits(*inputs), window=window))
+    assert_close(
+        flash_attention(*inputs, window=window, backend="torch"), by_hand(*in_64_bits(*inputs), window=window)
+    )
 
 
 @pytest.mark.parametrize("lengths", [[70], [1, 1, 1], [30, 0, 1, 33], [0, 0, 16], [16, 48, 5]])
@@ -125,7 +127,9 @@ def test_a_query_that_sees_only_banned_keys_takes_nothing_from_values(banned):
     q[..., 0], k[:, :, banned, 0] = 1.0, -torch.inf
     (wide,), wide_rest = in_64_bits(v.requires_grad_()), in_64_bits(q, k)
     y, (grad,) = gradients(lambda v: flash_attention(q, k, v, backend="triton"), [v], torch.ones_like(v))
-    wanted, (wanted_grad,) = gradients(lambda v: flash_attention(*wide_rest, v, backend="torch"), [wide], torch.ones_like(v))
+    wanted, (wanted_grad,) = gradients(
+        lambda v: flash_attention(*wide_rest, v, backend="torch"), [wide], torch.ones_like(v)
+    )
     assert_close(y, wanted)
     assert_close(grad, wanted_grad)
 
@@ -133,7 +137,9 @@ def test_a_query_that_sees_only_banned_keys_takes_nothing_from_values(banned):
 def test_without_keys_nothing_is_found():
     q, k, v = qkv(1, 2, 1, 20, 0, 16)
     for backend in ("triton", "torch"):
-        y, grads = gradients(partial(flash_attention, causal=False, backend=backend), (q, k, v), torch.ones_like(q))
+        y, grads = gradients(
+            partial(flash_attention, causal=False, backend=backend), (q, k, v), torch.ones_like(q)
+        )
         assert not y.any() and not any(grad.any() for grad in grads)
 
 
@@ -154,8 +160,15 @@ def test_inputs_laid_out_otherwise():
 def test_each_laid_out_in_its_own_way(turn):
     q, k = numbers(2, 4, 20, 16, grad=True), numbers(2, 2, 20, 48, seed=1)[..., 5:21].requires_grad_()
     v = numbers(20, 2, 2, 16, seed=2).permute(1, 2, 0, 3).requires_grad_()
-    for inputs in ((q, k, v), (q, v, k), (q, v[:, :, :1].detach().expand(-1, -1, 20, -1).requires_grad_(), k)):
-        ours, wanted = (lambda *inputs, f=f: turn(f(*inputs)) for f in (partial(flash_attention, backend="triton"), by_hand))
+    for inputs in (
+        (q, k, v),
+        (q, v, k),
+        (q, v[:, :, :1].detach().expand(-1, -1, 20, -1).requires_grad_(), k),
+    ):
+        ours, wanted = (
+            lambda *inputs, f=f: turn(f(*inputs))
+            for f in (partial(flash_attention, backend="triton"), by_hand)
+        )
         assert_same_as_in_64_bits(ours, wanted, *inputs, factor=4)
 
 
@@ -166,15 +179,22 @@ def test_tokens_heads_and_sequences_far_apart(strides):
     far = torch.empty(2**31 + 16, dtype=torch.float16, device=DEVICE).as_strided((*shape, 16), (*strides, 1))
     far.copy_(numbers(*shape, 16))
     x = far.detach().float()
-    y, (grad,) = gradients(lambda q: flash_attention(q, q, q, backend="triton"), [far.requires_grad_()], far.detach())
-    wanted, (wanted_grad,) = gradients(lambda q: by_hand(q, q, q), in_64_bits(x.requires_grad_()), x.detach().double())
+    y, (grad,) = gradients(
+        lambda q: flash_attention(q, q, q, backend="triton"), [far.requires_grad_()], far.detach()
+    )
+    wanted, (wanted_grad,) = gradients(
+        lambda q: by_hand(q, q, q), in_64_bits(x.requires_grad_()), x.detach().double()
+    )
     assert_close(y, wanted)
     assert_close(grad, wanted_grad)
 
 
 def test_float16_does_not_overflow_where_the_result_does_not():
     """A token that sees itself alone: its weight is 1 whatever its score, though gradients times outputs are beyond 65,504."""
-    q, k, v = (torch.full((1, 1, 1, 16), 300.0, dtype=torch.float16, device=DEVICE, requires_grad=True) for _ in range(3))
+    q, k, v = (
+        torch.full((1, 1, 1, 16), 300.0, dtype=torch.float16, device=DEVICE, requires_grad=True)
+        for _ in range(3)
+    )
     y, grads = gradients(lambda *x: flash_attention(*x, backend="triton"), [q, k, v], v.detach())
     assert y.equal(v) and grads[2].equal(v) and not grads[0].any() and not grads[1].any()
 
@@ -204,7 +224,10 @@ def test_a_window_wider_than_the_text_is_none(window):
 
 def test_twice_the_same_to_the_bit():
     inputs = qkv(1, 4, 2, 50, 50, 16)
-    runs = [gradients(partial(flash_attention, backend="triton"), inputs, torch.ones_like(inputs[0])) for _ in range(2)]
+    runs = [
+        gradients(partial(flash_attention, backend="triton"), inputs, torch.ones_like(inputs[0]))
+        for _ in range(2)
+    ]
     assert all(a.equal(b) for a, b in zip(runs[0][1], runs[1][1], strict=True))
 
 
@@ -233,7 +256,9 @@ def test_bytes_and_operations_of_the_way_back_are_as_calculated(causal, window, 
 
 def test_it_moves_less_than_three_separate_steps():
     naive = naive_attention_cost(1, 1, 4096, 4096, 64, 2)
-    tiled = [attention_cost(1, 1, 4096, 4096, 64, 2, causal=False, blocks=(block, 64)) for block in (64, 128, 256)]
+    tiled = [
+        attention_cost(1, 1, 4096, 4096, 64, 2, causal=False, blocks=(block, 64)) for block in (64, 128, 256)
+    ]
     assert naive.bytes > tiled[0].bytes > 1.9 * tiled[1].bytes > 3.6 * tiled[2].bytes
     assert {cost.flops for cost in tiled} == {naive.flops}
 
@@ -248,16 +273,25 @@ def test_what_does_not_fit_is_refused():
         (lambda: flash_attention(q, k[:, :, :4], v[:, :, :4]), "can't be the last of 4 keys"),
         (lambda: flash_attention(q, k, v, window=0), "at least 1 key wide"),
         (lambda: flash_attention(q, k, v, causal=False, window=3), "must be causal"),
-        (lambda: flash_attention(q, k, v, starts=torch.tensor([[0, 8]])), "packed sequences are a batch of 1"),
+        (
+            lambda: flash_attention(q, k, v, starts=torch.tensor([[0, 8]])),
+            "packed sequences are a batch of 1",
+        ),
         (lambda: flash_attention(q, k, v, starts=torch.tensor([0])), "packed sequences are a batch of 1"),
         (lambda: flash_attention(q, k, v, starts=torch.tensor([0.0, 8.0])), "starts are places"),
         (lambda: flash_attention(q, k, v, longest=8), "give their starts"),
         (lambda: flash_attention(q[..., :0], k[..., :0], v[..., :0]), "heads of no numbers"),
-        (lambda: flash_attention(q.long(), k.long(), v.long(), backend="triton"), "doesn't compute with torch.int64"),
+        (
+            lambda: flash_attention(q.long(), k.long(), v.long(), backend="triton"),
+            "doesn't compute with torch.int64",
+        ),
         (lambda: flash_attention(q, k, v, blocks=(16,)), "two powers of two"),
         (lambda: flash_attention(q, k, v, blocks=(8, 16)), "powers of two"),
         (lambda: flash_attention(q, k, v, blocks=(16, 24)), "powers of two"),
-        (lambda: flash_attention(*[x.repeat(1, 1, 1, 20) for x in (q, k, v)], backend="triton"), "head of 320"),
+        (
+            lambda: flash_attention(*[x.repeat(1, 1, 1, 20) for x in (q, k, v)], backend="triton"),
+            "head of 320",
+        ),
         (lambda: flash_attention(q, k, v, backend="cuda"), "backend must be"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -280,5 +314,7 @@ def test_the_interpreter_is_not_trusted_with_products_of_bfloat16():
 
 def test_pytorch_computes_the_same():
     q, k, v = (x.detach() for x in qkv(2, 4, 4, 50, 50, 16))
-    assert_close(flash_attention(q, k, v, backend="triton"), F.scaled_dot_product_attention(q, k, v, is_causal=True))
+    assert_close(
+        flash_attention(q, k, v, backend="triton"), F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    )
     assert block_sizes(q.half()) == (128, 64)

@@ -35,7 +35,9 @@ def test_every_kernel_fits_on_a_page():
 
 def test_auto_takes_the_kernel_on_a_gpu_alone():
     x = numbers(3)
-    assert use_triton("auto", x) == (DEVICE == "cuda") and not use_triton("torch", x) and use_triton("triton", x)
+    assert (
+        use_triton("auto", x) == (DEVICE == "cuda") and not use_triton("torch", x) and use_triton("triton", x)
+    )
     assert not use_triton("auto", x.double()) and not use_triton("auto", x, x.to("meta"))
 
 
@@ -77,7 +79,9 @@ def test_products_of_bfloat16_are_not_for_the_interpreter():
 
 def run(code, **environment):
     command = [sys.executable, "-c", code]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment | {"PATH": ""}, check=False)
+    ran = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT, env=environment | {"PATH": ""}, check=False
+    )
     assert ran.returncode == 0, ran.stderr[-2000:]
     return ran.stdout
 
@@ -95,7 +99,9 @@ for attempt in (lambda: softmax(torch.ones(2), backend="triton"), Meter):
 print(softmax(torch.zeros(2)).tolist())
 """
     said = run(code, TRITON_INTERPRET="0").splitlines()
-    assert len(said) == 3 and all("TRITON_INTERPRET=1" in line for line in said[:2]) and said[2] == "[0.5, 0.5]"
+    assert (
+        len(said) == 3 and all("TRITON_INTERPRET=1" in line for line in said[:2]) and said[2] == "[0.5, 0.5]"
+    )
 
 
 def test_without_triton_pytorch_computes():

@@ -48,7 +48,10 @@ def test_logits_and_gradients_of_every_family(family):
     plain, fast = two(**FAMILIES[family])
     tokens = random_tokens(plain, batch=2, time=20).to(DEVICE)
     assert_close(fast(tokens), plain(tokens).double(), factor=10)
-    (loss, grads), (wanted, wanted_grads) = loss_and_gradients(fast, tokens), loss_and_gradients(plain, tokens)
+    (loss, grads), (wanted, wanted_grads) = (
+        loss_and_gradients(fast, tokens),
+        loss_and_gradients(plain, tokens),
+    )
     assert_close(loss, wanted.double(), factor=10)
     assert grads.keys() == wanted_grads.keys()
     for name, grad in grads.items():
@@ -71,7 +74,12 @@ def test_the_kernels_are_really_used(monkeypatch):
         monkeypatch.setattr(module, "launch", noting(module.launch))
     fast(random_tokens(fast).to(DEVICE))
     layers = fast.config.n_layers
-    wanted = {"norm_forward": 2 * layers + 1, "rope_kernel": 2 * layers, "attention_forward": layers, "swiglu_forward": layers}
+    wanted = {
+        "norm_forward": 2 * layers + 1,
+        "rope_kernel": 2 * layers,
+        "attention_forward": layers,
+        "swiglu_forward": layers,
+    }
     assert Counter(seen) == wanted
 
 
@@ -128,7 +136,11 @@ def test_the_loss_without_all_logits_is_the_same_loss():
     for backend in ("torch", "triton"):
         loss = fused_next_token_loss(plain, batch, backend=backend)
         assert_close(loss, wanted.double())
-        for grad, right in zip(torch.autograd.grad(loss, weights), torch.autograd.grad(wanted, weights, retain_graph=True), strict=True):
+        for grad, right in zip(
+            torch.autograd.grad(loss, weights),
+            torch.autograd.grad(wanted, weights, retain_graph=True),
+            strict=True,
+        ):
             assert_close(grad, right.double(), factor=4)
 
 
@@ -149,7 +161,12 @@ def test_lora_on_a_model_with_kernels():
         torch.manual_seed(0)
         attach(model, LoRA(rank=2))
     first, second = (
-        train(model, lambda step: (tokens[:, :-1], tokens[:, 1:]), TrainConfig(steps=4, learning_rate=1e-2), progress=False)
+        train(
+            model,
+            lambda step: (tokens[:, :-1], tokens[:, 1:]),
+            TrainConfig(steps=4, learning_rate=1e-2),
+            progress=False,
+        )
         for model in (plain, fast)
     )
     torch.testing.assert_close(torch.tensor(first.losses), torch.tensor(second.losses), rtol=1e-4, atol=0)
@@ -176,7 +193,9 @@ def test_names_weights_and_files_are_as_before():
     plain, fast = two(n_experts=2)
     assert plain.state_dict().keys() == fast.state_dict().keys()
     plain.load_state_dict(fast.state_dict())
-    assert isinstance(fast.blocks[0].attention, KernelAttention) and isinstance(fast.blocks[0].attention, nn.Module)
+    assert isinstance(fast.blocks[0].attention, KernelAttention) and isinstance(
+        fast.blocks[0].attention, nn.Module
+    )
 
 
 def test_an_unknown_backend_changes_nothing():

@@ -29,7 +29,9 @@ def test_norms_are_those_of_float64(shape, dtype):
     weight, bias = (numbers(shape[-1], dtype=dtype, seed=seed, grad=True) for seed in (1, 2))
     # A weight's gradient is a sum over all rows, of numbers rounded to 16 bits.
     assert_same_as_in_64_bits(partial(rms_norm, backend="triton"), rms_reference, x, weight, factor=4)
-    assert_same_as_in_64_bits(partial(layer_norm, backend="triton"), layer_reference, x, weight, bias, factor=4)
+    assert_same_as_in_64_bits(
+        partial(layer_norm, backend="triton"), layer_reference, x, weight, bias, factor=4
+    )
     assert_same_as_in_64_bits(partial(layer_norm, backend="triton"), layer_reference, x, weight, factor=4)
 
 
@@ -44,9 +46,15 @@ def test_rows_may_lie_anywhere_in_memory():
 def test_rows_weights_and_gradients_laid_out_otherwise():
     for x in (numbers(6, 80)[:, 3:40], numbers(37, 80).T, numbers(6, 37)[:1].expand(4, 37)):
         x, width = x.requires_grad_(), x.shape[-1]
-        weight, bias = numbers(width, 2, seed=1)[:, 0].requires_grad_(), numbers(1, seed=2).expand(width).requires_grad_()
+        weight, bias = (
+            numbers(width, 2, seed=1)[:, 0].requires_grad_(),
+            numbers(1, seed=2).expand(width).requires_grad_(),
+        )
         for turn in (lambda y: y.T, lambda y: y.sum(0), lambda y: y.sum(1)):
-            ours, reference = (partial(f, backend="triton") for f in (rms_norm, layer_norm)), (rms_reference, layer_reference)
+            ours, reference = (
+                (partial(f, backend="triton") for f in (rms_norm, layer_norm)),
+                (rms_reference, layer_reference),
+            )
             for f, wanted, rest in zip(ours, reference, ([weight], [weight, bias]), strict=True):
                 turned = [lambda *inputs, f=f, turn=turn: turn(f(*inputs)) for f in (f, wanted)]
                 assert_same_as_in_64_bits(*turned, x, *rest, factor=4)
@@ -63,7 +71,12 @@ def test_a_program_of_the_way_back_has_several_tiles(programs, monkeypatch):
 def test_the_result_is_an_ordinary_tensor():
     """One that may be changed in place, which PyTorch doesn't let a view of another from within the function."""
     x, weight = numbers(2, 3, 8, grad=True), numbers(8, seed=1, grad=True)
-    assert_same_as_in_64_bits(lambda *inputs: rms_norm(*inputs, backend="triton").mul_(2), lambda *inputs: 2 * rms_reference(*inputs), x, weight)
+    assert_same_as_in_64_bits(
+        lambda *inputs: rms_norm(*inputs, backend="triton").mul_(2),
+        lambda *inputs: 2 * rms_reference(*inputs),
+        x,
+        weight,
+    )
 
 
 def test_it_has_no_second_derivative():

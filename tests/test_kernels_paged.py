@@ -89,7 +89,11 @@ def test_splits_whose_scores_lie_far_apart(splits):
     """Scores of some hundreds: a split's output counts by its log-sum-exp, or the sum is wrong altogether."""
     lengths = [330, 200]
     cache, inputs = example(4, 1, 64, 16, lengths, scale=100.0)
-    assert_close(paged_attention(*inputs, splits=splits, backend="triton"), reference(inputs[0], cache, lengths), factor=20)
+    assert_close(
+        paged_attention(*inputs, splits=splits, backend="triton"),
+        reference(inputs[0], cache, lengths),
+        factor=20,
+    )
 
 
 def test_splits_that_weigh_the_same():
@@ -197,7 +201,9 @@ def test_the_keys_are_read_once_for_all_heads_that_share_them():
 def test_what_does_not_fit_is_refused():
     _, (q, keys, values, table, lengths) = example(4, 2, 64, 16, [20, 3])
 
-    def refused(match, q=q, keys=keys, values=values, table=table, lengths=lengths, backend="triton", **dials):
+    def refused(
+        match, q=q, keys=keys, values=values, table=table, lengths=lengths, backend="triton", **dials
+    ):
         with pytest.raises(ValueError, match=match):
             paged_attention(q, keys, values, table, lengths, **dials, backend=backend)
 
@@ -206,7 +212,9 @@ def test_what_does_not_fit_is_refused():
         refused(r"twice \(pages, kv_heads", values=values[1:], backend=backend)
         refused("one dtype", q=q.half(), backend=backend)
         refused("share key-value heads evenly", q=q[:, :3], backend=backend)
-        refused("only batch and pages may be 0", keys=keys[:, :, :0], values=values[:, :, :0], backend=backend)
+        refused(
+            "only batch and pages may be 0", keys=keys[:, :, :0], values=values[:, :, :0], backend=backend
+        )
         refused("side by side", keys=keys.mT.contiguous().mT, backend=backend)
         refused(r"block_table \(1, .*for a batch of 2", table=table[:1], backend=backend)
         refused(r"lengths \(1,\)", lengths=lengths[:1], backend=backend)

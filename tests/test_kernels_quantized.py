@@ -81,7 +81,13 @@ def test_any_number_of_dimensions(format, shape):
 def test_inputs_laid_out_otherwise(format):
     weight = prepare_weight(stored(FORMATS[format], 10, 64))
     one = numbers(1, 128)[:, ::2]
-    for x in (numbers(64, 9).T, numbers(9, 128)[:, ::2], numbers(9, 80)[:, 3:67], numbers(1, 64).expand(5, 64), one):
+    for x in (
+        numbers(64, 9).T,
+        numbers(9, 128)[:, ::2],
+        numbers(9, 80)[:, 3:67],
+        numbers(1, 64).expand(5, 64),
+        one,
+    ):
         assert_close(quantized_matmul(x, weight, backend="triton"), x.double() @ weight.weight().double().T)
 
 
@@ -132,7 +138,12 @@ def test_one_token_reads_each_weight_once():
 
 
 def test_what_has_no_kernel_or_does_not_fit_is_refused():
-    for format, rows, columns in ((Q8_0, 4, 32), (Uniform(bits=3), 4, 32), (Uniform(bits=8, group="tensor"), 4, 32), (NF4(), 16, 20)):
+    for format, rows, columns in (
+        (Q8_0, 4, 32),
+        (Uniform(bits=3), 4, 32),
+        (Uniform(bits=8, group="tensor"), 4, 32),
+        (NF4(), 16, 20),
+    ):
         with pytest.raises(ValueError, match="there is no kernel for"):
             prepare_weight(format.store(torch.randn(rows, columns)))
     with pytest.raises(ValueError, match="64 are wanted"):
@@ -168,7 +179,9 @@ def test_a_layer_with_pytorch_prepares_nothing():
 
 
 def test_a_layer_that_gets_other_weights_computes_with_them():
-    first, second = (QuantizedLinear(Q4_1.store(numbers(24, 64, seed=seed).cpu()).to(DEVICE)) for seed in (1, 2))
+    first, second = (
+        QuantizedLinear(Q4_1.store(numbers(24, 64, seed=seed).cpu()).to(DEVICE)) for seed in (1, 2)
+    )
     layer, x = kernel_layer(first), numbers(5, 64)
     assert_close(layer(x), first(x).double())
     layer.load_state_dict(second.state_dict())

@@ -49,7 +49,9 @@ def test_results_may_be_changed_in_place():
     x, up = numbers(2, 3, 37, grad=True), numbers(2, 3, 37, seed=1, grad=True)
     assert_same_as_in_64_bits(lambda x: softmax(x, backend="triton") + 0, lambda x: x.softmax(-1), x)
     softmax(x.detach().requires_grad_(), backend="triton").mul_(2)
-    assert_same_as_in_64_bits(lambda *both: swiglu(*both, backend="triton").mul_(2), lambda *both: 2 * silu_times(*both), x, up)
+    assert_same_as_in_64_bits(
+        lambda *both: swiglu(*both, backend="triton").mul_(2), lambda *both: 2 * silu_times(*both), x, up
+    )
 
 
 def test_softmax_of_infinite_and_missing_numbers():
@@ -97,12 +99,16 @@ def test_swiglu_of_tensors_laid_out_otherwise(turn):
     gate, up = numbers(5, 80)[:, 3:40].requires_grad_(), numbers(5, 37, seed=1, grad=True)
     for inputs in ((gate, up), (up, gate), (up, numbers(37, seed=2).expand(5, 37).requires_grad_())):
         assert_same_as_in_64_bits(
-            lambda *both: turn(swiglu(*both, backend="triton")), lambda *both: turn(silu_times(*both)), *inputs
+            lambda *both: turn(swiglu(*both, backend="triton")),
+            lambda *both: turn(silu_times(*both)),
+            *inputs,
         )
 
 
 def test_swiglu_of_extreme_numbers():
-    gate = torch.tensor([-1e30, -200.0, -90.0, 0.0, 90.0, 1e30, -torch.inf, torch.inf, torch.nan]).to(numbers(1).device)
+    gate = torch.tensor([-1e30, -200.0, -90.0, 0.0, 90.0, 1e30, -torch.inf, torch.inf, torch.nan]).to(
+        numbers(1).device
+    )
     ones = torch.ones_like(gate)
     assert_close(swiglu(gate, ones, backend="triton"), F.silu(gate.double()))
     gate, ones = gate[:6].requires_grad_(), ones[:6].requires_grad_()
@@ -121,7 +127,9 @@ def test_swiglu_of_shapes_that_differ():
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(2, 3, 5, 8), (1, 9, 70, 64), (1, 1, 1, 2), (2, 2, 33, 20), (1, 2, 0, 4), (1, 20, 3, 128)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 5, 8), (1, 9, 70, 64), (1, 1, 1, 2), (2, 2, 33, 20), (1, 2, 0, 4), (1, 20, 3, 128)]
+)
 def test_rope_is_that_of_float64(shape, dtype, layout):
     batch, heads, time, d_head = shape
     x = numbers(batch, time, heads, d_head, dtype=dtype).transpose(1, 2).requires_grad_()
@@ -137,15 +145,25 @@ def test_rope_of_other_layouts_in_memory(layout):
     tables = [table.T.contiguous().T for table in rotary_tables(0, 6, 8, 100.0, like=numbers(1))]
     exact = in_64_bits(*tables)
     ours, wanted = partial(rope, layout=layout, backend="triton"), partial(rotate, layout=layout)
-    for x in (numbers(2, 8, 6, 3).transpose(1, 3), numbers(2, 3, 6, 16)[..., ::2], numbers(1, 1, 6, 8).expand(2, 3, 6, 8)):
+    for x in (
+        numbers(2, 8, 6, 3).transpose(1, 3),
+        numbers(2, 3, 6, 16)[..., ::2],
+        numbers(1, 1, 6, 8).expand(2, 3, 6, 8),
+    ):
         x = x.requires_grad_()
         assert_same_as_in_64_bits(lambda x: ours(x, *tables), lambda x: wanted(x, *exact), x)
-        assert_same_as_in_64_bits(lambda x: ours(x, *tables).sum((0, 3)), lambda x: wanted(x, *exact).sum((0, 3)), x)
+        assert_same_as_in_64_bits(
+            lambda x: ours(x, *tables).sum((0, 3)), lambda x: wanted(x, *exact).sum((0, 3)), x
+        )
 
 
 def test_rope_of_what_does_not_fit():
     x, tables = numbers(1, 2, 5, 8), rotary_tables(0, 5, 8, 100.0, like=numbers(1))
-    for bad in (lambda: rope(x[..., :7], *tables), lambda: rope(x[:, :, :4], *tables), lambda: rope(x[0], *tables)):
+    for bad in (
+        lambda: rope(x[..., :7], *tables),
+        lambda: rope(x[:, :, :4], *tables),
+        lambda: rope(x[0], *tables),
+    ):
         with pytest.raises(ValueError, match="d_head even"):
             bad()
     with pytest.raises(ValueError, match="layout must be one of"):

@@ -42,7 +42,11 @@ HEADS = [(1, 1), (4, 4), (6, 2), (6, 1), (9, 3)]
 @pytest.mark.parametrize("queries, keys", SHAPES)
 @pytest.mark.parametrize("heads, kv_heads", HEADS)
 def test_attention_is_pytorchs(queries, keys, heads, kv_heads):
-    q, k, v = randn(2, heads, queries, 8), randn(2, kv_heads, keys, 8, seed=1), randn(2, kv_heads, keys, 8, seed=2)
+    q, k, v = (
+        randn(2, heads, queries, 8),
+        randn(2, kv_heads, keys, 8, seed=1),
+        randn(2, kv_heads, keys, 8, seed=2),
+    )
     visible = torch.ones(queries, keys).tril(keys - queries).bool()
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, enable_gqa=True)
     by_hand, weights = attention_by_hand(q, k, v)
@@ -55,7 +59,10 @@ def test_attention_is_pytorchs(queries, keys, heads, kv_heads):
 @pytest.mark.parametrize("queries, keys", SHAPES)
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 0.05)])
 def test_fast_attention_is_attention_by_hand_in_every_precision(queries, keys, dtype, tolerance):
-    q, k, v = (x.to(dtype) for x in (randn(2, 6, queries, 8), randn(2, 2, keys, 8, seed=1), randn(2, 2, keys, 8, seed=2)))
+    q, k, v = (
+        x.to(dtype)
+        for x in (randn(2, 6, queries, 8), randn(2, 2, keys, 8, seed=1), randn(2, 2, keys, 8, seed=2))
+    )
     torch.testing.assert_close(attend(q, k, v), attention_by_hand(q, k, v)[0], atol=tolerance, rtol=0)
 
 
@@ -70,7 +77,11 @@ def test_gradients_of_fast_attention_are_those_by_hand(queries, keys):
 
 
 def test_attention_takes_tensors_in_any_memory_layout():
-    q, k, v = randn(2, 1, 6, 8).transpose(1, 2), randn(2, 5, 2, 8).transpose(1, 2), randn(2, 5, 2, 8).transpose(1, 2)
+    q, k, v = (
+        randn(2, 1, 6, 8).transpose(1, 2),
+        randn(2, 5, 2, 8).transpose(1, 2),
+        randn(2, 5, 2, 8).transpose(1, 2),
+    )
     torch.testing.assert_close(attend(q, k, v), attention_by_hand(q, k, v)[0])
 
 
@@ -110,7 +121,9 @@ def test_rotation_is_transformers(start, base):
     cos, sin = (torch.cat([table, table], -1)[None] for table in rotary_tables(start, 9, 16, base, like=q))
     expected = apply_rotary_pos_emb(q, k, cos, sin)
     torch.testing.assert_close((turned(q, start, base), turned(k, start, base)), expected)
-    angles = torch.outer(torch.arange(start, start + 9).double(), base ** (-torch.arange(0, 16, 2).double() / 16))
+    angles = torch.outer(
+        torch.arange(start, start + 9).double(), base ** (-torch.arange(0, 16, 2).double() / 16)
+    )
     angles = torch.cat([angles, angles], -1)
     torch.testing.assert_close(
         turned(q, start, base), q * angles.cos() + rotate_half(q) * angles.sin(), atol=2e-3, rtol=0
@@ -181,9 +194,14 @@ def test_gradients_are_transformers():
     tokens, twin = random_tokens(model, batch=2), llama_twin(model)
     for each in (model(tokens), twin(tokens).logits):
         each.log_softmax(-1)[..., 0].sum().backward()
-    ours, theirs = model.blocks[1].attention.key.weight.grad, twin.model.layers[1].self_attn.k_proj.weight.grad
+    ours, theirs = (
+        model.blocks[1].attention.key.weight.grad,
+        twin.model.layers[1].self_attn.k_proj.weight.grad,
+    )
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
-    torch.testing.assert_close(model.embedding.weight.grad, twin.model.embed_tokens.weight.grad, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(
+        model.embedding.weight.grad, twin.model.embed_tokens.weight.grad, atol=1e-4, rtol=1e-3
+    )
 
 
 @calm
@@ -216,9 +234,18 @@ def test_embeddings_are_tied_or_not():
 
 
 TOKENS = {
-    "below zero": (torch.tensor([[3, -1]]), "token ids run from -1 to 3, but the vocabulary holds 0 to 60.*tokenizer"),
-    "beyond the vocabulary": (torch.tensor([[3, 61]]), "from 3 to 61, but the vocabulary holds 0 to 60.*tokenizer"),
-    "no tokens": (torch.empty(1, 0, dtype=torch.long), r"\(batch, time\) with at least one token, not \(1, 0\)"),
+    "below zero": (
+        torch.tensor([[3, -1]]),
+        "token ids run from -1 to 3, but the vocabulary holds 0 to 60.*tokenizer",
+    ),
+    "beyond the vocabulary": (
+        torch.tensor([[3, 61]]),
+        "from 3 to 61, but the vocabulary holds 0 to 60.*tokenizer",
+    ),
+    "no tokens": (
+        torch.empty(1, 0, dtype=torch.long),
+        r"\(batch, time\) with at least one token, not \(1, 0\)",
+    ),
     "no batch": (torch.tensor([1, 2]), r"\(batch, time\) with at least one token, not \(2,\)"),
     "too many": (torch.zeros(1, 49, dtype=torch.long), "49 tokens are more than the 48.*shorten the text"),
     "fractions": (torch.tensor([[1.0, 2.0]]), "token"),
@@ -304,8 +331,12 @@ def test_what_is_kept_is_what_flowed(model, tokens):
     model(tokens, trace=trace)
     for i in range(3):
         at = f"layers.{i}"
-        torch.testing.assert_close(trace[f"{at}.input"] + trace[f"{at}.attention.output"], trace[f"{at}.middle"])
-        torch.testing.assert_close(trace[f"{at}.middle"] + trace[f"{at}.feed_forward.output"], trace[f"{at}.output"])
+        torch.testing.assert_close(
+            trace[f"{at}.input"] + trace[f"{at}.attention.output"], trace[f"{at}.middle"]
+        )
+        torch.testing.assert_close(
+            trace[f"{at}.middle"] + trace[f"{at}.feed_forward.output"], trace[f"{at}.output"]
+        )
         value = trace[f"{at}.attention.value"].repeat_interleave(3, dim=1)
         torch.testing.assert_close(trace[f"{at}.attention.weights"] @ value, trace[f"{at}.attention.heads"])
         assert trace[f"{at}.input"].equal(trace[f"layers.{i - 1}.output"] if i else trace["embedding"])
@@ -331,14 +362,24 @@ def test_a_trace_without_attention_says_how_to_get_it(model, tokens):
 
 
 @pytest.mark.parametrize(
-    "trace", [Trace("layers.3.output"), Trace("atention"), Trace(["embedding", "nothing*"]), Trace(edits={"layer.*": zero})]
+    "trace",
+    [
+        Trace("layers.3.output"),
+        Trace("atention"),
+        Trace(["embedding", "nothing*"]),
+        Trace(edits={"layer.*": zero}),
+    ],
 )
 def test_a_pattern_that_fits_nothing_is_an_error(model, tokens, trace):
-    with pytest.raises(ValueError, match="no activation is called '(layers.3.output|atention|nothing.|layer..)'"):
+    with pytest.raises(
+        ValueError, match="no activation is called '(layers.3.output|atention|nothing.|layer..)'"
+    ):
         model(tokens, trace=trace)
 
 
-@pytest.mark.parametrize("name", ["embedding", "layers.1.attention.weights", "layers.0.attention.heads", "logits"])
+@pytest.mark.parametrize(
+    "name", ["embedding", "layers.1.attention.weights", "layers.0.attention.heads", "logits"]
+)
 @pytest.mark.parametrize(
     "edit", [lambda value: value[..., :-1], lambda value: value[:1], lambda value: None, lambda value: 0.0]
 )
@@ -465,7 +506,9 @@ def test_gradients_flow_through_a_trace(tokens):
     model.zero_grad()
     model(tokens)[..., 0].sum().backward()
     torch.testing.assert_close(model.blocks[0].attention.query.weight.grad, traced)
-    gradient = torch.autograd.grad(model(tokens, trace=trace)[..., 0].sum(), trace["layers.1.attention.heads"])[0]
+    gradient = torch.autograd.grad(
+        model(tokens, trace=trace)[..., 0].sum(), trace["layers.1.attention.heads"]
+    )[0]
     assert gradient.shape == (2, 6, 12, 8)
     assert gradient.count_nonzero() > 0
 
@@ -506,7 +549,9 @@ def test_cut_edges_silence_one_edge_and_keep_the_others_in_proportion():
 
 def test_nothing_flows_along_a_cut_edge(model, tokens):
     """The last token cut from the first, in every layer: what the first says still arrives, but only through others."""
-    cut = Trace(keep="*.attention.weights", edits={"*.attention.weights": partial(cut_edges, query=-1, key=0)})
+    cut = Trace(
+        keep="*.attention.weights", edits={"*.attention.weights": partial(cut_edges, query=-1, key=0)}
+    )
     assert not model(tokens, trace=cut).equal(model(tokens))
     assert (cut.attention()[:, :, -1, 0] == 0).all()
 

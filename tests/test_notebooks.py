@@ -96,7 +96,9 @@ def test_what_a_knob_shows_is_on_the_page_without_it(path):
 def test_every_figure_says_what_there_is_to_see(path):
     """In the file, and in the page of HTML that nbconvert makes of it."""
     kinds = {kind for cell in code_cells(path) for output in cell.outputs for kind in output.get("data", {})}
-    assert not {kind for kind in kinds if kind.startswith("image/")}, "a bare image has no place for words: use show(fig, alt=…)"
+    assert not {kind for kind in kinds if kind.startswith("image/")}, (
+        "a bare image has no place for words: use show(fig, alt=…)"
+    )
     page, _ = HTMLExporter().from_filename(path)
     pictures = html.fromstring(page).iter("img")
     alts = [picture.get("alt", "").strip() for picture in pictures]

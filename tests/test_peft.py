@@ -415,7 +415,10 @@ def test_what_can_not_be_attached_to():
         attach(model, Bottleneck(2))
     attached.detach()
     attach(model, Bottleneck(2)).detach()
-    with pytest.raises(ValueError, match="no layer is called 'attention.query'; there are attention.output, attention.query_key_value"):
+    with pytest.raises(
+        ValueError,
+        match="no layer is called 'attention.query'; there are attention.output, attention.query_key_value",
+    ):
         attach(pack(model), LoRA(2))  # its layers are joined, and called otherwise
     with pytest.raises(ValueError, match="ALiBi"):
         attach(single(positions="alibi"), Prefix(2))
@@ -602,7 +605,10 @@ def test_damaged_and_foreign_files(tmp_path):
 
 def stopped_and_continued(make, batches, path):
     """Two models after the same steps: one without a stop, one with."""
-    config, whole, first, second = TrainConfig(steps=6, learning_rate=1e-2), *(make(seed) for seed in (0, 0, 9))
+    config, whole, first, second = (
+        TrainConfig(steps=6, learning_rate=1e-2),
+        *(make(seed) for seed in (0, 0, 9)),
+    )
     Training(whole, config).run(batches, progress=False)
     training = Training(first, config)
     training.run(batches, until=3, progress=False)
@@ -850,7 +856,10 @@ def test_lora_over_any_layer_that_is_called_like_a_linear_one():
     assert torch.equal(model(tokens), before)
     history = quiet(model, windows(), TrainConfig(steps=20, learning_rate=2e-2))
     assert history.losses[-1] < history.losses[0]
-    with pytest.raises(ValueError, match="the base is a Rounded, and a change can only be added to the weights of an nn.Linear"):
+    with pytest.raises(
+        ValueError,
+        match="the base is a Rounded, and a change can only be added to the weights of an nn.Linear",
+    ):
         attached.merge()
     attached.detach()
     assert prints(model) == hashes and torch.equal(model(tokens), before)

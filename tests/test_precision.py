@@ -67,5 +67,11 @@ def test_a_processor_without_16_bit_arithmetic_computes_in_32():
 
 @pytest.mark.parametrize("real", [True, False])
 def test_a_gpu_is_asked_for_real_arithmetic(monkeypatch, real):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: real and not including_emulation)
-    assert fast_dtype("cuda") == fast_dtype(torch.device("cuda", 0)) == (torch.bfloat16 if real else torch.float32)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: real and not including_emulation
+    )
+    assert (
+        fast_dtype("cuda")
+        == fast_dtype(torch.device("cuda", 0))
+        == (torch.bfloat16 if real else torch.float32)
+    )

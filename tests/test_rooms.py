@@ -24,7 +24,9 @@ def imports_of(path: Path) -> set[str]:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.ImportFrom):
             raise AssertionError(f"{path} imports relatively: name the room")
-    return {parts[1] for name in found if (parts := name.split("."))[0] == "course_lib" and len(parts) > 1} & set(ROOMS)
+    return {
+        parts[1] for name in found if (parts := name.split("."))[0] == "course_lib" and len(parts) > 1
+    } & set(ROOMS)
 
 
 def test_the_library_says_which_rooms_it_has():
@@ -35,13 +37,21 @@ def test_the_library_says_which_rooms_it_has():
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_import_runs_against_the_order(room):
     above = ROOMS[: ROOMS.index(room) + 1]
-    wrong = {str(path.relative_to(ROOT)): low for path in (ROOT / room).rglob("*.py") if (low := imports_of(path) - set(above))}
+    wrong = {
+        str(path.relative_to(ROOT)): low
+        for path in (ROOT / room).rglob("*.py")
+        if (low := imports_of(path) - set(above))
+    }
     assert not wrong
 
 
 def test_no_room_sniffs_at_another():
     """Parts say of what kind they are (`model.exchange`); nobody asks an object for the attributes of a class it mustn't know."""
-    text = "".join(path.read_text("utf-8") for room in ("model", "quantize", "kernels", "generate") for path in (ROOT / room).rglob("*.py"))
+    text = "".join(
+        path.read_text("utf-8")
+        for room in ("model", "quantize", "kernels", "generate")
+        for path in (ROOT / room).rglob("*.py")
+    )
     assert 'hasattr(part, "base")' not in text and "__class__ =" not in text and "set_submodule" not in text
 
 

@@ -112,12 +112,18 @@ def test_min_p_is_transformers(logits, p):
 def test_repetition_penalty_is_transformers(logits, penalty, time, seed):
     rows, size = logits.shape
     tokens = torch.randint(size, (rows, time), generator=torch.Generator().manual_seed(seed))
-    same(repetition_penalty(logits, tokens, penalty), RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits), logits)
+    same(
+        repetition_penalty(logits, tokens, penalty),
+        RepetitionPenaltyLogitsProcessor(penalty)(tokens, logits),
+        logits,
+    )
 
 
 def test_all_knobs_in_sample_are_transformers_in_their_order(reachable):
     logits = random_logits(rows=200)
-    theirs = MinPLogitsWarper(0.05)(None, TopPLogitsWarper(0.8)(None, TopKLogitsWarper(6)(None, logits / 1.5)))
+    theirs = MinPLogitsWarper(0.05)(
+        None, TopPLogitsWarper(0.8)(None, TopKLogitsWarper(6)(None, logits / 1.5))
+    )
     assert reachable(logits, temperature=1.5, top_k=6, top_p=0.8, min_p=0.05).equal(theirs.isfinite().sum(-1))
 
 
@@ -172,7 +178,11 @@ def test_each_row_has_penalties_of_its_own(dtype):
 
 def test_adding_a_constant_changes_what_a_repetition_penalty_does_and_not_what_the_others_do():
     logits, tokens = random_logits(), torch.tensor([[3, 4]])
-    for penalize, moves in ((repetition_penalty, True), (presence_penalty, False), (frequency_penalty, False)):
+    for penalize, moves in (
+        (repetition_penalty, True),
+        (presence_penalty, False),
+        (frequency_penalty, False),
+    ):
         plain, raised = (penalize(scores, tokens, 1.5).softmax(-1) for scores in (logits, logits + 10))
         assert torch.allclose(plain, raised, atol=1e-5) != moves
 
@@ -215,7 +225,9 @@ def test_no_knob_changes_its_input(turn):
     assert logits.equal(before)
 
 
-@pytest.mark.parametrize("bad, what", [(math.nan, "NaN"), (math.inf, "∞"), ("nothing", "a row of nothing but −∞")])
+@pytest.mark.parametrize(
+    "bad, what", [(math.nan, "NaN"), (math.inf, "∞"), ("nothing", "a row of nothing but −∞")]
+)
 @pytest.mark.parametrize("turn", [*CHAIN.values(), draw, greedy, sample, probabilities])
 def test_every_knob_refuses_logits_gone_wrong(turn, bad, what):
     logits = random_logits(rows=3)
@@ -227,16 +239,24 @@ def test_every_knob_refuses_logits_gone_wrong(turn, bad, what):
         turn(logits)
 
 
-@pytest.mark.parametrize("broken", [torch.zeros(1, 5, dtype=torch.long), torch.zeros(1, 0), torch.tensor(1.0)])
+@pytest.mark.parametrize(
+    "broken", [torch.zeros(1, 5, dtype=torch.long), torch.zeros(1, 0), torch.tensor(1.0)]
+)
 def test_what_is_no_logits_is_refused(broken):
     with pytest.raises(ValueError, match="logits are floating-point numbers"):
         greedy(broken)
 
 
 IMPOSSIBLE = [
-    *[(temperature, t, "temperature must be above 0.*decode greedily") for t in (0, -1.0, math.nan, math.inf, "1", True)],
+    *[
+        (temperature, t, "temperature must be above 0.*decode greedily")
+        for t in (0, -1.0, math.nan, math.inf, "1", True)
+    ],
     (temperature, 1e-45, "no longer fit torch.float32; decode greedily"),
-    *[(top_k, k, "top_k must be a whole number between 1 and the vocabulary's 50") for k in (0, -1, 51, 2.0, True, "3")],
+    *[
+        (top_k, k, "top_k must be a whole number between 1 and the vocabulary's 50")
+        for k in (0, -1, 51, 2.0, True, "3")
+    ],
     *[(top_p, p, "top_p must lie above 0 and at most at 1") for p in (0, -0.1, 1.01, math.nan, True, "0.5")],
     *[(min_p, p, "min_p must lie between 0 and 1") for p in (-0.1, 1.01, math.nan, True)],
 ]
@@ -358,7 +378,9 @@ def test_of_a_large_vocabulary_only_what_is_possible_is_drawn(dtype):
 @pytest.mark.parametrize("dart, token", [(0.0, 1), (0.5, 3), (1 - 2**-53, 3)])
 def test_a_dart_at_the_very_edge_hits_what_can_come(monkeypatch, dart, token):
     """0 isn't the impossible first token's, the middle belongs to the second half, and nothing lies beyond the last."""
-    monkeypatch.setattr(torch, "rand", lambda shape, **options: torch.full(shape, dart, dtype=options["dtype"]))
+    monkeypatch.setattr(
+        torch, "rand", lambda shape, **options: torch.full(shape, dart, dtype=options["dtype"])
+    )
     assert draw(logits_of([-math.inf, 0.0, -math.inf, 0.0, -math.inf])).item() == token
 
 
@@ -478,7 +500,9 @@ def test_tokens_that_cannot_come_do_not(reachable):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5, "top_p": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5, "top_p": 0.5}]
+)
 def test_logits_gone_wrong_are_refused(bad, options):
     logits = random_logits(rows=3)
     logits[1, 7] = bad
@@ -567,7 +591,9 @@ def test_completing_can_be_adjusted():
     def without_paris(logits, tokens):
         return logits.index_fill(1, torch.tensor(france), -math.inf)
 
-    assert "Paris" not in "".join(complete(lm, "The capital of France is", 3, chat=False, adjust=without_paris))
+    assert "Paris" not in "".join(
+        complete(lm, "The capital of France is", 3, chat=False, adjust=without_paris)
+    )
     assert "Paris" in "".join(complete(lm, "The capital of France is", 3, chat=False))
 
 
@@ -633,7 +659,9 @@ def test_sampled_continuations_follow_the_models_distribution():
     expected = 4_000 * exact.double()
     enough = expected > 5
     assert exact.sum().item() == pytest.approx(1, abs=1e-5)
-    assert ((counts - expected).square() / expected)[enough].sum() < 52.6  # 25 degrees of freedom at most, 1 in 1,000
+    assert ((counts - expected).square() / expected)[
+        enough
+    ].sum() < 52.6  # 25 degrees of freedom at most, 1 in 1,000
 
 
 def test_impossible_continuations_are_refused():
@@ -649,13 +677,17 @@ def test_impossible_continuations_are_refused():
 
 def test_adjusting_keeps_the_shape():
     model, wider = tiny_decoder(), lambda logits, tokens: torch.cat([logits, logits], dim=-1)
-    for write in (lambda: list(generate(model, [1], 1, adjust=wider)), lambda: continuations(model, [1], 2, 1, adjust=wider)):
+    for write in (
+        lambda: list(generate(model, [1], 1, adjust=wider)),
+        lambda: continuations(model, [1], 2, 1, adjust=wider),
+    ):
         with pytest.raises(ValueError, match="adjust was given logits"):
             write()
 
 
 def test_greedy_takes_the_likeliest_next_token_and_not_the_likeliest_text():
     """Of two tokens: greedy's first is the likelier, and some pair is likelier than greedy's in some model."""
+
     def best_pair(model):
         pairs = [(a, b) for a in range(8) for b in range(8)]
         return list(best_of(pairs, lambda pair: log_likelihood(model, [1], pair).sum()))
@@ -692,15 +724,26 @@ def test_each_knob_is_measured_as_the_measures_say(lm):
     plain = curves.measure(lm, "a tiger", "temperature", 1.0, rows=4, tokens=12)
     for knob, rest in (("top_k", 256), ("top_p", 1.0), ("min_p", 0.0)):
         assert curves.measure(lm, "a tiger", knob, rest, rows=4, tokens=12) == plain
-    tight = [curves.measure(lm, "a tiger", *knob, rows=4, tokens=12) for knob in (("top_k", 1), ("min_p", 1.0))]
+    tight = [
+        curves.measure(lm, "a tiger", *knob, rows=4, tokens=12) for knob in (("top_k", 1), ("min_p", 1.0))
+    ]
     written = list(generate(lm.model, list(b"a tiger"), 12))
     for found in tight:
         assert found["entropy"] == 0 and found["different"] == 1
-        assert found["log_likelihood"] == pytest.approx(log_likelihood(lm.model, list(b"a tiger"), written).mean().item(), abs=1e-3)
-        assert found["distinct"] == round(distinct([written] * 4), 3) and found["repeated"] == round(repeated(written), 3)
-    assert curves.measure(lm, "a tiger", "repetition_penalty", 1.0, tokens=12)["log_likelihood"] == tight[0]["log_likelihood"]
+        assert found["log_likelihood"] == pytest.approx(
+            log_likelihood(lm.model, list(b"a tiger"), written).mean().item(), abs=1e-3
+        )
+        assert found["distinct"] == round(distinct([written] * 4), 3) and found["repeated"] == round(
+            repeated(written), 3
+        )
+    assert (
+        curves.measure(lm, "a tiger", "repetition_penalty", 1.0, tokens=12)["log_likelihood"]
+        == tight[0]["log_likelihood"]
+    )
     found = curves.loops(lm, "a tiger", 60)
-    assert found["tokens"] == 60 and found["loop"] == find_loop(list(generate(lm.model, list(b"a tiger"), 60)))
+    assert found["tokens"] == 60 and found["loop"] == find_loop(
+        list(generate(lm.model, list(b"a tiger"), 60))
+    )
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,15 @@ def test_models_are_pinned_and_installed(name):
 
 
 @pytest.mark.parametrize(
-    "colab", ["torch==2.11.0", "numpy==2.1.0", "matplotlib==3.10.0", "ipywidgets==7.7.1", "ipython==7.34.0", "triton==3.6.0"]
+    "colab",
+    [
+        "torch==2.11.0",
+        "numpy==2.1.0",
+        "matplotlib==3.10.0",
+        "ipywidgets==7.7.1",
+        "ipython==7.34.0",
+        "triton==3.6.0",
+    ],
 )
 def test_ranges_admit_what_colab_has(colab):
     name, number = colab.split("==")
@@ -81,11 +89,21 @@ def imported(folder: str) -> set[str]:
 
 
 def test_every_import_is_declared():
-    lab = requirements(PROJECT["optional-dependencies"]["lab"])  # `course.store` executes lessons, which no lesson does
+    lab = requirements(
+        PROJECT["optional-dependencies"]["lab"]
+    )  # `course.store` executes lessons, which no lesson does
     assert imported("course_lib") <= {*RANGES, *lab, "matplotlib-inline"}, "which comes with ipython"
     with_jupyterlab = {"nbconvert"}
-    where_installed = {"llama-cpp", "llama-cpp-python"}  # module and package: measured beside, if there, and not required
-    assert imported("tests") | imported("benchmarks") <= {*RANGES, *EXTRAS, *with_jupyterlab, *where_installed}
+    where_installed = {
+        "llama-cpp",
+        "llama-cpp-python",
+    }  # module and package: measured beside, if there, and not required
+    assert imported("tests") | imported("benchmarks") <= {
+        *RANGES,
+        *EXTRAS,
+        *with_jupyterlab,
+        *where_installed,
+    }
 
 
 # The public address

@@ -97,7 +97,9 @@ OPEN = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 
 
 @pytest.mark.parametrize(
-    "source", [TURNS, (TURNS + OPEN).replace("m['content']", "m['content'] | upper")], ids=["not opened", "rewritten"]
+    "source",
+    [TURNS, (TURNS + OPEN).replace("m['content']", "m['content'] | upper")],
+    ids=["not opened", "rewritten"],
 )
 def test_a_template_that_would_teach_something_else_is_refused(source):
     with pytest.raises(ValueError, match="doesn't hold its response"):

@@ -293,7 +293,9 @@ def test_show_gives_picture_and_words(att, page):
     show(draw_row(att, 1, 2, 4), alt='ribbons, "thick" & thin')
     data = page.outputs[0].data
     assert set(data) == {"text/plain", "text/html"} and data["text/plain"] == 'ribbons, "thick" & thin'
-    alt, width, picture = re.fullmatch(r'<img alt="([^"]*)" width="(\d+)" src="data:image/png;base64,([^"]*)">', data["text/html"]).groups()
+    alt, width, picture = re.fullmatch(
+        r'<img alt="([^"]*)" width="(\d+)" src="data:image/png;base64,([^"]*)">', data["text/html"]
+    ).groups()
     assert alt == "ribbons, &quot;thick&quot; &amp; thin"
     assert int(width) == Image.open(io.BytesIO(base64.b64decode(picture))).width // 2
 

@@ -56,7 +56,11 @@ def test_the_last_step_of_each_program_knows_its_rows(blocks, causal):
 
 
 def test_a_causal_program_goes_no_further_than_it_sees():
-    assert [(step.queries.start, step.keys.start) for step in tile_steps(random_scores(4), 2, 2)] == [(0, 0), (2, 0), (2, 2)]
+    assert [(step.queries.start, step.keys.start) for step in tile_steps(random_scores(4), 2, 2)] == [
+        (0, 0),
+        (2, 0),
+        (2, 2),
+    ]
     assert len(tile_steps(random_scores(4), 2, 2, causal=False)) == 4
 
 
@@ -65,7 +69,9 @@ def test_grown_is_who_had_to_scale_down():
     assert [step.grown.tolist() for step in steps] == [[False, False], [True, False]]
 
 
-@pytest.mark.parametrize("scores, blocks", [(random_scores(33), (4, 4)), (np.ones((3, 4)), (1, 1)), (random_scores(3), (0, 1))])
+@pytest.mark.parametrize(
+    "scores, blocks", [(random_scores(33), (4, 4)), (np.ones((3, 4)), (1, 1)), (random_scores(3), (0, 1))]
+)
 def test_what_cannot_be_drawn_is_refused(scores, blocks):
     with pytest.raises(ValueError, match="are drawn, not"):
         tile_steps(scores, *blocks)
@@ -76,7 +82,14 @@ def test_a_step_shows_what_is_done_what_is_worked_on_and_what_is_kept():
     left, right = draw_tile_step(steps, 1).axes
     assert colors(left) == [HIDDEN.upper(), BLUE.upper()]
     assert texts(right)[3:] == ["0", "5.00", "1.01", "1", "9.00", "1.00"]
-    assert [to_hex(text.get_color()).upper() == ORANGE.upper() for text in right.texts[3:]] == [False, True, True, False, False, False]
+    assert [to_hex(text.get_color()).upper() == ORANGE.upper() for text in right.texts[3:]] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert [colors(ax).count(BLUE.upper()) for ax in draw_tile_strip(steps, [0, 1]).axes] == [1, 1]
 
 
@@ -94,7 +107,9 @@ def test_visits_are_what_the_kernel_loaded():
 
 
 def test_the_roofline_climbs_and_is_flat():
-    (ax,) = draw_roofline({"slow": (10.0, 100.0), "fast": (100.0, 5_000.0)}, {"copy": Cost(8, 1), "product": Cost(1, 100)}).axes
+    (ax,) = draw_roofline(
+        {"slow": (10.0, 100.0), "fast": (100.0, 5_000.0)}, {"copy": Cost(8, 1), "product": Cost(1, 100)}
+    ).axes
     at, reached = ax.lines[0].get_data()
     assert np.allclose(reached, np.minimum(10 * at, 100))
     assert {"slow", "fast", "copy", "product"} <= set(texts(ax))

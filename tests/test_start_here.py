@@ -12,19 +12,25 @@ from course_lib.show.course_map import STOPS
 
 START = NOTEBOOKS[0]
 TITLES = {number: load_lesson(number).TITLE for number in lesson_numbers()}
-ROW = re.compile(r"^\| \**(\d\d)\** \| (?:\[([^]]+)\]\((?:notebooks/)?([\w.]+)\)|([^|]+)) \| ([^|]+) \|$", re.MULTILINE)
+ROW = re.compile(
+    r"^\| \**(\d\d)\** \| (?:\[([^]]+)\]\((?:notebooks/)?([\w.]+)\)|([^|]+)) \| ([^|]+) \|$", re.MULTILINE
+)
 
 
 def rows(text):
     """Lessons of a table, {number: (title, question)}; the links lead to the notebooks of these numbers."""
     for lesson, _, link, _, _ in ROW.findall(text):
         assert link in ("", *(path.name for path in NOTEBOOKS if number(path) == lesson))
-    return {lesson: (title or unlinked, question) for lesson, title, _, unlinked, question in ROW.findall(text)}
+    return {
+        lesson: (title or unlinked, question) for lesson, title, _, unlinked, question in ROW.findall(text)
+    }
 
 
 def output_of(start):
     """The stored output of the one cell whose source holds a line that begins so."""
-    (cell,) = (cell for cell in code_cells(START) if re.search(rf"^{re.escape(start)}", cell.source, re.MULTILINE))
+    (cell,) = (
+        cell for cell in code_cells(START) if re.search(rf"^{re.escape(start)}", cell.source, re.MULTILINE)
+    )
     return "".join(map(text_of, cell.outputs))
 
 
@@ -77,4 +83,6 @@ def test_the_stored_lengths_are_those_of_the_code():
     for name, lines in told:
         files = (ROOT / course_lib.__name__ / name).rglob("*.py")
         real = sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files)
-        assert abs(int(lines.replace(",", "")) - real) < 0.1 * real, f"{name} has {real} lines: execute start_here again"
+        assert abs(int(lines.replace(",", "")) - real) < 0.1 * real, (
+            f"{name} has {real} lines: execute start_here again"
+        )

@@ -70,7 +70,9 @@ def test_a_progress_bar_leaves_nothing(stored):
 
 def test_words_that_a_widget_brings_along_stay(stored):
     question, buttons = texts(stored.cells[5])
-    assert question.startswith("00-q1") and buttons == "Buttons a, b and c appear here when you run this cell."
+    assert (
+        question.startswith("00-q1") and buttons == "Buttons a, b and c appear here when you run this cell."
+    )
 
 
 def test_the_file_holds_no_widget_and_little_else(stored):
@@ -84,7 +86,10 @@ def test_the_file_holds_no_widget_and_little_else(stored):
     "source, said",
     [
         ("1 / 0", "ZeroDivisionError"),
-        ("from ipywidgets import interact\ninteract(lambda x: 1 / 0, x=1);", "a widget failed with ZeroDivisionError: division by zero"),
+        (
+            "from ipywidgets import interact\ninteract(lambda x: 1 / 0, x=1);",
+            "a widget failed with ZeroDivisionError: division by zero",
+        ),
     ],
 )
 def test_a_lesson_that_fails_is_left_as_it_was(tmp_path, capsys, source, said):
@@ -116,7 +121,10 @@ def test_a_notebook_that_is_not_there_is_named(capsys):
         (["VBoxModel", "OutputModel"], ""),
         (["IntSliderModel"], "A slider appears here when you run this cell."),
         (["FloatSliderModel", "SelectionSliderModel"], "Two sliders appear here when you run this cell."),
-        (["TextModel", "CheckboxModel", "DropdownModel"], "A text box, a tick box and a menu appear here when you run this cell."),
+        (
+            ["TextModel", "CheckboxModel", "DropdownModel"],
+            "A text box, a tick box and a menu appear here when you run this cell.",
+        ),
         (["TextareaModel", "TextModel"], "Two text boxes appear here when you run this cell."),
         (["ToggleButtonsModel"] * 2, "Two rows of buttons appear here when you run this cell."),
         (["ButtonModel"] * 12, "12 buttons appear here when you run this cell."),
@@ -139,7 +147,10 @@ def test_a_control_without_a_word_is_refused():
 
 def test_what_an_output_holds_is_settled_too():
     """A slider whose output draws a progress bar and another widget; and a box that holds a slider beside a bar."""
-    inner = [{"output_type": "display_data", "metadata": {}, "data": {VIEW: {"model_id": name}, "text/plain": "x"}} for name in ("bar", "menu")]
+    inner = [
+        {"output_type": "display_data", "metadata": {}, "data": {VIEW: {"model_id": name}, "text/plain": "x"}}
+        for name in ("bar", "menu")
+    ]
     models = {
         "knob": model("VBoxModel", children=["IPY_MODEL_slider", "IPY_MODEL_out"]),
         "slider": model("IntSliderModel"),
@@ -148,7 +159,10 @@ def test_what_an_output_holds_is_settled_too():
         "menu": model("DropdownModel"),
         "both": model("HBoxModel", children=["IPY_MODEL_slider", "IPY_MODEL_bar"]),
     }
-    outputs = [nbformat.v4.new_output("display_data", {VIEW: {"model_id": name}, "text/plain": "VBox(…)"}) for name in ("knob", "both")]
+    outputs = [
+        nbformat.v4.new_output("display_data", {VIEW: {"model_id": name}, "text/plain": "VBox(…)"})
+        for name in ("knob", "both")
+    ]
     inner[1]["data"]["text/plain"] = "Dropdown(…)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
     settle(notebook, models)
@@ -164,8 +178,13 @@ def test_a_widget_without_words_is_described():
 
 
 def test_other_outputs_are_left_alone():
-    outputs = [nbformat.v4.new_output("stream", text="x"), nbformat.v4.new_output("display_data", {"text/plain": "y"})]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs), nbformat.v4.new_markdown_cell("z")])
+    outputs = [
+        nbformat.v4.new_output("stream", text="x"),
+        nbformat.v4.new_output("display_data", {"text/plain": "y"}),
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("", outputs=outputs), nbformat.v4.new_markdown_cell("z")]
+    )
     before = notebook.copy()
     settle(notebook, {})
     assert notebook == before

@@ -34,7 +34,9 @@ from course_lib.text.pretokenize import Marks
 
 calm = settings(derandomize=True, deadline=None, max_examples=150)
 
-SPACES = " \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2003\u2009\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
+SPACES = (
+    " \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2003\u2009\u200b\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
 NUMBERS = "0123456789٣٤۵७৯๓１２９²³¹½¾⅓①⑨㊿ⅣⅫ〇〸𝟘𝟿𐄇𐹠🄁"
 ALPHABETS = [
     "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
@@ -46,7 +48,7 @@ ALPHABETS = [
     "Привет Γειά שלום مرحبا नमस्ते สวัสดี 你好世界 こんにちは カタカナ 안녕하세요 አማርኛ ᐃᓄᒃ",
     "😀👩‍🚀🏽👨‍👩‍👧🇫🇷🏳️‍🌈1️⃣\u200d\ufe0f\u20e3",
     "áéñ\u0300\u0301\u0327\u0483\u093f\u0e31\u20d2",
-    "<|>_endofimstart/{}[]()=+-*&^%$#@!?;:\"\\",
+    '<|>_endofimstart/{}[]()=+-*&^%$#@!?;:"\\',
 ]
 
 
@@ -155,7 +157,9 @@ def test_decode_gives_the_text_back_but_for_unknown_bytes():
     whole = 0
     for text in [*random_texts(5_000, seed=2), *TORTURE]:
         raw = text.encode()
-        expected = b"".join(bytes([byte]) if byte in known else unknown for byte in raw).decode(errors="replace")
+        expected = b"".join(bytes([byte]) if byte in known else unknown for byte in raw).decode(
+            errors="replace"
+        )
         assert tokenizer.decode(tokenizer.encode(text)) == expected, ascii(text)
         whole += expected == text
     assert whole > 2_000
@@ -238,7 +242,18 @@ def overlapping(name):
 
 
 fragments = st.sampled_from(
-    [*OVERLAPPING, *"<a>bcxyz'slre \n\r!12B你", "'ll", "  ", "\n\n", "<1234567", "I'v", "x<a>", "🐯", "e\u0301"]
+    [
+        *OVERLAPPING,
+        *"<a>bcxyz'slre \n\r!12B你",
+        "'ll",
+        "  ",
+        "\n\n",
+        "<1234567",
+        "I'v",
+        "x<a>",
+        "🐯",
+        "e\u0301",
+    ]
 )
 
 
@@ -360,7 +375,16 @@ def test_a_stream_joins_to_the_text_and_never_yields_half_a_character():
 
 def test_a_stream_holds_a_character_back_until_it_is_whole():
     tokenizer = Tokenizer([bytes([byte]) for byte in range(256)], {})
-    assert list(tokenizer.decode_stream("aé".encode() + "🐯".encode())) == ["a", "", "é", "", "", "", "🐯", ""]
+    assert list(tokenizer.decode_stream("aé".encode() + "🐯".encode())) == [
+        "a",
+        "",
+        "é",
+        "",
+        "",
+        "",
+        "🐯",
+        "",
+    ]
     assert list(tokenizer.decode_stream(b"a\xf0\x9f")) == ["a", "", "", "�"]
 
 
@@ -418,7 +442,10 @@ def test_hard_texts_are_cut_as_gpt2_cuts_them(text):
 
 def test_random_texts_are_cut_as_the_references_cut_them():
     for text in random_texts(6_000, seed=6):
-        for pattern, reference in ((GPT2, gpt2_pre_tokenizer()), (SMOLLM2, smollm2_tokenizer().pre_tokenizer)):
+        for pattern, reference in (
+            (GPT2, gpt2_pre_tokenizer()),
+            (SMOLLM2, smollm2_tokenizer().pre_tokenizer),
+        ):
             cuts = [text[start:end] for _, (start, end) in reference.pre_tokenize_str(text)]
             assert split(text, pattern) == cuts, ascii(text)
 
@@ -433,7 +460,9 @@ def test_cutting_loses_nothing(pattern, text):
 # Training
 
 CORPORA = {
-    "code": lambda: "\n".join(p.read_text(encoding="utf-8") for p in sorted(Path("course_lib/text").glob("*.py"))),
+    "code": lambda: "\n".join(
+        p.read_text(encoding="utf-8") for p in sorted(Path("course_lib/text").glob("*.py"))
+    ),
     "runs": lambda: " ".join("a" * n + "b" * (n % 5) for n in range(60)),
     "few letters": lambda: "".join(random.Random(7).choices("aab ", k=4_000)),
     "languages": lambda: "\n".join(TORTURE * 2),
@@ -467,7 +496,9 @@ def test_training_learns_what_the_reference_learns_in_the_same_order(name, vocab
 
 
 words_of_few_letters = st.dictionaries(
-    st.text("ab", min_size=1, max_size=9).map(lambda word: tuple(word.encode())), st.integers(1, 4), max_size=6
+    st.text("ab", min_size=1, max_size=9).map(lambda word: tuple(word.encode())),
+    st.integers(1, 4),
+    max_size=6,
 )
 
 
@@ -483,7 +514,7 @@ def test_training_is_recounting_everything(words, merges, ties):
 
 
 def test_a_token_made_by_two_routes_is_one_token():
-    """"abc" comes from a + bc in one word and from ab + c in another."""
+    """ "abc" comes from a + bc in one word and from ab + c in another."""
     vocabulary = [b"a", b"b", b"c", b"bc", b"ab"]
     assert learn_merges({(0, 3): 2, (4, 2): 1}, vocabulary, 99) == {(0, 3): 5, (4, 2): 5}
     assert vocabulary[5:] == [b"abc"]
@@ -634,7 +665,10 @@ def test_the_longest_special_token_is_found_first():
     "options, message",
     [
         ({"vocab_size": 255}, "vocab_size=255 is too small.*256"),
-        ({"vocab_size": 257, "special": ["<a>", "<b>"]}, "vocab_size=257 is too small.*2 special tokens need 258"),
+        (
+            {"vocab_size": 257, "special": ["<a>", "<b>"]},
+            "vocab_size=257 is too small.*2 special tokens need 258",
+        ),
         ({"vocab_size": 300, "ties": "random"}, "ties must be one of.*lowest ids.*not 'random'"),
         ({"vocab_size": 300, "byte_order": range(255)}, "byte_order must name each of the 256"),
         ({"vocab_size": 300, "byte_order": [0] * 256}, "byte_order must name each of the 256"),
@@ -702,7 +736,13 @@ def test_replaying_is_merging_everywhere_in_the_order_learned(words, text):
 
 def test_overlapping_pairs_merge_from_the_left():
     merges = ranked({(97, 97): 256})
-    assert [replay_merges(list(b"a" * n), merges) for n in range(5)] == [[], [97], [256], [256, 97], [256, 256]]
+    assert [replay_merges(list(b"a" * n), merges) for n in range(5)] == [
+        [],
+        [97],
+        [256],
+        [256, 97],
+        [256, 256],
+    ]
 
 
 # Ids with gaps
@@ -847,7 +887,18 @@ def test_a_truncated_file_is_refused(trained, path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\0" * 50, b"\xff\xfe", b"null", b"[]", b"5", b"{}", b'{"format": "other"}', b"[" * 100_000, b"9" * 9_999],
+    [
+        b"",
+        b"\0" * 50,
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"5",
+        b"{}",
+        b'{"format": "other"}',
+        b"[" * 100_000,
+        b"9" * 9_999,
+    ],
     ids=lambda content: str(content[:12]),
 )
 def test_another_kind_of_file_is_refused(path, content):
@@ -908,7 +959,9 @@ def not_allowed(*_):
     raise OSError("no permission")
 
 
-@pytest.mark.parametrize("place, fails", [("pathlib.Path.write_text", half_written), ("os.replace", not_allowed)])
+@pytest.mark.parametrize(
+    "place, fails", [("pathlib.Path.write_text", half_written), ("os.replace", not_allowed)]
+)
 def test_a_save_that_fails_leaves_the_old_file_whole_and_no_other(trained, path, monkeypatch, place, fails):
     trained.save(path)
     before = path.read_bytes()

@@ -410,7 +410,10 @@ def test_auto_is_for_hardware_and_models_that_gain(monkeypatch):
     for amx, faster in product((True, False), (torch.bfloat16, torch.float32)):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr("course_lib.train.config.fast_dtype", lambda device, faster=faster: faster)
-        assert [uses_bf16("auto", model) for model in (small, large)] == [False, amx and faster == torch.bfloat16]
+        assert [uses_bf16("auto", model) for model in (small, large)] == [
+            False,
+            amx and faster == torch.bfloat16,
+        ]
     assert not uses_bf16("fp32", large) and uses_bf16("bf16", small)
     assert not uses_bf16("auto", large.to("meta"))
 
@@ -481,7 +484,11 @@ def test_what_never_had_a_gradient_resumes_too(tmp_path):
 @pytest.mark.parametrize(
     ("model", "dial", "said"),
     [
-        ({}, {"learning_rate": 1.0}, "the run of model differs: learning_rate is 0.01 in the file and 1.0 here"),
+        (
+            {},
+            {"learning_rate": 1.0},
+            "the run of model differs: learning_rate is 0.01 in the file and 1.0 here",
+        ),
         ({"d_ff": 48}, {}, "the configuration of model differs: d_ff is 40 in the file and 48 here"),
     ],
 )
@@ -500,7 +507,9 @@ def test_another_precision_is_another_model(tmp_path):
         load_checkpoint(tmp_path / "run", Training(fresh(torch.float32), saved.config))
 
 
-@pytest.mark.parametrize("lost", ["model/history/losses", "model/optimizer/norm.weight/step", "model/weights/norm.weight"])
+@pytest.mark.parametrize(
+    "lost", ["model/history/losses", "model/optimizer/norm.weight/step", "model/weights/norm.weight"]
+)
 @pytest.mark.parametrize("shape", [None, (3, 1)])
 def test_a_checkpoint_that_is_not_whole_changes_nothing(tmp_path, lost, shape):
     saved = half_way(tmp_path / "run")
@@ -688,7 +697,10 @@ def test_the_live_curve_replaces_its_picture(monkeypatch):
         )
     InteractiveShell.clear_instance()
     assert len(page.outputs) == 1 and page.outputs[0].data["text/plain"] == "HTML(value='')"
-    assert all(re.match(r'<img alt="The loss after \d+ steps: \d\.\d\d\." width="650" src="data:image/png', html) for html in pictures)
+    assert all(
+        re.match(r'<img alt="The loss after \d+ steps: \d\.\d\d\." width="650" src="data:image/png', html)
+        for html in pictures
+    )
     changes = sum(old != new for old, new in pairwise(pictures))
     assert 1 < changes < 10 and pictures[-1] != pictures[-2]  # some steps pass unseen, and never the last
 

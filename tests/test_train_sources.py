@@ -46,7 +46,9 @@ def likes_small_ids(prompt, answer):
 
 def rollouts(model, **dials):
     prompts = [[3], [4, 5], [6, 7, 8], [9, 9], [10]]
-    return Rollouts(model, prompts, likes_small_ids, STOP, **{"batch": 3, "group": 4, "max_new_tokens": 5} | dials)
+    return Rollouts(
+        model, prompts, likes_small_ids, STOP, **{"batch": 3, "group": 4, "max_new_tokens": 5} | dials
+    )
 
 
 def reinforce(model, batch, reference, beta=0.1):
@@ -69,7 +71,9 @@ def test_a_model_learns_from_what_it_writes_beside_a_frozen_reference():
     model = policy()
     reference = frozen(model)
     before = {name: weight.clone() for name, weight in reference.named_parameters()}
-    training = Training(model, TrainConfig(steps=60, learning_rate=1e-2), partial(reinforce, reference=reference))
+    training = Training(
+        model, TrainConfig(steps=60, learning_rate=1e-2), partial(reinforce, reference=reference)
+    )
     training.run(rollouts(model), progress=False)
     assert training.metrics["kl"][0] == pytest.approx(0, abs=1e-12) and training.metrics["kl"][-1] > 0
     rewards = training.metrics["reward"]
@@ -140,7 +144,9 @@ def actor_and_critic(models, batch):
     advantages = batch.rewards[:, None] - values.detach()
     log_probs = token_log_probs(models["actor"], batch.tokens, batch.targets)
     apart = (values - batch.rewards[:, None])[counts].square().mean()
-    return {"actor": -(log_probs * advantages)[counts].mean(), "critic": apart}, {"reward": batch.rewards.mean()}
+    return {"actor": -(log_probs * advantages)[counts].mean(), "critic": apart}, {
+        "reward": batch.rewards.mean()
+    }
 
 
 def two_learners():
@@ -162,9 +168,13 @@ def test_an_actor_and_a_critic_learn_in_one_step_with_optimizers_of_their_own(tm
     second.run(rollouts(second.learners["actor"].model), progress=False)
     for name in ("actor", "critic"):
         assert second.learners[name].history == whole.learners[name].history
-        pairs = zip(second.learners[name].model.parameters(), whole.learners[name].model.parameters(), strict=True)
+        pairs = zip(
+            second.learners[name].model.parameters(), whole.learners[name].model.parameters(), strict=True
+        )
         assert all(one.equal(other) for one, other in pairs)
-    with pytest.raises(ValueError, match=r"in the file \['actor', 'critic'\] learned, and here it is \['model'\]"):
+    with pytest.raises(
+        ValueError, match=r"in the file \['actor', 'critic'\] learned, and here it is \['model'\]"
+    ):
         load_checkpoint(tmp_path / "run", Training(policy(), CONFIG))
 
 

@@ -12,13 +12,17 @@ TOTAL = 470.0  # seconds on a GPU: less than eight minutes with what it takes to
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
-    parser.add_argument("--small", action="store_true", help="tiny sizes in Triton's interpreter: to see that it runs")
+    parser.add_argument(
+        "--small", action="store_true", help="tiny sizes in Triton's interpreter: to see that it runs"
+    )
     options = parser.parse_args()
     if sys.platform != "linux":
         print("The kernels are measured on Linux: there is no Triton for other systems.")
         return 1
     small = options.small or not _gpu()
-    os.environ["TRITON_INTERPRET"] = "1" if small else "0"  # before Triton is imported, here and in all stages
+    os.environ["TRITON_INTERPRET"] = (
+        "1" if small else "0"
+    )  # before Triton is imported, here and in all stages
     run(small, Path(os.environ.get("OUT", "gpu_results")))
     return 0
 

@@ -124,8 +124,18 @@ def layers(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]
         return F.silu(gate) * up
 
     norms = [
-        ("RMSNorm", partial(rms_norm, backend=triton), plain_rms, lambda x, w: F.rms_norm(x, w.shape, w, 1e-5)),
-        ("LayerNorm", partial(layer_norm, backend=triton), plain_layer, lambda x, w: F.layer_norm(x, w.shape, w)),
+        (
+            "RMSNorm",
+            partial(rms_norm, backend=triton),
+            plain_rms,
+            lambda x, w: F.rms_norm(x, w.shape, w, 1e-5),
+        ),
+        (
+            "LayerNorm",
+            partial(layer_norm, backend=triton),
+            plain_layer,
+            lambda x, w: F.layer_norm(x, w.shape, w),
+        ),
     ]
     for name, ours, plain, fused in norms:
         kinds = {OURS: ours, **_eager(plain, compile), "fused": fused}
@@ -135,7 +145,9 @@ def layers(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]
         yield Contest(f"{name}, backward", runs, Cost(3 * bytes_, 9 * x.numel()), {"limit": 0.9})
     kinds = {OURS: partial(softmax, backend=triton), **_eager(plain_softmax, compile)}
     kinds["fused"] = partial(torch.softmax, dim=-1)
-    yield Contest("softmax", {kind: partial(f, x) for kind, f in kinds.items()}, Cost(2 * bytes_, 5 * x.numel()), {})
+    yield Contest(
+        "softmax", {kind: partial(f, x) for kind, f in kinds.items()}, Cost(2 * bytes_, 5 * x.numel()), {}
+    )
     kinds = {OURS: partial(swiglu, backend=triton), **_eager(plain_swiglu, compile)}
     runs = {kind: partial(f, x, up) for kind, f in kinds.items()}
     yield Contest("SwiGLU", runs, Cost(3 * bytes_, 5 * x.numel()), {"limit": 0.9})
@@ -164,7 +176,9 @@ def losses(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]
     kinds = {OURS: lambda x: cross_entropy(x, targets, backend=triton)}
     kinds |= {kind: partial(lambda f, x: f(x, targets), f) for kind, f in _eager(plain, compile).items()}
     runs = {kind: partial(both_ways, f, (logits,)) for kind, f in kinds.items()}
-    least = Cost(3 * logits.nbytes, 8 * logits.numel())  # read for the loss, read and written for the gradient
+    least = Cost(
+        3 * logits.nbytes, 8 * logits.numel()
+    )  # read for the loss, read and written for the gradient
     yield Contest("cross-entropy, both ways", runs, least, {"limit": 0.9})
     inputs = randn(tokens, sizes.width).requires_grad_(), randn(sizes.vocab, sizes.width).requires_grad_()
     kinds = {OURS: lambda h, w: linear_cross_entropy(h, w, targets, backend=triton)}
@@ -182,7 +196,9 @@ def attention(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Conte
         for time in sizes.times:
             shape = max(1, sizes.tokens // time), sizes.heads, time, d_head
             q, k, v, grad = (randn(*shape).requires_grad_(i < 3) for i in range(4))
-            flops = 2 * shape[0] * sizes.heads * time * (time + 1) * d_head  # the pairs that see each other, twice
+            flops = (
+                2 * shape[0] * sizes.heads * time * (time + 1) * d_head
+            )  # the pairs that see each other, twice
             kinds = {OURS: partial(flash_attention, backend=triton)}
             if q.is_cuda:
                 kinds["FlashAttention-2"] = partial(_vendor, SDPBackend.FLASH_ATTENTION)
@@ -193,7 +209,9 @@ def attention(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Conte
             forward = {kind: partial(f, q.detach(), k.detach(), v.detach()) for kind, f in kinds.items()}
             yield Contest(what, forward, Cost(4 * q.nbytes, flops), {"FlashAttention-2": 1.0, "cuDNN": 0.75})
             runs = {kind: _backward(f, (q, k, v), grad) for kind, f in kinds.items()}
-            yield Contest(f"{what}, backward", runs, Cost(8 * q.nbytes, flops * 5 // 2), {"FlashAttention-2": 0.8})
+            yield Contest(
+                f"{what}, backward", runs, Cost(8 * q.nbytes, flops * 5 // 2), {"FlashAttention-2": 0.8}
+            )
 
 
 def _vendor(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -204,7 +222,13 @@ def _vendor(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def decoding(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
     """One new token a sequence, over a cache of pages; the rival has its cache in one piece."""
     del compile
-    batch, time, d_head, kv_heads, page = sizes.sequences, sizes.times[0], sizes.d_heads[-1], max(1, sizes.heads // 4), 16
+    batch, time, d_head, kv_heads, page = (
+        sizes.sequences,
+        sizes.times[0],
+        sizes.d_heads[-1],
+        max(1, sizes.heads // 4),
+        16,
+    )
     q = randn(batch, sizes.heads, d_head)
     pages = batch * time // page
     keys, values = randn(pages, kv_heads, page, d_head), randn(pages, kv_heads, page, d_head)
@@ -229,12 +253,18 @@ def products(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contes
         prepared, exact = prepare_weight(stored).to(weight.device), stored.weight().to(weight)
         for tokens in (1, 16, sizes.rows // 4):
             x = randn(tokens, sizes.width)
-            runs = {OURS: partial(quantized_matmul, x, prepared, backend=triton), "16 bits": partial(F.linear, x, exact)}
+            runs = {
+                OURS: partial(quantized_matmul, x, prepared, backend=triton),
+                "16 bits": partial(F.linear, x, exact),
+            }
             least = Cost(prepared.nbytes + x.nbytes * 2, 2 * tokens * weight.numel())
             goals = {"16 bits": goal} if tokens == 1 else {}
             yield Contest(f"{name} × {tokens:,} token{'s' * (tokens > 1)}", runs, least, goals)
     experts, rows = randn(sizes.experts, sizes.width, sizes.width) * sizes.width**-0.5, sizes.rows // 4
-    x, starts = randn(rows, sizes.width), torch.arange(0, rows + 1, rows // sizes.experts, device=weight.device)
+    x, starts = (
+        randn(rows, sizes.width),
+        torch.arange(0, rows + 1, rows // sizes.experts, device=weight.device),
+    )
     runs = {
         OURS: partial(grouped_matmul, x, experts, starts, backend=triton),
         "dense, the same work": partial(F.linear, x, experts[0]),
@@ -256,7 +286,9 @@ def _backward(f: Callable, inputs: tuple[Tensor, ...], grad: Tensor) -> Callable
     return lambda: torch.autograd.grad(graph(), inputs, grad, retain_graph=True)[0]
 
 
-def limits(sizes: Sizes, clock: Callable[[Callable], float], randn: Callable[..., Tensor]) -> tuple[float, float]:
+def limits(
+    sizes: Sizes, clock: Callable[[Callable], float], randn: Callable[..., Tensor]
+) -> tuple[float, float]:
     """Bytes a second in a copy, and operations a second in a product of matrices."""
     large, a = randn(sizes.copied), randn(sizes.square, sizes.square)
     runs = {"copy": large.clone, "product": lambda: a @ a}

@@ -1,6 +1,6 @@
 """The kernels' own tests on the device, in 32 and 16 bits, shared among several processes, for most of the time goes into compiling.
 
-    python -m benchmarks.gpu.device_tests 0 4 outcomes.jsonl     # the first of four shares, alone
+python -m benchmarks.gpu.device_tests 0 4 outcomes.jsonl     # the first of four shares, alone
 """
 
 import json
@@ -51,7 +51,9 @@ def run(plan: Plan) -> Iterator[dict]:
     with TemporaryDirectory() as folder:
         paths = [Path(folder, f"{share}.jsonl") for share in range(shares)]
         running = [_start(share, shares, path, plan.small) for share, path in enumerate(paths)]
-        failures = [f for process, path in zip(running, paths, strict=True) for f in _wait(process, path, plan)]
+        failures = [
+            f for process, path in zip(running, paths, strict=True) for f in _wait(process, path, plan)
+        ]
         lines = [line for path in paths for line in _lines(path)]
     yield from _summary([line for line in lines if "test" in line])
     yield from failures
@@ -72,13 +74,20 @@ def _wait(process: subprocess.Popen, path: Path, plan: Plan) -> Iterator[dict]:
         process.kill()
         said = process.communicate()[1] + "stopped, for its time was over"
     lines = _lines(path)
-    missing = sum(line.get("collected", 0) for line in lines) - len({line["test"] for line in lines if "test" in line})
+    missing = sum(line.get("collected", 0) for line in lines) - len(
+        {line["test"] for line in lines if "test" in line}
+    )
     if missing or not lines:
-        yield {"what": "tests", "failure": f"{missing or 'all'} tests of a share weren't run: {said.strip()[-200:]}"}
+        yield {
+            "what": "tests",
+            "failure": f"{missing or 'all'} tests of a share weren't run: {said.strip()[-200:]}",
+        }
 
 
 def _lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    return (
+        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    )
 
 
 def _summary(outcomes: list[dict]) -> Iterator[dict]:
@@ -91,7 +100,9 @@ def _summary(outcomes: list[dict]) -> Iterator[dict]:
 
 
 def main(share: str, shares: str, path: str, *flags: str) -> int:
-    return pytest.main([*FILES, "-p", "no:cacheprovider", *flags], plugins=[Recorder(int(share), int(shares), path)])
+    return pytest.main(
+        [*FILES, "-p", "no:cacheprovider", *flags], plugins=[Recorder(int(share), int(shares), path)]
+    )
 
 
 if __name__ == "__main__":

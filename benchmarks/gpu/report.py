@@ -9,12 +9,22 @@ from benchmarks.report import Row, tables
 
 def summary(results: Results) -> str:
     """Failures and advice; where a GPU measured, the contests' table and the machine. Otherwise it claims no speed."""
-    lines = [f"{stage}: {failure}" for stage, record in results.stages.items() for failure in record["failures"]]
+    lines = [
+        f"{stage}: {failure}" for stage, record in results.stages.items() for failure in record["failures"]
+    ]
     parts = ["Failures:", *(lines or ["none"])]
     if results.timed_by != GPU:
         return "\n".join([*parts, "", f"Timed by {results.timed_by}."])
     change = [line for found in _of(results, "sweeps") if (line := sweeps.advice(found))]
-    parts += ["", "Tiles to change:", *(change or ["none"]), "", contest_table(results), "", results.measured_on]
+    parts += [
+        "",
+        "Tiles to change:",
+        *(change or ["none"]),
+        "",
+        contest_table(results),
+        "",
+        results.measured_on,
+    ]
     return "\n".join(parts)
 
 
@@ -23,7 +33,9 @@ def contest_table(results: Results) -> str:
     rows = [row for found in _of(results, "contests") if "seconds" in found for row in contests.rows(found)]
     limits = next((found for found in _of(results, "contests") if found["what"] == "limits"), None)
     if limits:
-        speeds = f"{limits['bytes a second'] / 1e9:,.0f} GB/s, {limits['operations a second'] / 1e12:,.0f} TFLOP/s"
+        speeds = (
+            f"{limits['bytes a second'] / 1e9:,.0f} GB/s, {limits['operations a second'] / 1e12:,.0f} TFLOP/s"
+        )
         rows.insert(0, Row(contests.TABLE, (f"{results.machine['device']}: {speeds}", "", "", "", "")))
     return tables(rows)
 

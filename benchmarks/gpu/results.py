@@ -1,8 +1,8 @@
 """The file with what a run of `make gpu` found: written after each stage, read by whoever quotes it.
 
-    results = load("gpu_results/results.json")
-    results.measured_on
-    results.find("contests: layers", "RMSNorm")["seconds"]
+results = load("gpu_results/results.json")
+results.measured_on
+results.find("contests: layers", "RMSNorm")["seconds"]
 """
 
 import json

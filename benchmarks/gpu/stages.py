@@ -47,7 +47,9 @@ def machine(plan: Plan) -> Iterator[dict]:
         found["device"] = torch.cuda.get_device_name()
         found["capability"] = ".".join(map(str, torch.cuda.get_device_capability()))
         found["driver"] = _driver()
-    versions = {"Python": platform.python_version()} | {name: version(name) for name in ("torch", "triton", "numpy")}
+    versions = {"Python": platform.python_version()} | {
+        name: version(name) for name in ("torch", "triton", "numpy")
+    }
     yield found | {"versions": versions, "date": datetime.date.today().isoformat()}
 
 
@@ -56,7 +58,10 @@ def _driver() -> str | None:
     if command is None:
         return None
     asked = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout.split("\n")[0] or None
+    return (
+        subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout.split("\n")[0]
+        or None
+    )
 
 
 STAGES = {
@@ -88,7 +93,15 @@ def run_apart(name: str, budget: float, small: bool = False) -> list[dict]:
     """The same in a process of its own, which is stopped, with all that it started, soon after its budget is spent."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "found.jsonl")
-        command = [sys.executable, "-m", "benchmarks.gpu.stages", name, str(budget), str(path), *["small"] * small]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.gpu.stages",
+            name,
+            str(budget),
+            str(path),
+            *["small"] * small,
+        ]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **quiet)
         try:
@@ -98,7 +111,11 @@ def run_apart(name: str, budget: float, small: bool = False) -> list[dict]:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             why = f"stopped after {budget + GRACE:.0f} seconds"
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+        found = (
+            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            if path.exists()
+            else []
+        )
     return [*found, {"what": name, "failure": why}] if why else found
 
 

@@ -33,7 +33,11 @@ from course_lib.model import attend
 from course_lib.quantize import Q4_1, Uniform
 
 FASTER = 0.98  # a tile that takes less than this share of the best one's time is better
-ERROR = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}  # allowed, relative to the largest number
+ERROR = {
+    torch.float32: 1e-4,
+    torch.float16: 5e-3,
+    torch.bfloat16: 3e-2,
+}  # allowed, relative to the largest number
 RUNS, MOST = 7, 24
 
 
@@ -88,14 +92,20 @@ def climb(sweep: Sweep, plan: Plan, most: int) -> Iterator[dict]:
             waiting = near + [other for other in waiting if other not in near]
 
 
-def attempt(sweep: Sweep, tile: tuple[int, ...], wanted: Tensor, clock: Callable[[Callable], float], runs: int) -> dict:
+def attempt(
+    sweep: Sweep, tile: tuple[int, ...], wanted: Tensor, clock: Callable[[Callable], float], runs: int
+) -> dict:
     """One tile: right? and if so, how fast?"""
     try:
         ours = sweep.run(tile)
         error = ((ours.float() - wanted).abs().max() / wanted.abs().max()).item()
         if not error <= ERROR[ours.dtype]:
             return {"tile": tile, "failure": f"the result is wrong, by {error:.1e} of its largest number"}
-        return {"tile": tile, "error": error, "seconds": median(clock(partial(sweep.run, tile)) for _ in range(runs))}
+        return {
+            "tile": tile,
+            "error": error,
+            "seconds": median(clock(partial(sweep.run, tile)) for _ in range(runs)),
+        }
     except Exception as error:  # noqa: BLE001 (the compiler's, the driver's, ours: the next one may do)
         return {"tile": tile, "failure": reason(error)}
 
@@ -141,7 +151,14 @@ def _tiled(kernel: str, f: Callable[[], Tensor]) -> Callable[[tuple[int, ...]], 
 
 
 def _sweep(what: str, where: str, kernel: str, now: tuple[int, ...], f: Callable, wanted: Callable) -> Sweep:
-    return Sweep(what, f"course_lib/kernels/{where}", (*SIZES[kernel], "warps", "stages"), now, _tiled(kernel, f), wanted)
+    return Sweep(
+        what,
+        f"course_lib/kernels/{where}",
+        (*SIZES[kernel], "warps", "stages"),
+        now,
+        _tiled(kernel, f),
+        wanted,
+    )
 
 
 def forward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
@@ -176,9 +193,14 @@ def quantized(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
         weight = prepare_weight(format.store(matrix.float().cpu())).to(matrix.device)
         for rows in sizes.rows:
             x = randn(rows, sizes.width)
-            kernel, (now, where) = f"int{bits}_{'one_token' if rows == 1 else 'many_tokens'}", _product_tile(x, sizes.width)
+            kernel, (now, where) = (
+                f"int{bits}_{'one_token' if rows == 1 else 'many_tokens'}",
+                _product_tile(x, sizes.width),
+            )
             f, wanted = partial(quantized_matmul, x, weight, backend), partial(_product, x, weight)
-            sweeps.append(_sweep(f"{bits} bits × {rows:,}", f"int8_matmul.py, {where}", kernel, now, f, wanted))
+            sweeps.append(
+                _sweep(f"{bits} bits × {rows:,}", f"int8_matmul.py, {where}", kernel, now, f, wanted)
+            )
     return sweeps
 
 
@@ -195,7 +217,14 @@ def others(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
     where = "grouped_matmul.py, {}_tile"
     return [
         _sweep("grouped product", where.format("product"), "grouped_product", product_tile(in_32), *product),
-        _sweep("its weights' gradient", where.format("gradient"), "grouped_weight_gradient", gradient_tile(in_32), back, wanted),
+        _sweep(
+            "its weights' gradient",
+            where.format("gradient"),
+            "grouped_weight_gradient",
+            gradient_tile(in_32),
+            back,
+            wanted,
+        ),
         _last_layer(sizes, randn, backend),
     ]
 
@@ -204,11 +233,16 @@ def _last_layer(sizes: Lengths, randn: Callable, backend: str) -> Sweep:
     """Its products are PyTorch's, and what can be chosen is how many tokens' logits there are at a time."""
     rows, width = sizes.rows[-1], sizes.width
     hidden, weight = randn(rows, width), randn(sizes.vocab, width) * width**-0.5
-    targets, one = torch.randint(sizes.vocab, (rows,), device=hidden.device), torch.ones((), device=hidden.device)
+    targets, one = (
+        torch.randint(sizes.vocab, (rows,), device=hidden.device),
+        torch.ones((), device=hidden.device),
+    )
 
     def run(tile: tuple[int, ...]) -> Tensor:
         loss = partial(linear_cross_entropy, targets=targets, backend=backend, chunk=tile[0])
-        return _gradient(loss, (hidden, weight), one, 0)()  # both ways, for the gradients are made on the way forth
+        return _gradient(
+            loss, (hidden, weight), one, 0
+        )()  # both ways, for the gradients are made on the way forth
 
     whole = partial(linear_cross_entropy, targets=targets, backend="torch")
     wanted = _gradient(whole, (hidden.float(), weight.float()), one, 0)
@@ -236,5 +270,3 @@ def _gradient(f: Callable, inputs: tuple[Tensor, ...], grad: Tensor, place: int)
     learning = tuple(x.detach().requires_grad_() for x in inputs)
     graph = cache(lambda: f(*learning))
     return lambda: torch.autograd.grad(graph(), learning, grad, retain_graph=True)[place]
-
-

@@ -47,7 +47,9 @@ def missing(requirements: str) -> dict[str, str]:
     What lessons import is what pyproject.toml depends on, and every package of model weights.
     """
     lines = (ROOT / requirements).read_text(encoding="utf-8").splitlines()
-    pins = {_name(line): line for line in lines if line and not line.startswith("#") and _is_for_this_system(line)}
+    pins = {
+        _name(line): line for line in lines if line and not line.startswith("#") and _is_for_this_system(line)
+    }
     needed = pins if requirements == MODELS else _imported()
     return {name: line for name, line in pins.items() if name in needed and not _installed(name)}
 

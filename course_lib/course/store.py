@@ -39,7 +39,16 @@ CONTROLS = {  # one of them: several of them, then the models so called
     "row of buttons": ("rows of buttons", "ToggleButtonsModel"),
     "button": ("buttons", "ButtonModel"),
 }
-SILENT = ("BoxModel", "TabModel", "AccordionModel", "OutputModel", "HTMLModel", "LabelModel", "ImageModel", "ProgressModel")  # endings
+SILENT = (
+    "BoxModel",
+    "TabModel",
+    "AccordionModel",
+    "OutputModel",
+    "HTMLModel",
+    "LabelModel",
+    "ImageModel",
+    "ProgressModel",
+)  # endings
 NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
 
 
@@ -82,7 +91,9 @@ def execute(path: Path) -> NotebookNode:
         _Client(notebook, resources=resources, **how).execute(env=environment)
     models = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     settle(notebook, models)
-    notebook.metadata = nbformat.from_dict(METADATA)  # no version, no state: what would differ from machine to machine
+    notebook.metadata = nbformat.from_dict(
+        METADATA
+    )  # no version, no state: what would differ from machine to machine
     return notebook
 
 
@@ -101,7 +112,9 @@ def _settled(output: NotebookNode, models: Mapping[str, dict], seen: set[str]) -
     """What stands for a widget: its sentence, and those of its outputs that the page doesn't show already."""
     tree = list(_tree(output.data[VIEW]["model_id"], models))
     own = output.data.get("text/plain", "")
-    text = own if own and not re.match(r"\w+\(", own) else describe(tree)  # somebody's words (`show_widget`), or a list of models
+    text = (
+        own if own and not re.match(r"\w+\(", own) else describe(tree)
+    )  # somebody's words (`show_widget`), or a list of models
     if any("Progress" in model["model_name"] for model in tree):
         text = describe(tree)  # not the bar as it stood
     shown = [nbformat.v4.new_output("display_data", {"text/plain": text})] if text else []
@@ -117,7 +130,9 @@ def _settled(output: NotebookNode, models: Mapping[str, dict], seen: set[str]) -
 
 def describe(models: list[dict]) -> str:
     """A sentence that says which controls appear; "" where there are none."""
-    kinds = Counter(kind for model in models for kind, names in CONTROLS.items() if model["model_name"] in names)
+    kinds = Counter(
+        kind for model in models for kind, names in CONTROLS.items() if model["model_name"] in names
+    )
     for name in (model["model_name"] for model in models):
         if not name.endswith(SILENT) and not any(name in names for names in CONTROLS.values()):
             raise StoreError(f"there is no word for a {name}: add one to CONTROLS in {Path(__file__).name}")
@@ -136,7 +151,9 @@ def _count(n: int, kind: str) -> str:
 def _tree(model_id: str, models: Mapping[str, dict]) -> Iterator[dict]:
     """A widget's model and those of all that it holds, in the order in which they are shown."""
     if model_id not in models:
-        raise StoreError(f"nothing is known of the widget {model_id}: a lesson shows only widgets of its own kernel")
+        raise StoreError(
+            f"nothing is known of the widget {model_id}: a lesson shows only widgets of its own kernel"
+        )
     yield (model := models[model_id])
     for child in model["state"].get("children", ()):
         yield from _tree(child.removeprefix("IPY_MODEL_"), models)
@@ -147,7 +164,9 @@ def _pictures(output: Mapping) -> set[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m course_lib.course.store", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m course_lib.course.store", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("notebooks", type=Path, nargs="+")
     paths = parser.parse_args(arguments).notebooks
     if absent := [str(path) for path in paths if not path.is_file()]:

@@ -174,7 +174,9 @@ def _differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
 def _numbers(values: Sequence[float], least: int = 1) -> np.ndarray:
     data = np.asarray(values, dtype=float)
     if data.ndim != 1 or len(data) < least:
-        raise ValueError(f"an interval needs a list of {least} or more numbers, not one of shape {data.shape}")
+        raise ValueError(
+            f"an interval needs a list of {least} or more numbers, not one of shape {data.shape}"
+        )
     if not np.isfinite(data).all():
         first = int(np.isfinite(data).argmin())
         raise ValueError(f"value {first} is {data[first]}: an interval needs numbers that are finite")

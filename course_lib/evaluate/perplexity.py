@@ -25,7 +25,9 @@ def token_losses(model: Decoder, ids: Sequence[int], window: int = 512) -> Tenso
     ValueError for fewer than two tokens, and for a window below 2 or above the model's context.
     """
     if not 2 <= window <= model.config.context:
-        raise ValueError(f"window must be from 2 to the model's context of {model.config.context}, not {window}")
+        raise ValueError(
+            f"window must be from 2 to the model's context of {model.config.context}, not {window}"
+        )
     if len(ids) < 2:
         raise ValueError(f"a text of {len(ids)} tokens has none to score: the first is only given")
     pieces = torch.as_tensor(ids).split(window)

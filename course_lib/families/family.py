@@ -63,7 +63,9 @@ class Family:
         """The configuration in a file's settings; `known` besides. `fields` raises ValueError for one that the file lacks."""
         must, may = SIZES | self.settings, MAY_BE_MISSING | self.may_be_missing
         read = {dial: fields[f"{architecture}.{name}"] for dial, name in must.items()}
-        read |= {dial: fields[key] for dial, name in may.items() if (key := f"{architecture}.{name}") in fields}
+        read |= {
+            dial: fields[key] for dial, name in may.items() if (key := f"{architecture}.{name}") in fields
+        }
         defaults = {"n_kv_heads": read["n_heads"], "d_head": read["d_model"] // read["n_heads"]}
         return ModelConfig(**defaults | known | read | self.dials)
 

@@ -104,12 +104,20 @@ def _config(fields: Mapping, reader: gguf.GGUFReader, architecture: str, family:
 
 
 def _tokenizer(fields: Mapping, family: Family) -> Tokenizer:
-    model, pre, patterns = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre"), family.pre_tokenizers
+    model, pre, patterns = (
+        fields.get("tokenizer.ggml.model"),
+        fields.get("tokenizer.ggml.pre"),
+        family.pre_tokenizers,
+    )
     if model != "gpt2" or pre not in patterns:
-        raise ValueError(f"it has a {model!r} vocabulary with pre-tokenizer {pre!r}; handled are {list(patterns)}")
+        raise ValueError(
+            f"it has a {model!r} vocabulary with pre-tokenizer {pre!r}; handled are {list(patterns)}"
+        )
     kinds = fields["tokenizer.ggml.token_type"]
     if len(kinds) != len(fields["tokenizer.ggml.tokens"]):
-        raise ValueError(f"it has {len(fields['tokenizer.ggml.tokens'])} tokens and says what {len(kinds)} of them are")
+        raise ValueError(
+            f"it has {len(fields['tokenizer.ggml.tokens'])} tokens and says what {len(kinds)} of them are"
+        )
     return Tokenizer.from_gpt2_strings(
         fields["tokenizer.ggml.tokens"],
         fields["tokenizer.ggml.merges"],
@@ -151,7 +159,7 @@ def _keep(model: Decoder, tensor: gguf.ReaderTensor, stored: BlockWeight, family
 
 
 def _name(name: str, family: Family) -> str:
-    """"blk.13.attn_q.weight" → "blocks.13.attention.query.weight"."""
+    """ "blk.13.attn_q.weight" → "blocks.13.attention.query.weight"."""
     parts = name.split(".")
     try:
         if parts[0] == "blk":

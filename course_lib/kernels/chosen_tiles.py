@@ -23,7 +23,9 @@ SIZES = {
     "grouped_weight_gradient": ("BLOCK_M", "BLOCK_N", "BLOCK_K"),
 }
 
-_instead: dict[str, tuple[int, ...]] = {}  # of the whole process: on a GPU the way back runs in a thread of PyTorch's own
+_instead: dict[
+    str, tuple[int, ...]
+] = {}  # of the whole process: on a GPU the way back runs in a thread of PyTorch's own
 
 
 @contextmanager

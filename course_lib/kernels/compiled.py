@@ -51,7 +51,9 @@ def compile_for(capability: int) -> Iterator[list[Compiled]]:
     try:
         from triton import knobs
     except ImportError:
-        raise RuntimeError("Triton isn't installed (there is none for macOS and Windows); run this on Linux") from None
+        raise RuntimeError(
+            "Triton isn't installed (there is none for macOS and Windows); run this on Linux"
+        ) from None
     if knobs.runtime.interpret:
         raise RuntimeError("Triton interprets in this Python: set TRITON_INTERPRET=0 before it starts")
     token = _target.set(_Target(capability, []))
@@ -128,6 +130,15 @@ def _report(ptx: str, capability: int) -> tuple[int, int]:
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(ptx)
-        command = [get_ptxas(capability).path, "-v", f"--gpu-name={arch}", source, "-o", Path(folder, "kernel.cubin")]
+        command = [
+            get_ptxas(capability).path,
+            "-v",
+            f"--gpu-name={arch}",
+            source,
+            "-o",
+            Path(folder, "kernel.cubin"),
+        ]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return int(re.search(r"Used (\d+) registers", said)[1]), sum(map(int, re.findall(r"(\d+) bytes spill", said)))
+    return int(re.search(r"Used (\d+) registers", said)[1]), sum(
+        map(int, re.findall(r"(\d+) bytes spill", said))
+    )

@@ -61,7 +61,9 @@ def token_losses(logits: Tensor, targets: Tensor, ignore: int = -100, backend: s
     return losses.view(targets.shape)
 
 
-def cross_entropy_cost(rows: int, vocab: int, bytes_each: int, backward: bool = False, ignored: int = 0) -> Cost:
+def cross_entropy_cost(
+    rows: int, vocab: int, bytes_each: int, backward: bool = False, ignored: int = 0
+) -> Cost:
     """Forward: logits in and the target's again, a target (8 bytes) in and two numbers out for each row. Backward: logits in,
     a gradient out, and each tile reads its rows' targets, log-sum-exps and gradients. bytes_each: of a logit. ignored: rows
     whose target doesn't count."""
@@ -69,7 +71,9 @@ def cross_entropy_cost(rows: int, vocab: int, bytes_each: int, backward: bool = 
     if not backward:
         return Cost(bytes_each * counted * (vocab + 1) + (8 + 4 + 4) * rows, 4 * counted * vocab)
     across = tiles(vocab, _tile(rows, vocab)[1])
-    return Cost(bytes_each * (counted + rows) * vocab + across * (8 * rows + (4 + 4) * counted), 4 * counted * vocab)
+    return Cost(
+        bytes_each * (counted + rows) * vocab + across * (8 * rows + (4 + 4) * counted), 4 * counted * vocab
+    )
 
 
 def losses_in_place(logits: Tensor, targets: Tensor, ignore: int, gradient: bool, kernel: bool) -> Tensor:
@@ -101,13 +105,17 @@ def check_reduction(reduction: str) -> None:
 def check_targets(logits_shape: tuple[int, ...], targets: Tensor, ignore: int) -> None:
     """Raises ValueError unless these are targets for logits of this shape."""
     if logits_shape[:-1] != targets.shape or not logits_shape:
-        raise ValueError(f"targets {tuple(targets.shape)} don't fit logits {logits_shape}: (…) and (…, vocab) are wanted")
+        raise ValueError(
+            f"targets {tuple(targets.shape)} don't fit logits {logits_shape}: (…) and (…, vocab) are wanted"
+        )
     if targets.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"targets are tokens' numbers, of torch.int64 or int32; not of {targets.dtype}")
     if targets.device.type == "cpu":
         outside = (targets != ignore) & ((targets < 0) | (targets >= logits_shape[-1]))
         if outside.any():
-            raise ValueError(f"target {targets[outside][0]} is outside the vocabulary of {logits_shape[-1]} tokens")
+            raise ValueError(
+                f"target {targets[outside][0]} is outside the vocabulary of {logits_shape[-1]} tokens"
+            )
 
 
 @triton.jit
@@ -147,7 +155,9 @@ def cross_entropy_backward(
     target = tl.load(targets_ptr + row, mask=row < rows, other=ignore)
     counts = target != ignore
     lse = tl.load(lse_ptr + row, mask=counts, other=0.0)
-    factor = tl.load(grad_losses_ptr + row, mask=counts, other=0.0)  # a row that doesn't count gets a gradient of 0
+    factor = tl.load(
+        grad_losses_ptr + row, mask=counts, other=0.0
+    )  # a row that doesn't count gets a gradient of 0
     there = (row < rows)[:, None] & (column < vocab)
     logits_ptr += row.to(tl.int64) * row_stride
     grad_ptr += row.to(tl.int64) * grad_stride

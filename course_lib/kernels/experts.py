@@ -50,5 +50,9 @@ def stack_experts(experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
     `stackable`.
     """
     if not stackable(experts):
-        raise ValueError("only SwiGLU experts without biases can be stacked, with nothing quantized or attached to them")
-    return tuple(torch.stack([getattr(one, name).weight for one in experts.experts]) for name in ("gate", "up", "down"))
+        raise ValueError(
+            "only SwiGLU experts without biases can be stacked, with nothing quantized or attached to them"
+        )
+    return tuple(
+        torch.stack([getattr(one, name).weight for one in experts.experts]) for name in ("gate", "up", "down")
+    )

@@ -61,7 +61,9 @@ def flash_attention(
         out, lse = _reference(q, k, v, causal, window, starts, scale, return_lse)
         return (out, lse) if return_lse else out
     if q.shape[-1] > WIDEST_HEAD:
-        raise ValueError(f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'")
+        raise ValueError(
+            f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'"
+        )
     starts = None if starts is None else starts.to(torch.int32).contiguous()
     tile = forward_tile(q) if blocks is None else (*blocks, *forward_tile(q)[2:])
     out, lse = _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, tile, scale)
@@ -69,12 +71,22 @@ def flash_attention(
 
 
 def _reference(
-    q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, starts: Tensor | None, scale: float, return_lse: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    causal: bool,
+    window: int | None,
+    starts: Tensor | None,
+    scale: float,
+    return_lse: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """The same by PyTorch, one sequence after the other; the log-sum-exps only where they are wanted, for they take all scores."""
     if starts is not None:
         runs = [slice(*run) for run in zip(starts.tolist()[:-1], starts.tolist()[1:], strict=True)]
-        parts = [_reference(q[:, :, run], k[:, :, run], v[:, :, run], causal, window, None, scale, return_lse) for run in runs]
+        parts = [
+            _reference(q[:, :, run], k[:, :, run], v[:, :, run], causal, window, None, scale, return_lse)
+            for run in runs
+        ]
         outs, lses = zip(*parts, strict=True)
         return torch.cat(outs, dim=2), torch.cat(lses, dim=2) if return_lse else None
     lse = _log_sum_exp(q.detach(), k.detach(), causal, window, scale) if return_lse else None
@@ -119,10 +131,14 @@ def attention_cost(
         multiplied += blocks[0] * (tiles(end, blocks[1]) * blocks[1] - begin)
     numbers = 2 * queries + 2 * read
     inner = max(16, power_of_two(d_head))
-    return Cost(batch * heads * (bytes_each * numbers * d_head + 4 * queries), batch * heads * 4 * multiplied * inner)
+    return Cost(
+        batch * heads * (bytes_each * numbers * d_head + 4 * queries), batch * heads * 4 * multiplied * inner
+    )
 
 
-def naive_attention_cost(batch: int, heads: int, queries: int, keys: int, d_head: int, bytes_each: int) -> Cost:
+def naive_attention_cost(
+    batch: int, heads: int, queries: int, keys: int, d_head: int, bytes_each: int
+) -> Cost:
     """The three steps one by one: scores = q kᵀ, written; softmax, scores read and weights written; weights read, times v."""
     pairs = queries * keys
     numbers = (2 * queries + 2 * keys) * d_head + 4 * pairs
@@ -179,7 +195,9 @@ def attention_forward(
             out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
             largest = new_largest
 
-    divisor = tl.where(total_weight == 0, 1.0, total_weight)  # of a query that sees nothing the output is 0, and lse −∞
+    divisor = tl.where(
+        total_weight == 0, 1.0, total_weight
+    )  # of a query that sees nothing the output is 0, and lse −∞
     out /= divisor[:, None]
     out_ptr += batch * out_batch + head * out_head + at * out_time + column
     tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=there)
@@ -216,8 +234,15 @@ class _FlashAttention(torch.autograd.Function):
 
 def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, blocks, scale) -> None:
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}"
-    if q.dim() != 4 or k.dim() != 4 or k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]):
-        raise ValueError(f"{shapes} must be (batch, heads, query, d_head) and twice (batch, kv_heads, key, d_head)")
+    if (
+        q.dim() != 4
+        or k.dim() != 4
+        or k.shape != v.shape
+        or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3])
+    ):
+        raise ValueError(
+            f"{shapes} must be (batch, heads, query, d_head) and twice (batch, kv_heads, key, d_head)"
+        )
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"q, k and v must have one dtype, not {q.dtype}, {k.dtype} and {v.dtype}")
     if not q.shape[3]:
@@ -225,12 +250,16 @@ def _check(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, blocks, scale)
     if not q.shape[1] or not k.shape[1] or q.shape[1] % k.shape[1]:
         raise ValueError(f"{q.shape[1]} query heads can't share {k.shape[1]} key-value heads evenly")
     if causal and q.shape[2] > k.shape[2]:
-        raise ValueError(f"{q.shape[2]} queries can't be the last of {k.shape[2]} keys: give causal=False, or all keys")
+        raise ValueError(
+            f"{q.shape[2]} queries can't be the last of {k.shape[2]} keys: give causal=False, or all keys"
+        )
     if window is not None and (not causal or window < 1):
         raise ValueError(f"a window must be causal and at least 1 key wide: causal={causal}, window={window}")
     if scale is not None and not 0 < scale < math.inf:
         raise ValueError(f"scale must be above 0, or None for 1 / √d_head; not {scale}")
-    if blocks is not None and (len(blocks) != 2 or any(block < 16 or block & (block - 1) for block in blocks)):
+    if blocks is not None and (
+        len(blocks) != 2 or any(block < 16 or block & (block - 1) for block in blocks)
+    ):
         raise ValueError(f"blocks must be two powers of two from 16 on, not {tuple(blocks)}")
 
 
@@ -249,6 +278,8 @@ def _check_starts(q: Tensor, k: Tensor, starts: Tensor | None, longest: int | No
     if starts.device.type == "cpu":
         lengths = starts.diff()
         if starts[0] != 0 or starts[-1] != q.shape[2] or (lengths < 0).any():
-            raise ValueError(f"starts must rise from 0 to {q.shape[2]}, the number of tokens; not {starts.tolist()}")
+            raise ValueError(
+                f"starts must rise from 0 to {q.shape[2]}, the number of tokens; not {starts.tolist()}"
+            )
         if longest is not None and longest < lengths.max():
             raise ValueError(f"the longest sequence has {lengths.max()} tokens, not longest={longest}")

@@ -99,7 +99,9 @@ def attention_backward_cost(
     rows = heads * (4 * queries + 2 * read_keys + 2 * read_queries) + kv_heads * 4 * keys
     numbers = heads * (2 * queries + 2 * read_queries)  # log-sum-exp and δ
     width = max(16, power_of_two(d_head))
-    return Cost(batch * (bytes_each * d_head * rows + 4 * numbers), batch * heads * 2 * products * own * width)
+    return Cost(
+        batch * (bytes_each * d_head * rows + 4 * numbers), batch * heads * 2 * products * own * width
+    )
 
 
 @triton.jit
@@ -126,14 +128,18 @@ def grad_queries(
     there = real[:, None] & (column < D_HEAD)
     at = (sequence_at + row)[:, None]
     q = tl.load(q_ptr + batch * q_batch + head * q_head + at * q_time + column, mask=there, other=0.0)
-    out = tl.load(out_ptr + batch * out_batch + head * out_head + at * out_time + column, mask=there, other=0.0)
+    out = tl.load(
+        out_ptr + batch * out_batch + head * out_head + at * out_time + column, mask=there, other=0.0
+    )
     grad_out_ptr += batch * grad_out_batch + head * grad_out_head
     grad_out = tl.load(grad_out_ptr + at * grad_out_time + column, mask=there, other=0.0)
     delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), axis=1)
     number = (batch * tl.num_programs(1) + head) * total + sequence_at + row
     tl.store(delta_ptr + number, delta, mask=real)
     lse = tl.load(lse_ptr + number, mask=real, other=0.0)
-    lse = tl.where(lse == -float("inf"), 0.0, lse)  # of a query that sees nothing: exp(−∞ − 0) is 0, exp(−∞ + ∞) isn't
+    lse = tl.where(
+        lse == -float("inf"), 0.0, lse
+    )  # of a query that sees nothing: exp(−∞ − 0) is 0, exp(−∞ + ∞) isn't
 
     begin, full_begin, full_end, end = visible_keys(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
     k_ptr += batch * k_batch + head // group * k_head
@@ -204,7 +210,9 @@ def grad_keys_values(
             q_tile = q_ptr + head * q_head + place * q_time
             q = tl.load(q_tile + (step[:, None] * q_time + column), mask=there, other=0.0)
             grad_out_tile = grad_out_ptr + head * grad_out_head + place * grad_out_time
-            grad_out = tl.load(grad_out_tile + (step[:, None] * grad_out_time + column), mask=there, other=0.0)
+            grad_out = tl.load(
+                grad_out_tile + (step[:, None] * grad_out_time + column), mask=there, other=0.0
+            )
             lse = tl.load(lse_ptr + head * total + place + step, mask=row < queries, other=0.0)
             lse = tl.where(lse == -float("inf"), 0.0, lse)
             delta = tl.load(delta_ptr + head * total + place + step, mask=row < queries, other=0.0)

@@ -15,7 +15,13 @@ from course_lib.kernels.language import tl, triton
 
 @triton.jit
 def visible_keys(
-    first, queries, keys, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
+    first,
+    queries,
+    keys,
+    CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     """For the tile of queries that begins at `first`: of which keys they see any, and of which all see all."""
     offset = keys - queries
@@ -32,7 +38,13 @@ def visible_keys(
 
 @triton.jit
 def visible_queries(
-    first, queries, keys, CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr
+    first,
+    queries,
+    keys,
+    CAUSAL: tl.constexpr,
+    WINDOW: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):
     """For the tile of keys that begins at `first`: which queries see any of them, and which see all."""
     offset = keys - queries

@@ -24,7 +24,12 @@ NEIGHBOURS = 8  # tiles of rows that take turns with one tile of weights while t
 
 
 def grouped_matmul(
-    x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None = None, times: int = 1, backend: str = "auto"
+    x: Tensor,
+    weight: Tensor,
+    starts: Tensor,
+    order: Tensor | None = None,
+    times: int = 1,
+    backend: str = "auto",
 ) -> Tensor:
     """Row i of the result, for i from starts[e] to starts[e + 1], is weight[e] times row order[i] // times of x.
 
@@ -49,13 +54,17 @@ def _reference(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, 
     return torch.cat([run @ matrix.T for run, matrix in zip(runs, weight, strict=True)])
 
 
-def grouped_matmul_cost(counts: list[int], d_out: int, d_in: int, bytes_each: int, order: bool = False) -> Cost:
+def grouped_matmul_cost(
+    counts: list[int], d_out: int, d_in: int, bytes_each: int, order: bool = False
+) -> Cost:
     """Each tile reads its rows and its expert's weights, walking over d_in, and the table. counts: rows of each expert. bytes_each:
     of a number of x and weight. order: whether rows are looked up."""
     block_m, block_n, block_k = product_tile(bytes_each == 4)[:3]
     down, across = sum(tiles(count, block_m) for count in counts), tiles(d_out, block_n)
     read = across * sum(counts) * d_in + sum(tiles(count, block_m) for count in counts) * d_out * d_in
-    spare = tiles(sum(counts), block_m) + len(counts) - down  # programs that read in the table that there is nothing to do
+    spare = (
+        tiles(sum(counts), block_m) + len(counts) - down
+    )  # programs that read in the table that there is nothing to do
     table = across * (4 * (down + spare) + 4 * 3 * down + 4 * sum(counts) * order)
     products = 2 * down * across * block_m * block_n * tiles(d_in, block_k) * block_k
     return Cost(bytes_each * (read + sum(counts) * d_out) + table, products)
@@ -156,7 +165,9 @@ class _GroupedProduct(torch.autograd.Function):
 
 def _multiply(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, times: int) -> Tensor:
     (n_experts, d_out, d_in), rows = weight.shape, len(x) * times
-    block_m, block_n, block_k, warps, stages = chosen("grouped_product", product_tile(x.dtype == torch.float32))
+    block_m, block_n, block_k, warps, stages = chosen(
+        "grouped_product", product_tile(x.dtype == torch.float32)
+    )
     down, across = tiles(rows, block_m) + n_experts, tiles(d_out, block_n)
     ends = ((starts.diff() + block_m - 1) // block_m).cumsum(0)
     owner = torch.searchsorted(ends, torch.arange(down, device=x.device), right=True).int()
@@ -181,7 +192,12 @@ def gradient_tile(in_32_bits: bool) -> tuple[int, int, int, int, int]:
 
 
 def _check(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, times: int) -> None:
-    if x.dim() != 2 or weight.dim() != 3 or x.shape[1] != weight.shape[2] or starts.shape != (len(weight) + 1,):
+    if (
+        x.dim() != 2
+        or weight.dim() != 3
+        or x.shape[1] != weight.shape[2]
+        or starts.shape != (len(weight) + 1,)
+    ):
         shapes = f"x {tuple(x.shape)}, weight {tuple(weight.shape)} and starts {tuple(starts.shape)}"
         raise ValueError(f"{shapes} must be (rows, d_in), (experts, d_out, d_in) and (experts + 1,)")
     if x.dtype != weight.dtype:

@@ -24,7 +24,9 @@ from course_lib.kernels.language import launch, tiles, tl, triton
 GRID_BLOCK = 32  # weights that share a scale on the grid; in NF4 twice as many do
 
 
-def int4_matmul(x: Tensor, codes: Tensor, scale: Tensor, minimum: Tensor | None, levels: Tensor | None) -> Tensor:
+def int4_matmul(
+    x: Tensor, codes: Tensor, scale: Tensor, minimum: Tensor | None, levels: Tensor | None
+) -> Tensor:
     """(tokens, columns) → (tokens, rows) in x's dtype, by the kernel. codes: (rows, columns / 2) bytes. On a grid: scale, minimum
     (rows, columns / group), the group a multiple of 32. NF4: levels (16,), and a scale in 32 bits for each 64 weights, row after row. Called by
     `quantized_matmul`, which checks."""
@@ -48,10 +50,14 @@ def int4_matmul(x: Tensor, codes: Tensor, scale: Tensor, minimum: Tensor | None,
     return y
 
 
-def int4_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int, nf4: bool, scale_bytes: int = 4) -> Cost:
+def int4_matmul_cost(
+    tokens: int, rows: int, columns: int, bytes_each: int, nf4: bool, scale_bytes: int = 4
+) -> Cost:
     """As `int8_matmul_cost`. Each block asks for its scale and minimum (scale_bytes, both together); in NF4 for its scale, which two blocks share, and for a
     level a weight, which comes from the cache, but is counted by `Meter`."""
-    weights = rows * columns // 2 + rows * columns // GRID_BLOCK * scale_bytes + (4 * rows * columns if nf4 else 0)
+    weights = (
+        rows * columns // 2 + rows * columns // GRID_BLOCK * scale_bytes + (4 * rows * columns if nf4 else 0)
+    )
     if tokens == 1:
         programs = tiles(rows, one_token_blocks(rows, columns)[0])
         return Cost(weights + (programs * columns + rows) * bytes_each, 2 * rows * columns)
@@ -63,7 +69,16 @@ def int4_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int, nf4:
 
 @triton.jit
 def load_weights(
-    codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4: tl.constexpr, PER: tl.constexpr
+    codes_ptr,
+    scale_ptr,
+    minimum_ptr,
+    levels_ptr,
+    row,
+    block,
+    rows,
+    blocks,
+    NF4: tl.constexpr,
+    PER: tl.constexpr,
 ):
     """Weights of the low and of the high halves, (n, k, 16) in 32 bits, zeros outside the matrix. row: (n,), block: (k,). PER
     neighbouring blocks share a scale."""
@@ -92,7 +107,9 @@ def int4_one_token(
     total = tl.zeros((BLOCK_N, BLOCKS, 16), tl.float32)
     for first in range(0, blocks, BLOCKS):
         block = first + tl.arange(0, BLOCKS)
-        low, high = load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4, PER)
+        low, high = load_weights(
+            codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4, PER
+        )
         column = block[:, None] * 32 + tl.arange(0, 16)[None, :]
         real = (block < blocks)[:, None]
         x_low = tl.load(x_ptr + column, mask=real, other=0.0).to(tl.float32)
@@ -115,7 +132,9 @@ def int4_many_tokens(
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for first in range(0, blocks, BLOCKS):
         block = first + tl.arange(0, BLOCKS)
-        low, high = load_weights(codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4, PER)
+        low, high = load_weights(
+            codes_ptr, scale_ptr, minimum_ptr, levels_ptr, row, block, rows, blocks, NF4, PER
+        )
         real = (token < tokens)[:, None] & (first + byte // 16 < blocks)[None, :]
         x_low = tl.load(x_ptr + first * 32, mask=real, other=0.0)
         x_high = tl.load(x_ptr + first * 32 + 16, mask=real, other=0.0)

@@ -81,7 +81,9 @@ def _fewer(block_n: int, rows: int, programs_each: int, least: int) -> int:
 
 
 @triton.jit
-def int8_one_token(x_ptr, codes_ptr, scale_ptr, y_ptr, rows, columns, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr):
+def int8_one_token(
+    x_ptr, codes_ptr, scale_ptr, y_ptr, rows, columns, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr
+):
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     inner = tl.arange(0, BLOCK_K)
     codes_ptr += row.to(tl.int64)[:, None] * columns + inner[None, :]

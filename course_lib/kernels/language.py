@@ -23,7 +23,9 @@ try:
     import triton
     import triton.language as tl
     from triton.runtime.interpreter import InterpretedFunction
-except ImportError:  # macOS and Windows have no Triton: a stand-in, so that the PyTorch references can be used
+except (
+    ImportError
+):  # macOS and Windows have no Triton: a stand-in, so that the PyTorch references can be used
 
     class _NoTriton:
         def __getattr__(self, name: str) -> "_NoTriton":
@@ -41,7 +43,10 @@ from course_lib.kernels import compiled
 
 BACKENDS = ("auto", "torch", "triton")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-TENSOR_CORES = (8, 0)  # the oldest compute capability whose tensor cores Triton uses; a T4, in Colab, is (7, 5)
+TENSOR_CORES = (
+    8,
+    0,
+)  # the oldest compute capability whose tensor cores Triton uses; a T4, in Colab, is (7, 5)
 MOST_PROGRAMS = 65_535  # along a grid's second axis and along its third; along the first, 2³¹ − 1
 
 
@@ -79,11 +84,13 @@ def _obstacle(tensors: tuple[Tensor, ...], products: bool, integers: bool) -> st
         return None
     if INTERPRETED:
         mixed_up = products and torch.bfloat16 in floating
-        return "Triton's interpreter multiplies bfloat16 wrongly; use float32 or float16 there" if mixed_up else None
-    if not tensors[0].is_cuda:
         return (
-            "the tensors are on the CPU, where only Triton's interpreter runs; set TRITON_INTERPRET=1 before Python starts"
+            "Triton's interpreter multiplies bfloat16 wrongly; use float32 or float16 there"
+            if mixed_up
+            else None
         )
+    if not tensors[0].is_cuda:
+        return "the tensors are on the CPU, where only Triton's interpreter runs; set TRITON_INTERPRET=1 before Python starts"
     capability = torch.cuda.get_device_capability(tensors[0].device)
     if products and capability < TENSOR_CORES:
         return f"Triton uses no tensor cores on a GPU of compute capability {capability}; take one of 8.0 or newer"
@@ -117,7 +124,9 @@ def launch(kernel, grid: tuple[int, ...], *arguments, warps: int = 4, stages: in
         return
     if max(grid[1:], default=0) > MOST_PROGRAMS:
         size = " × ".join(map(str, grid))
-        raise ValueError(f"{size} programs are too many, {MOST_PROGRAMS} along the second and third axis: take smaller batches")
+        raise ValueError(
+            f"{size} programs are too many, {MOST_PROGRAMS} along the second and third axis: take smaller batches"
+        )
     if compiled.wanted():
         return compiled.compile_instead(kernel, arguments, constants, warps, stages)
     tensor = next(x for x in arguments if isinstance(x, Tensor))

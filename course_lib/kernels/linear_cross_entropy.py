@@ -65,8 +65,14 @@ def linear_cross_entropy(
     wanted = tuple(torch.is_grad_enabled() and x.requires_grad for x in (hidden, weight))
     flat = targets.flatten().long().contiguous()
     if reduction == "none":
-        return _LinearTokenLosses.apply(hidden, weight, flat, ignore, chunk, kernel, dtype, wanted).view(targets.shape)
-    divisor = (flat != ignore).sum() if reduction == "mean" else torch.ones((), dtype=torch.int64, device=flat.device)
+        return _LinearTokenLosses.apply(hidden, weight, flat, ignore, chunk, kernel, dtype, wanted).view(
+            targets.shape
+        )
+    divisor = (
+        (flat != ignore).sum()
+        if reduction == "mean"
+        else torch.ones((), dtype=torch.int64, device=flat.device)
+    )
     return _LinearCrossEntropy.apply(hidden, weight, flat, ignore, chunk, kernel, dtype, wanted, divisor)
 
 
@@ -132,7 +138,11 @@ class _LinearTokenLosses(torch.autograd.Function):
         largest = grad_losses.abs().sum() if not len(rows) else grad_losses.abs().max()
         counts = grad_losses / torch.where(largest == 0, 1.0, largest)
         _, grad_rows, grad_matrix = _in_chunks(rows, matrix, targets, *ctx.dials, ctx.wanted, counts[:, None])
-        grad_hidden = None if grad_rows is None else _scaled(grad_rows, grad_losses[:, None], hidden.dtype).view(hidden.shape)
+        grad_hidden = (
+            None
+            if grad_rows is None
+            else _scaled(grad_rows, grad_losses[:, None], hidden.dtype).view(hidden.shape)
+        )
         grad_weight = None if grad_matrix is None else _scaled(grad_matrix, largest, weight.dtype)
         return grad_hidden, grad_weight, *[None] * 6
 
@@ -147,7 +157,9 @@ def _in_chunks(
     grad_rows = torch.empty_like(rows) if wanted[0] else None
     grad_matrix = torch.zeros_like(matrix, dtype=wide) if wanted[1] else None
     losses = torch.empty(len(rows), dtype=wide, device=rows.device)
-    with torch.autocast(rows.device.type, enabled=False):  # what is to be converted has been, the rest must not be
+    with torch.autocast(
+        rows.device.type, enabled=False
+    ):  # what is to be converted has been, the rest must not be
         for start in range(0, len(rows), chunk):
             part = slice(start, start + chunk)
             logits = rows[part] @ matrix.T
@@ -179,7 +191,9 @@ def _product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
     if (dtype := product_dtype(hidden, weight)) is not None:
         return dtype
     if hidden.dtype != weight.dtype:
-        raise ValueError(f"hidden is {hidden.dtype} and weight {weight.dtype}: convert one, or use torch.autocast")
+        raise ValueError(
+            f"hidden is {hidden.dtype} and weight {weight.dtype}: convert one, or use torch.autocast"
+        )
     return hidden.dtype
 
 

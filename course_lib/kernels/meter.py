@@ -36,9 +36,13 @@ class Meter:
 
     def __init__(self):
         if not INSTALLED:
-            raise RuntimeError("Triton isn't installed (there is none for macOS and Windows); run this on Linux")
+            raise RuntimeError(
+                "Triton isn't installed (there is none for macOS and Windows); run this on Linux"
+            )
         if not INTERPRETED:
-            raise RuntimeError("the meter stands in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts")
+            raise RuntimeError(
+                "the meter stands in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
+            )
         self.events: list[Event] = []
 
     @property
@@ -83,7 +87,11 @@ class Meter:
             self.events.append(Event(self._program(), "dot", 2 * math.prod(shape), shape))
             return dot(a, b, *rest)
 
-        builder.create_masked_load, builder.create_masked_store, builder.create_dot = noted_load, noted_store, noted_dot
+        builder.create_masked_load, builder.create_masked_store, builder.create_dot = (
+            noted_load,
+            noted_store,
+            noted_dot,
+        )
         return self
 
     def __exit__(self, *_) -> None:

@@ -50,7 +50,9 @@ def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False
     if not backward:
         return Cost(bytes_each * (2 * rows + programs) * width + 4 * rows, 4 * rows * width)
     programs = min(PROGRAMS, programs)
-    return Cost(bytes_each * (3 * rows + programs) * width + 4 * (rows + 2 * programs * width), 9 * rows * width)
+    return Cost(
+        bytes_each * (3 * rows + programs) * width + 4 * (rows + 2 * programs * width), 9 * rows * width
+    )
 
 
 def _fits(backend: str, x: Tensor, *weights: Tensor) -> bool:
@@ -58,11 +60,15 @@ def _fits(backend: str, x: Tensor, *weights: Tensor) -> bool:
         raise ValueError("a norm is taken over the last dimension, and a single number has none")
     for weight in weights:
         if weight.shape != x.shape[-1:]:
-            raise ValueError(f"weights of shape {tuple(weight.shape)} don't fit vectors of {x.shape[-1]} numbers")
+            raise ValueError(
+                f"weights of shape {tuple(weight.shape)} don't fit vectors of {x.shape[-1]} numbers"
+            )
     if x.shape[-1] > WIDEST and backend != "triton":
         return False
     if x.shape[-1] > WIDEST:
-        raise ValueError(f"rows of {x.shape[-1]} numbers don't fit on the chip (at most {WIDEST}): use backend='torch'")
+        raise ValueError(
+            f"rows of {x.shape[-1]} numbers don't fit on the chip (at most {WIDEST}): use backend='torch'"
+        )
     return use_triton(backend, x, *weights) and x.shape[-1] > 0
 
 
@@ -111,7 +117,9 @@ def norm_backward(
         pull = grad - normed * (tl.sum(grad * normed, axis=1, keep_dims=True) / width)
         if CENTER:
             pull -= tl.sum(grad, axis=1, keep_dims=True) / width
-        tl.store(grad_x_ptr + row * width + column, (factor * pull).to(grad_x_ptr.dtype.element_ty), mask=there)
+        tl.store(
+            grad_x_ptr + row * width + column, (factor * pull).to(grad_x_ptr.dtype.element_ty), mask=there
+        )
         grad_weight += tl.sum(grad_y * normed, axis=0, keep_dims=True)
         grad_bias += tl.sum(grad_y, axis=0, keep_dims=True)
     share = tl.program_id(0).to(tl.int64) * width + column

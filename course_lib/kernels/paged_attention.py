@@ -67,12 +67,20 @@ def paged_attention(
     if not fits or not use_triton(backend, q, key_pages, value_pages, block_table, lengths, products=True):
         return _reference(q, key_pages, value_pages, block_table, lengths, window, scale)
     if q.shape[-1] > WIDEST_HEAD:
-        raise ValueError(f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'")
+        raise ValueError(
+            f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'"
+        )
     return _run(q, key_pages, value_pages, block_table, lengths, window, splits, scale)
 
 
 def _reference(
-    q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor, window: int | None, scale: float
+    q: Tensor,
+    key_pages: Tensor,
+    value_pages: Tensor,
+    block_table: Tensor,
+    lengths: Tensor,
+    window: int | None,
+    scale: float,
 ) -> Tensor:
     """The same by PyTorch: gather the pages, then attend."""
     if not len(key_pages) or not block_table.shape[1]:
@@ -83,9 +91,18 @@ def _reference(
     if window is not None:
         seen &= token >= length - window
     page = block_table.repeat_interleave(page_size, dim=1).where(seen, 0)
-    k, v = (pages.transpose(1, 2)[page, token % page_size].transpose(1, 2) for pages in (key_pages, value_pages))
+    k, v = (
+        pages.transpose(1, 2)[page, token % page_size].transpose(1, 2) for pages in (key_pages, value_pages)
+    )
     hidden = ~seen[:, None, :, None]  # cleared, since what is nan stays nan even with a weight of 0
-    out = attend(q[:, :, None], k.masked_fill(hidden, 0), v.masked_fill(hidden, 0), ~hidden.mT, causal=False, scale=scale)
+    out = attend(
+        q[:, :, None],
+        k.masked_fill(hidden, 0),
+        v.masked_fill(hidden, 0),
+        ~hidden.mT,
+        causal=False,
+        scale=scale,
+    )
     return out[:, :, 0].masked_fill(length[:, None] == 0, 0)
 
 
@@ -153,7 +170,9 @@ def attend_to_split(
         out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
         largest = new_largest
 
-    total_weight = tl.where(total_weight == 0, 1.0, total_weight)  # a split without tokens: zeros, and a weight of 0
+    total_weight = tl.where(
+        total_weight == 0, 1.0, total_weight
+    )  # a split without tokens: zeros, and a weight of 0
     out /= total_weight[:, None]
     number = (batch * heads + head) * splits + split
     tl.store(out_ptr + number * D_HEAD + column, out.to(out_ptr.dtype.element_ty), mask=there)
@@ -201,32 +220,60 @@ def _run(
     )  # fmt: skip
     if splits > 1:
         sizes = {"D_HEAD": d_head, "SPLITS": power_of_two(splits), "WIDTH": width}
-        launch(merge_splits, (batch * heads,), split_out, lse, out, splits, warps=8 if splits > 64 else 4, **sizes)
+        launch(
+            merge_splits,
+            (batch * heads,),
+            split_out,
+            lse,
+            out,
+            splits,
+            warps=8 if splits > 64 else 4,
+            **sizes,
+        )
     return out
 
 
 def _check(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor, window, splits
 ) -> None:
-    shapes = f"q {tuple(q.shape)}, key_pages {tuple(key_pages.shape)} and value_pages {tuple(value_pages.shape)}"
-    if q.dim() != 3 or key_pages.dim() != 4 or key_pages.shape != value_pages.shape or q.shape[2] != key_pages.shape[3]:
-        raise ValueError(f"{shapes} must be (batch, heads, d_head) and twice (pages, kv_heads, page_size, d_head)")
+    shapes = (
+        f"q {tuple(q.shape)}, key_pages {tuple(key_pages.shape)} and value_pages {tuple(value_pages.shape)}"
+    )
+    if (
+        q.dim() != 3
+        or key_pages.dim() != 4
+        or key_pages.shape != value_pages.shape
+        or q.shape[2] != key_pages.shape[3]
+    ):
+        raise ValueError(
+            f"{shapes} must be (batch, heads, d_head) and twice (pages, kv_heads, page_size, d_head)"
+        )
     if not q.dtype == key_pages.dtype == value_pages.dtype:
-        raise ValueError(f"q and pages must have one dtype, not {q.dtype}, {key_pages.dtype} and {value_pages.dtype}")
+        raise ValueError(
+            f"q and pages must have one dtype, not {q.dtype}, {key_pages.dtype} and {value_pages.dtype}"
+        )
     if 0 in (*q.shape[1:], *key_pages.shape[1:]) or q.shape[1] % key_pages.shape[1]:
-        raise ValueError(f"{shapes}: query heads must share key-value heads evenly, and only batch and pages may be 0")
+        raise ValueError(
+            f"{shapes}: query heads must share key-value heads evenly, and only batch and pages may be 0"
+        )
     if key_pages.stride(3) != 1 or value_pages.stride(3) != 1:
-        raise ValueError("the numbers of a key or value must lie side by side: to copy all pages would take too long")
+        raise ValueError(
+            "the numbers of a key or value must lie side by side: to copy all pages would take too long"
+        )
     if block_table.dim() != 2 or lengths.shape != q.shape[:1] or len(block_table) != len(q):
         raise ValueError(
             f"block_table {tuple(block_table.shape)} and lengths {tuple(lengths.shape)} must be (batch, most pages of a "
             f"sequence) and (batch,), for a batch of {len(q)}"
         )
     if any(x.dtype not in (torch.int32, torch.int64) for x in (block_table, lengths)):
-        raise ValueError(f"block_table and lengths must be int32 or int64, not {block_table.dtype} and {lengths.dtype}")
+        raise ValueError(
+            f"block_table and lengths must be int32 or int64, not {block_table.dtype} and {lengths.dtype}"
+        )
     if window is not None and window < 1:
         raise ValueError(f"a window must be at least 1 token wide, not {window}")
     if splits is not None and not 1 <= splits <= MOST_SPLITS:
         raise ValueError(f"a sequence can be split among 1 to {MOST_SPLITS} programs, not {splits}")
     if torch.is_grad_enabled() and any(x.requires_grad for x in (q, key_pages, value_pages)):
-        raise ValueError("paged attention has no gradient: call it under torch.no_grad(), or train with flash_attention")
+        raise ValueError(
+            "paged attention has no gradient: call it under torch.no_grad(), or train with flash_attention"
+        )

@@ -26,12 +26,16 @@ def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tu
     ValueError on a CPU; to look for one on a GPU would be to wait for it, and what `order` then holds is undefined.
     """
     if chosen.dtype not in (torch.int32, torch.int64) or n_experts < 1:
-        raise ValueError(f"chosen must be experts' numbers, int32 or int64, not {chosen.dtype}; n_experts {n_experts}, from 1 on")
+        raise ValueError(
+            f"chosen must be experts' numbers, int32 or int64, not {chosen.dtype}; n_experts {n_experts}, from 1 on"
+        )
     flat = chosen.flatten()
     if flat.device.type == "cpu" and ((flat < 0) | (flat >= n_experts)).any():
         raise ValueError(f"experts have numbers from 0 to {n_experts - 1}, not {flat.min()} to {flat.max()}")
     if n_experts > MOST_EXPERTS and backend == "triton":
-        raise ValueError(f"a table for {n_experts} experts doesn't fit on the chip (at most {MOST_EXPERTS}): use backend='torch'")
+        raise ValueError(
+            f"a table for {n_experts} experts doesn't fit on the chip (at most {MOST_EXPERTS}): use backend='torch'"
+        )
     if not use_triton(backend, flat, integers=True) or not len(flat) or n_experts > MOST_EXPERTS:
         counts = flat.bincount(minlength=n_experts)
         return flat.argsort(stable=True).int(), _starts(counts)
@@ -42,7 +46,18 @@ def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tu
     before = counts.T.flatten().cumsum(0).view(n_experts, programs).T - counts
     order = torch.empty(len(flat), dtype=torch.int32, device=flat.device)
     first = before.to(torch.int32).contiguous()
-    launch(place_choices, (programs,), flat, first, order, len(flat), n_experts, warps=8, TILE=tile, EXPERTS=padded)
+    launch(
+        place_choices,
+        (programs,),
+        flat,
+        first,
+        order,
+        len(flat),
+        n_experts,
+        warps=8,
+        TILE=tile,
+        EXPERTS=padded,
+    )
     return order, _starts(counts.sum(0))
 
 
@@ -78,6 +93,8 @@ def place_choices(
     mine = (chosen[:, None] == expert[None, :]).to(tl.int32)
     first_ptr += tl.program_id(0).to(tl.int64) * n_experts
     first = tl.load(first_ptr + expert, mask=expert < n_experts, other=0)
-    earlier = tl.cumsum(mine, axis=0) - mine  # of this tile's choices, how many before this one took the same expert
+    earlier = (
+        tl.cumsum(mine, axis=0) - mine
+    )  # of this tile's choices, how many before this one took the same expert
     to = tl.sum(mine * (first[None, :] + earlier), axis=1)
     tl.store(order_ptr + to, place, mask=(place < choices) & (chosen >= 0) & (chosen < n_experts))

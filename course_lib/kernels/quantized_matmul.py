@@ -24,7 +24,9 @@ from course_lib.quantize.uniform import UniformWeight
 class PreparedWeight(Stored):
     """A stored matrix as the kernels read it. codes: int8, or bytes of two codes; scale; on a grid of 4 bits minimum; of NF4 levels."""
 
-    def __init__(self, shape, codes: Tensor, scale: Tensor, minimum: Tensor | None = None, levels: Tensor | None = None):
+    def __init__(
+        self, shape, codes: Tensor, scale: Tensor, minimum: Tensor | None = None, levels: Tensor | None = None
+    ):
         super().__init__()
         self.shape = torch.Size(shape)
         parts = {"codes": codes, "scale": scale, "minimum": minimum, "levels": levels}
@@ -52,22 +54,32 @@ def prepare_weight(stored: Stored) -> PreparedWeight:
     if isinstance(stored, UniformWeight) and stored.format == Uniform(bits=8):
         codes = (stored.codes().short() - 127).to(torch.int8)
         return PreparedWeight(stored.shape, codes.view(stored.shape), stored.scale.flatten().float())
-    if isinstance(stored, UniformWeight) and stored.format.bits == 4 and stored.shape.numel() // len(stored.scale) % GRID_BLOCK == 0:
+    if (
+        isinstance(stored, UniformWeight)
+        and stored.format.bits == 4
+        and stored.shape.numel() // len(stored.scale) % GRID_BLOCK == 0
+    ):
         return _prepare_uniform(stored)
     if isinstance(stored, BlockWeight) and stored.format.affine is not None:
         codes, scale, minimum = stored.affine()
         return PreparedWeight(stored.shape, _two_a_byte(codes), scale.half(), minimum.half())
     if isinstance(stored, NF4Weight) and stored.shape[1] % GRID_BLOCK == 0:
         codes = _two_a_byte(stored.codes().view(stored.shape))
-        return PreparedWeight(stored.shape, codes, stored.block_scales(), levels=nf4_levels().to(codes.device))
-    raise ValueError(f"there is no kernel for {type(stored).__name__} of {tuple(stored.shape)} in this format")
+        return PreparedWeight(
+            stored.shape, codes, stored.block_scales(), levels=nf4_levels().to(codes.device)
+        )
+    raise ValueError(
+        f"there is no kernel for {type(stored).__name__} of {tuple(stored.shape)} in this format"
+    )
 
 
 def _prepare_uniform(stored: UniformWeight) -> PreparedWeight:
     """A scale and a minimum for each group of a row. Where zero has a code, the minimum is so many scales, in 32 bits, lest it be rounded."""
     rows, group = stored.shape[0], stored.shape.numel() // len(stored.scale)
     if group > stored.shape[1]:
-        raise ValueError(f"there is no kernel for one scale a matrix: group by channel, or by a multiple of {GRID_BLOCK} columns")
+        raise ValueError(
+            f"there is no kernel for one scale a matrix: group by channel, or by a multiple of {GRID_BLOCK} columns"
+        )
     minimum = -stored.format.zero * stored.scale.float() if stored.minimum is None else stored.minimum
     codes = _two_a_byte(stored.codes().view(stored.shape))
     return PreparedWeight(stored.shape, codes, stored.scale.view(rows, -1), minimum.view(rows, -1))
@@ -86,7 +98,9 @@ def quantized_matmul(x: Tensor, weight: PreparedWeight, backend: str = "auto") -
     Raises ValueError for a width that isn't the weight's; for other errors see `use_triton`.
     """
     if not x.dim() or x.shape[-1] != weight.shape[1]:
-        raise ValueError(f"x {tuple(x.shape)} has no columns for a weight of {tuple(weight.shape)}: {weight.shape[1]} are wanted")
+        raise ValueError(
+            f"x {tuple(x.shape)} has no columns for a weight of {tuple(weight.shape)}: {weight.shape[1]} are wanted"
+        )
     if not use_triton(backend, x, weight.scale, products=x.numel() > x.shape[-1]) or not x.numel():
         return F.linear(x, weight.weight(x.dtype))
     return _Product.apply(x, weight)

@@ -33,7 +33,9 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split", backen
         raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}; not {layout!r}")
     if x.dim() != 4 or x.shape[3] % 2 or cos.shape != sin.shape or cos.shape != (x.shape[2], x.shape[3] // 2):
         shapes = f"x {tuple(x.shape)}, cos {tuple(cos.shape)}, sin {tuple(sin.shape)}"
-        raise ValueError(f"{shapes} must be (batch, heads, time, d_head) with d_head even, and twice (time, d_head / 2)")
+        raise ValueError(
+            f"{shapes} must be (batch, heads, time, d_head) with d_head even, and twice (time, d_head / 2)"
+        )
     if not use_triton(backend, x, cos, sin):
         return rotate(x, cos, sin, layout)
     return _Rope.apply(x, cos.contiguous(), sin.contiguous(), layout)

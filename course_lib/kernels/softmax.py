@@ -35,7 +35,9 @@ def softmax(x: Tensor, backend: str = "auto") -> Tensor:
     if x.dim() == 0:
         raise ValueError("softmax is taken over the last dimension, and a single number has none")
     if x.shape[-1] > WIDEST and backend == "triton":
-        raise ValueError(f"rows of {x.shape[-1]} numbers don't fit on the chip (at most {WIDEST}): use backend='torch'")
+        raise ValueError(
+            f"rows of {x.shape[-1]} numbers don't fit on the chip (at most {WIDEST}): use backend='torch'"
+        )
     if x.shape[-1] > WIDEST or not x.shape[-1] or not use_triton(backend, x):
         return x.softmax(dim=-1)
     return _Softmax.apply(x)
@@ -78,7 +80,17 @@ class _Softmax(torch.autograd.Function):
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         per_program, width, warps = _tile(*rows.shape)
         grid = (tiles(len(rows), per_program),)
-        launch(softmax_forward, grid, rows, y, *rows.shape, rows.stride(0), warps=warps, ROWS=per_program, WIDTH=width)
+        launch(
+            softmax_forward,
+            grid,
+            rows,
+            y,
+            *rows.shape,
+            rows.stride(0),
+            warps=warps,
+            ROWS=per_program,
+            WIDTH=width,
+        )
         ctx.save_for_backward(y)
         return y
 
@@ -89,11 +101,17 @@ class _Softmax(torch.autograd.Function):
         grad_y, grad_x, rows = grad_y.contiguous(), torch.empty_like(y), y.view(-1, y.shape[-1])
         per_program, width, warps = _tile(*rows.shape)
         grid = (tiles(len(rows), per_program),)
-        launch(softmax_backward, grid, y, grad_y, grad_x, *rows.shape, warps=warps, ROWS=per_program, WIDTH=width)
+        launch(
+            softmax_backward, grid, y, grad_y, grad_x, *rows.shape, warps=warps, ROWS=per_program, WIDTH=width
+        )
         return grad_x
 
 
 def _tile(rows: int, width: int) -> tuple[int, int, int]:
     """Rows of a tile, as many as keep it a handy size; its columns; and warps."""
     width = power_of_two(width)
-    return max(1, min(TILE // width, power_of_two(rows))), width, 32 if width > 16_384 else 8 if width > 2_048 else 4
+    return (
+        max(1, min(TILE // width, power_of_two(rows))),
+        width,
+        32 if width > 16_384 else 8 if width > 2_048 else 4,
+    )

@@ -1,11 +1,11 @@
 """The middle of a SwiGLU, silu(gate) · up, in one trip through memory (Shazeer 2020, section 2).
 
-    gate, up (rows, width)      a program takes a tile of ROWS × COLUMNS numbers, wherever
-    ┌─────┬─────┬─────┐
-    │ 0   │ 1   │ 2   │         gate and up loaded once → silu(gate) · up → stored once. PyTorch's two steps also write silu(gate)
-    ├─────┼─────┼─────┤         and read it again.
-    │ 3   │ 4   │ 5   │
-    └─────┴─────┴─────┘         Back: silu is computed again, which is cheaper than to have kept it; both gradients in one trip.
+gate, up (rows, width)      a program takes a tile of ROWS × COLUMNS numbers, wherever
+┌─────┬─────┬─────┐
+│ 0   │ 1   │ 2   │         gate and up loaded once → silu(gate) · up → stored once. PyTorch's two steps also write silu(gate)
+├─────┼─────┼─────┤         and read it again.
+│ 3   │ 4   │ 5   │
+└─────┴─────┴─────┘         Back: silu is computed again, which is cheaper than to have kept it; both gradients in one trip.
 """
 
 import torch
@@ -26,7 +26,9 @@ def swiglu(gate: Tensor, up: Tensor, backend: str = "auto") -> Tensor:
     `chunk(2, dim=-1)` gives them: nothing is copied. Errors: `use_triton`, and ValueError for shapes that differ.
     """
     if gate.shape != up.shape or gate.dtype != up.dtype or not gate.dim():
-        raise ValueError(f"gate {tuple(gate.shape)} {gate.dtype} and up {tuple(up.shape)} {up.dtype} must be alike")
+        raise ValueError(
+            f"gate {tuple(gate.shape)} {gate.dtype} and up {tuple(up.shape)} {up.dtype} must be alike"
+        )
     if not use_triton(backend, gate, up):
         return F.silu(gate) * up
     return _SwiGLU.apply(gate, up)
@@ -87,7 +89,18 @@ class _SwiGLU(torch.autograd.Function):
         grad_rows = grad_y.reshape(gate.shape).contiguous()
         grads = [torch.empty_like(gate, memory_format=torch.contiguous_format) for _ in range(2)]
         grid, tile = _tile(*gate.shape)
-        launch(swiglu_backward, grid, gate, up, grad_rows, *grads, *gate.shape, gate.stride(0), up.stride(0), **tile)
+        launch(
+            swiglu_backward,
+            grid,
+            gate,
+            up,
+            grad_rows,
+            *grads,
+            *gate.shape,
+            gate.stride(0),
+            up.stride(0),
+            **tile,
+        )
         return tuple(grad.view(grad_y.shape) for grad in grads)
 
 

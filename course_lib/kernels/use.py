@@ -105,6 +105,12 @@ def kernel_parts(model: nn.Module, backend: str = "auto") -> dict[str, nn.Module
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; not {backend!r}")
     kinds = KERNELS | {kind: kind for kind in KERNELS.values()}
-    places = {path: part for path, part in model.named_modules(remove_duplicate=False) if path and type(part) in kinds}
-    twins = {part: twin(part, kinds[type(part)], backend=backend) for part in places.values()}  # one for a part in two places
+    places = {
+        path: part
+        for path, part in model.named_modules(remove_duplicate=False)
+        if path and type(part) in kinds
+    }
+    twins = {
+        part: twin(part, kinds[type(part)], backend=backend) for part in places.values()
+    }  # one for a part in two places
     return {path: twins[part] for path, part in places.items()}

@@ -28,7 +28,9 @@ NOWHERE = Place()
 Remember = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def causal_mask(queries: int, keys: int, device: torch.device | None = None, window: int | None = None) -> Tensor:
+def causal_mask(
+    queries: int, keys: int, device: torch.device | None = None, window: int | None = None
+) -> Tensor:
     """(queries, keys), true where a query may look: at itself and what came before, of all that the last `window`. The queries are the
     last of the keys."""
     before = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
@@ -81,7 +83,9 @@ def attend(
 ) -> Tensor:
     """The outputs of `attention_by_hand`, same arguments, by PyTorch's fused kernel (which knows no soft cap: that is by hand)."""
     if window is not None and (not causal or window < 1):
-        raise ValueError(f"a window is for causal attention, and at least 1 key wide: causal={causal}, window={window}")
+        raise ValueError(
+            f"a window is for causal attention, and at least 1 key wide: causal={causal}, window={window}"
+        )
     if cap is not None:
         return attention_by_hand(q, k, v, mask, causal, scale, window, cap)[0]
     batch, heads, queries, d_head = q.shape
@@ -90,7 +94,9 @@ def attend(
     if queries == 1 and (mask is None or mask.dim() == 4 and mask.shape[1] == 1):
         if window is not None:
             k, v, mask = k[:, :, -window:], v[:, :, -window:], None if mask is None else mask[..., -window:]
-        rows = q.reshape(batch, kv_heads, heads // kv_heads, d_head)  # query heads become rows that share a key-value head
+        rows = q.reshape(
+            batch, kv_heads, heads // kv_heads, d_head
+        )  # query heads become rows that share a key-value head
         return F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale).reshape(q.shape)
     k, v = (_repeat_heads(x, heads) for x in (k, v))
     if mask is None and window is None and (not causal or queries == keys):
@@ -163,7 +169,9 @@ class Attention(nn.Module):
         return self.heads(self.key(x)), self.heads(self.value(x))
 
     def _project_across(self, x: Tensor, source: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        return self.heads(self.query(x)), *(source if isinstance(source, tuple) else self.keys_and_values(source))
+        return self.heads(self.query(x)), *(
+            source if isinstance(source, tuple) else self.keys_and_values(source)
+        )
 
     def heads(self, x: Tensor) -> Tensor:
         """(batch, time, heads · d_head) → (batch, heads, time, d_head)."""

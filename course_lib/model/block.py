@@ -87,7 +87,9 @@ class Block(nn.Module):
         x = self._join(x, self.attention(read, place, remember, at(trace, "attention")), self.attention_norm)
         if self.cross_attention is not None:
             asked, there = self._read(x, self.cross_norm), Place(mask=memory.mask)
-            found = self.cross_attention(asked, there, trace=at(trace, "cross_attention"), source=memory.source(self.layer))
+            found = self.cross_attention(
+                asked, there, trace=at(trace, "cross_attention"), source=memory.source(self.layer)
+            )
             x = self._join(x, found, self.cross_norm)
         x = note(trace, "middle", x)
         if self.norm_place != "parallel":

@@ -24,7 +24,9 @@ class Cache(Protocol):
     def check(self, layers: int, kv_heads: int, d_head: int, batch: int, dtype: torch.dtype) -> None:
         """Raise ValueError unless the cache was made for such a model and so many sequences."""
 
-    def update(self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values, (batch, kv_heads, time, d_head); return all so far. counts: how many of each row's."""
 
     def advance(self, time: int, counts: Sequence[int] | None = None) -> None:
@@ -77,7 +79,9 @@ class KVCache:
                 "make one with the model's new_cache, and the batch's size"
             )
 
-    def update(self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    def update(
+        self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Store this layer's new keys and values, (batch, kv_heads, time, d_head); return all of them so far, (batch, kv_heads,
         tokens of the longest row, d_head).
 
@@ -86,7 +90,9 @@ class KVCache:
         """
         ends = self._ends(keys.shape[2], counts)
         if (end := max(ends)) > self.capacity:
-            raise ValueError(f"the cache holds {self.capacity} tokens and {end} were asked of it; make it larger")
+            raise ValueError(
+                f"the cache holds {self.capacity} tokens and {end} were asked of it; make it larger"
+            )
         if counts is None and len(set(ends)) == 1:
             self.keys[layer, :, :, self.lengths[0] : end] = keys
             self.values[layer, :, :, self.lengths[0] : end] = values
@@ -123,8 +129,12 @@ class KVCache:
         Raises ValueError, changing nothing, for a length below 0 or beyond what is there.
         """
         wanted = [lengths] * len(self.lengths) if isinstance(lengths, int) else list(lengths)
-        if len(wanted) != len(self.lengths) or not all(0 <= new <= old for new, old in zip(wanted, self.lengths, strict=True)):
-            raise ValueError(f"rows of {self.lengths} tokens can't be rewound to {lengths}: from 0 to what is there, for each row")
+        if len(wanted) != len(self.lengths) or not all(
+            0 <= new <= old for new, old in zip(wanted, self.lengths, strict=True)
+        ):
+            raise ValueError(
+                f"rows of {self.lengths} tokens can't be rewound to {lengths}: from 0 to what is there, for each row"
+            )
         self.lengths = wanted
 
     def reset(self) -> None:
@@ -140,7 +150,9 @@ class KVCache:
         told otherwise. Raises ValueError for a row that isn't there, and a capacity too small for what they hold."""
         chosen, capacity = list(chosen), self.capacity if capacity is None else capacity
         if not chosen or not all(0 <= row < len(self.lengths) for row in chosen):
-            raise ValueError(f"there are rows 0 to {len(self.lengths) - 1}, and at least one must be chosen; not {chosen}")
+            raise ValueError(
+                f"there are rows 0 to {len(self.lengths) - 1}, and at least one must be chosen; not {chosen}"
+            )
         lengths = [self.lengths[row] for row in chosen]
         if capacity < max(lengths):
             raise ValueError(f"a capacity of {capacity} doesn't hold rows of up to {max(lengths)} tokens")

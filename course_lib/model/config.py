@@ -110,7 +110,9 @@ class ModelConfig:
         if self.window is not None and self.window < 1:
             raise ValueError(f"window must be at least 1 token, or None to see all; not {self.window}")
         if self.global_every < 0 or (self.global_every and self.window is None):
-            raise ValueError(f"global_every={self.global_every} must be 0 or more, and is for models with a window")
+            raise ValueError(
+                f"global_every={self.global_every} must be 0 or more, and is for models with a window"
+            )
         for name in ("attention_scale", "attention_cap", "logit_cap"):
             if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} must be above 0, or None for none; not {value}")

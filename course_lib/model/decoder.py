@@ -77,8 +77,12 @@ class Decoder(Stack):
         config, weight = self.config, self.embedding.weight
         capacity = config.context if capacity is None else capacity
         if not 1 <= capacity <= config.context:
-            raise ValueError(f"a cache holds 1 to {config.context} tokens (the model's context), not {capacity}")
-        return KVCache(config.n_layers, config.n_kv_heads, config.d_head, capacity, batch, weight.dtype, weight.device)
+            raise ValueError(
+                f"a cache holds 1 to {config.context} tokens (the model's context), not {capacity}"
+            )
+        return KVCache(
+            config.n_layers, config.n_kv_heads, config.d_head, capacity, batch, weight.dtype, weight.device
+        )
 
     def project(self, memory: Memory) -> ProjectedMemory:
         """The keys and values of each layer's cross-attention, worked out once for all the tokens that are written."""
@@ -92,7 +96,9 @@ class Decoder(Stack):
         self, tokens: Tensor, cache: Cache | None, trace: Trace | None, memory, counts: Sequence[int] | None
     ) -> Tensor:
         if self.cross != (memory is not None):
-            raise ValueError("a decoder with cross-attention, and only such a one, needs an encoder's `memory`")
+            raise ValueError(
+                "a decoder with cross-attention, and only such a one, needs an encoder's `memory`"
+            )
         if memory is not None and memory.batch != len(tokens):
             raise ValueError(f"a memory of {memory.batch} sequences can't go with {len(tokens)} of tokens")
         return self.read(tokens, cache, trace, memory=memory, counts=counts)

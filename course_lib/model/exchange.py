@@ -32,18 +32,39 @@ FEW_BITS = "whose few bits can't take a fine change: load what was learned onto 
 
 # (what goes in, what is there already) → why it is refused. All other pairs compose.
 REFUSED = {
-    ("quantized", "adapter"): "something is attached to the model, trained beside its weights as they are: merge or detach it first",
-    ("quantized", "packed"): "the model is packed, its layers joined and reordered: quantize it as it was loaded, then pack it",
-    ("quantized", "rounding"): "the model is training with rounding already: finish_qat stores what was trained",
-    ("rounding", "adapter"): "something is attached to the model, which keeps its weights frozen: merge or detach it first",
-    ("rounding", "packed"): "the model is packed, so its weights aren't trained: begin with the model as it was loaded",
+    (
+        "quantized",
+        "adapter",
+    ): "something is attached to the model, trained beside its weights as they are: merge or detach it first",
+    (
+        "quantized",
+        "packed",
+    ): "the model is packed, its layers joined and reordered: quantize it as it was loaded, then pack it",
+    (
+        "quantized",
+        "rounding",
+    ): "the model is training with rounding already: finish_qat stores what was trained",
+    (
+        "rounding",
+        "adapter",
+    ): "something is attached to the model, which keeps its weights frozen: merge or detach it first",
+    (
+        "rounding",
+        "packed",
+    ): "the model is packed, so its weights aren't trained: begin with the model as it was loaded",
     ("rounding", "rounding"): "the model is training with rounding already",
-    ("packed", "adapter"): "something is attached to the model: merge or detach it first, or pack first and attach beside what is packed",
+    (
+        "packed",
+        "adapter",
+    ): "something is attached to the model: merge or detach it first, or pack first and attach beside what is packed",
     ("packed", "rounding"): "the model is training with rounding: finish_qat first",
     ("adapter", "adapter"): "something is attached to the model already: detach or merge it first",
     ("merge", "quantized"): FEW_BITS,
     ("merge", "kernels"): FEW_BITS,
-    ("merge", "packed"): "whose weights are laid out for the processor: merge into the model as it was loaded, then pack it",
+    (
+        "merge",
+        "packed",
+    ): "whose weights are laid out for the processor: merge into the model as it was loaded, then pack it",
     ("merge", "rounding"): "which is training with rounding: finish_qat first",
 }
 
@@ -122,13 +143,17 @@ class Exchange:
             yield self.model
         finally:
             if not _stand_in(self.model, self.old):
-                raise ValueError("while this was off, something else was done to the model's parts: it stays off")
+                raise ValueError(
+                    "while this was off, something else was done to the model's parts: it stays off"
+                )
             for path, part in self.new.items():
                 part.training = self.old[path].training
             _place(self.model, self.new)
 
 
-def twin(part: nn.Module, kind: type[Part], children: dict[str, nn.Module] | None = None, **more: object) -> Part:
+def twin(
+    part: nn.Module, kind: type[Part], children: dict[str, nn.Module] | None = None, **more: object
+) -> Part:
     """An object of class `kind` over a part's own state, made without new memory.
 
     Both hold the very same dictionaries of parameters, buffers, children and hooks: whatever is trained, loaded, moved or exchanged in

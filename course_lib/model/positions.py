@@ -64,7 +64,10 @@ class Positions(nn.Module):
         config, rotary = self.config, None
         if config.positions in LAYOUTS:
             tables = rotary_tables(start, time, config.d_head, config.rope_base, like)
-            rotary = *(table if table.dim() == 2 else table.unsqueeze(1) for table in tables), LAYOUTS[config.positions]
+            rotary = (
+                *(table if table.dim() == 2 else table.unsqueeze(1) for table in tables),
+                LAYOUTS[config.positions],
+            )
         if isinstance(start, Tensor):
             return Place(rotary, *self._masks_of_rows(start, time, like, keys or int(start.max()) + time))
         alibi = config.positions == "alibi"
@@ -97,7 +100,9 @@ def sinusoidal_table(start: int | Tensor, time: int, d_model: int, like: Tensor)
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :d_model].to(like.dtype)
 
 
-def rotary_tables(start: int | Tensor, time: int, d_head: int, base: float, like: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_tables(
+    start: int | Tensor, time: int, d_head: int, base: float, like: Tensor
+) -> tuple[Tensor, Tensor]:
     """Cosines and sines for positions start … start + time − 1, each (time, d_head / 2), in the dtype of `like`. With a start for each
     row, (batch,): (batch, time, d_head / 2).
 

@@ -35,7 +35,9 @@ def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
 @cache
 def _faster_on_cpu() -> torch.dtype:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # two would wait for each other, which takes longer than the product where another program runs
+    torch.set_num_threads(
+        1
+    )  # two would wait for each other, which takes longer than the product where another program runs
     try:
         return min((torch.float32, torch.bfloat16), key=_seconds)
     finally:

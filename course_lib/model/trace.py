@@ -40,7 +40,9 @@ class Trace:
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.values:
-            raise KeyError(f"{name!r} was not kept; kept were {list(self.values)[:3]} … ({len(self.values)} in all)")
+            raise KeyError(
+                f"{name!r} was not kept; kept were {list(self.values)[:3]} … ({len(self.values)} in all)"
+            )
         return self.values[name]
 
     def wants(self, name: str) -> bool:
@@ -54,14 +56,18 @@ class Trace:
         names = list(names)
         for pattern in (*self.keep, *self.edits):
             if not any(fnmatchcase(name, pattern) for name in names):
-                raise ValueError(f"no activation is called {pattern!r}; names look like {names[0]!r}, {names[4]!r}")
+                raise ValueError(
+                    f"no activation is called {pattern!r}; names look like {names[0]!r}, {names[4]!r}"
+                )
 
     def attention(self, names: str = "*.attention.weights") -> Tensor:
         """The kept attention weights of the batch's first sequence, (layers, heads, query, key). names: whose, such as
         "decoder.*.cross_attention.weights" in an encoder-decoder."""
         stacks = {name.partition("layers.")[0] for name in self.values if fnmatchcase(name, names)}
         if len(stacks) > 1:
-            raise ValueError(f'{names!r} fits two stacks; name one, such as "decoder.*.cross_attention.weights"')
+            raise ValueError(
+                f'{names!r} fits two stacks; name one, such as "decoder.*.cross_attention.weights"'
+            )
         kept = [value[0] for name, value in self.values.items() if fnmatchcase(name, names)]
         if not kept:
             raise ValueError('no attention weights were kept; make the trace with keep="*.attention.weights"')
@@ -125,7 +131,9 @@ def cut_edges(weights: Tensor, query, key) -> Tensor:
     changed[:, :, query, key] = 0
     left = changed.sum(dim=-1, keepdim=True)
     if not (left > 0).all():
-        raise ValueError(f"cut from {key}, token {query} would have nothing left to look at; leave it something")
+        raise ValueError(
+            f"cut from {key}, token {query} would have nothing left to look at; leave it something"
+        )
     return changed / left
 
 
@@ -148,5 +156,7 @@ def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tenso
 def _same_shape(name: str, old: Tensor, new: Tensor) -> Tensor:
     if not isinstance(new, Tensor) or new.shape != old.shape:
         got = tuple(new.shape) if isinstance(new, Tensor) else repr(new)
-        raise ValueError(f"the edit of {name!r} should give a tensor of shape {tuple(old.shape)}, and gave {got}")
+        raise ValueError(
+            f"the edit of {name!r} should give a tensor of shape {tuple(old.shape)}, and gave {got}"
+        )
     return new

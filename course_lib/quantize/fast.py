@@ -47,7 +47,9 @@ class FastLinear(Exchanged, nn.Module):
         raise NotImplementedError
 
     def _multiply_rows(self, x: Tensor) -> Tensor:
-        return self.multiply(x.reshape(-1, self.in_features).contiguous()).view(*x.shape[:-1], self.out_features)
+        return self.multiply(x.reshape(-1, self.in_features).contiguous()).view(
+            *x.shape[:-1], self.out_features
+        )
 
 
 class Int4Linear(FastLinear):
@@ -59,7 +61,9 @@ class Int4Linear(FastLinear):
 
     def __init__(self, stored: Sequence[BlockWeight], bias: Tensor | None = None):
         super().__init__()
-        codes, scale, minimum = (torch.cat(parts) for parts in zip(*(each.affine() for each in stored), strict=True))
+        codes, scale, minimum = (
+            torch.cat(parts) for parts in zip(*(each.affine() for each in stored), strict=True)
+        )
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)
         scales_and_zeros = torch.stack([scale, minimum + 8 * scale], dim=-1).transpose(0, 1)
         self.register_buffer("packed", packed)
@@ -103,7 +107,11 @@ def _fits_int4(stored: Stored) -> bool:
 
 
 def _fits_int8(stored: Stored) -> bool:
-    return isinstance(stored, UniformWeight) and stored.format == Uniform(bits=8) and stored.shape[1] % COLUMNS == 0
+    return (
+        isinstance(stored, UniformWeight)
+        and stored.format == Uniform(bits=8)
+        and stored.shape[1] % COLUMNS == 0
+    )
 
 
 def _signed(stored: UniformWeight) -> Tensor:

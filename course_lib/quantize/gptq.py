@@ -27,7 +27,9 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
     """
     require_finite(weight)
     if inputs.dim() != 2 or weight.shape[1] != inputs.shape[1] or not inputs.isfinite().all():
-        raise ValueError(f"weights {tuple(weight.shape)} need finite inputs (samples, {weight.shape[1]}), not {tuple(inputs.shape)}")
+        raise ValueError(
+            f"weights {tuple(weight.shape)} need finite inputs (samples, {weight.shape[1]}), not {tuple(inputs.shape)}"
+        )
     codes, scale, minimum = format.codes(weight.float())
     steps, start = (x.double().expand(codes.shape).reshape(weight.shape) for x in (scale, minimum))
     factor = _inverse_factor(inputs.double(), damping)

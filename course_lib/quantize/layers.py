@@ -64,7 +64,9 @@ class QuantizedLinear(Exchanged, nn.Module):
         return self.stored.nbytes + (0 if self.bias is None else self.bias.nbytes)
 
 
-def frozen_product(x: Tensor, multiply: Callable[[Tensor], Tensor], weight: Callable[[torch.dtype], Tensor]) -> Tensor:
+def frozen_product(
+    x: Tensor, multiply: Callable[[Tensor], Tensor], weight: Callable[[torch.dtype], Tensor]
+) -> Tensor:
     """x Wᵀ by `multiply`, for a W that is stored in its own way and isn't trained; differentiable in x.
 
     weight: dtype → W as numbers, (rows, columns). It is asked for on the way back only, and kept nowhere.
@@ -85,7 +87,10 @@ class _FrozenProduct(torch.autograd.Function):
         return grad @ ctx.weight(grad.dtype), None, None
 
 
-LEFT_ALONE = ("head", "router")  # the head is mostly the embedding table; a router is tiny, and its choices jump
+LEFT_ALONE = (
+    "head",
+    "router",
+)  # the head is mostly the embedding table; a router is tiny, and its choices jump
 
 
 def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
@@ -137,4 +142,6 @@ def require_finite(weight: Tensor) -> None:
     if weight.is_meta:
         raise ValueError("the weights are on the meta device, where nothing has a value: load them first")
     if not weight.isfinite().all():
-        raise ValueError("the weights hold NaN or ∞, which have no place on a grid: look for what went wrong in training")
+        raise ValueError(
+            "the weights hold NaN or ∞, which have no place on a grid: look for what went wrong in training"
+        )

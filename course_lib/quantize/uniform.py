@@ -64,7 +64,9 @@ class Uniform:
     def nearest(self, weight: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
         """The code of the level nearest to each weight, same shape. scale and minimum broadcast to it."""
         from_start = weight if self.symmetric else weight - minimum
-        steps = torch.where(scale > 0, from_start / scale, 0.0)  # none where the scale is 0, for then all are alike
+        steps = torch.where(
+            scale > 0, from_start / scale, 0.0
+        )  # none where the scale is 0, for then all are alike
         return (steps.round() + self.zero).clamp(0, self.top)
 
     def round(self, weight: Tensor) -> Tensor:

@@ -34,7 +34,9 @@ def show(fig: Figure, alt: str) -> None:
     where tests compare outputs. Raises ValueError when it is empty.
     """
     if not alt.strip():
-        raise ValueError('say what the figure shows: show(fig, alt="The first token takes half of the attention")')
+        raise ValueError(
+            'say what the figure shows: show(fig, alt="The first token takes half of the attention")'
+        )
     display(Html(image(png(fig), alt, width=int(fig.get_figwidth() * fig.dpi)), alt))
     plt.close(fig)
 

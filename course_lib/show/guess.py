@@ -20,7 +20,9 @@ def guess_game(texts: Sequence[tuple[str, str]], width: int = 96) -> None:
         raise ValueError(f"a game has 1 to {len(LETTERS)} texts, not {len(texts)}")
     answers = {letter: who for letter, (who, _) in zip(LETTERS, texts, strict=False)}
     for letter, (_, text) in zip(LETTERS, texts, strict=False):
-        print(textwrap.fill(f"{letter}  {' '.join(text.split())}", width, subsequent_indent="   "), end="\n\n")
+        print(
+            textwrap.fill(f"{letter}  {' '.join(text.split())}", width, subsequent_indent="   "), end="\n\n"
+        )
     print("Who wrote which? " + " · ".join(sorted(set(answers.values()))))
     if in_notebook():
         _show_menus(answers)

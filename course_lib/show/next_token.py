@@ -38,20 +38,26 @@ def next_token(before: Tensor, after: Tensor, token_text: Callable[[int], str], 
     """Compare two sets of logits (vocab_size,) or (1, vocab_size). Raises ValueError when they differ in size, or n isn't 1 to 20."""
     before, after = before.flatten().double(), after.flatten().double()
     if len(before) != len(after):
-        raise ValueError(f"{len(before)} logits before and {len(after)} after: they must be of one vocabulary")
+        raise ValueError(
+            f"{len(before)} logits before and {len(after)} after: they must be of one vocabulary"
+        )
     if not 1 <= n <= min(MOST, len(before)):
         raise ValueError(f"one picture shows 1 to {min(MOST, len(before))} tokens, not {n}")
     ranks = before.argsort(descending=True, stable=True)[:n]
     chances = [logits.softmax(dim=-1)[ranks] for logits in (before, after)]
     rows = [np.append(part.numpy(), max(0.0, 1 - part.sum().item())) for part in chances]
-    names = [repr(token_text(int(i)))[1:-1].replace(" ", "␣") for i in ranks] + [f"{len(before) - n:,} others"]
+    names = [repr(token_text(int(i)))[1:-1].replace(" ", "␣") for i in ranks] + [
+        f"{len(before) - n:,} others"
+    ]
     both = (entropy(before).item(), entropy(after).item())
     return NextToken(names, *rows, kept=int((after > -float("inf")).sum()), entropies=both)
 
 
 def describe_next_token(t: NextToken) -> str:
     """The picture in words, for those who don't see it."""
-    pairs = ", ".join(f"{name} {b:.2f} → {a:.2f}" for name, b, a in zip(t.tokens[:3], t.before, t.after, strict=False))
+    pairs = ", ".join(
+        f"{name} {b:.2f} → {a:.2f}" for name, b, a in zip(t.tokens[:3], t.before, t.after, strict=False)
+    )
     return f"{t.kept:,} tokens can come; {pairs}; entropy {t.entropies[0]:.1f} → {t.entropies[1]:.1f} nats"
 
 

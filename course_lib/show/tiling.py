@@ -44,7 +44,9 @@ def tile_steps(scores: np.ndarray, block_q: int, block_k: int, causal: bool = Tr
     """
     n = len(scores)
     if scores.shape != (n, n) or not 1 <= n <= MAX_TOKENS or min(block_q, block_k) < 1:
-        raise ValueError(f"1 to {MAX_TOKENS} tokens and blocks of 1 or more are drawn, not {scores.shape}, {block_q}, {block_k}")
+        raise ValueError(
+            f"1 to {MAX_TOKENS} tokens and blocks of 1 or more are drawn, not {scores.shape}, {block_q}, {block_k}"
+        )
     if causal:
         scores = np.where(np.tril(np.ones((n, n), bool)), scores, -np.inf)
     steps = []
@@ -55,7 +57,11 @@ def tile_steps(scores: np.ndarray, block_q: int, block_k: int, causal: bool = Tr
             tile = scores[queries, start : start + block_k]
             new = np.maximum(largest, tile.max(axis=1))
             total = total * np.exp(largest - new) + np.exp(tile - new[:, None]).sum(axis=1)
-            steps.append(TileStep(queries, slice(start, min(start + block_k, n)), new, total, (new > largest) & (start > 0)))
+            steps.append(
+                TileStep(
+                    queries, slice(start, min(start + block_k, n)), new, total, (new > largest) & (start > 0)
+                )
+            )
             largest = new
     return steps
 
@@ -110,17 +116,28 @@ def _draw_scores(ax: Axes, steps: list[TileStep], now: int, names: bool = True) 
     n = steps[-1].queries.stop
     ax.set(xlim=(-0.6, n - 0.4), ylim=(n - 0.4, -0.6), aspect="equal", xticks=[], yticks=[])
     for i, step in enumerate(steps[: now + 1]):
-        at, size = (step.keys.start - 0.5, step.queries.start - 0.5), (
-            step.keys.stop - step.keys.start,
-            step.queries.stop - step.queries.start,
+        at, size = (
+            (step.keys.start - 0.5, step.queries.start - 0.5),
+            (
+                step.keys.stop - step.keys.start,
+                step.queries.stop - step.queries.start,
+            ),
         )
         ax.add_patch(Rectangle(at, *size, facecolor=BLUE if i == now else HIDDEN, edgecolor="none"))
     for edge in range(n + 1):
         ax.plot([-0.5, n - 0.5], [edge - 0.5] * 2, color="#C8C8C8", linewidth=0.6)
         ax.plot([edge - 0.5] * 2, [-0.5, n - 0.5], color="#C8C8C8", linewidth=0.6)
     step = steps[now]
-    ax.plot([-0.75] * 2, [step.queries.start - 0.4, step.queries.stop - 0.6], color=GREEN, linewidth=6, clip_on=False)
-    ax.plot([step.keys.start - 0.4, step.keys.stop - 0.6], [-0.75] * 2, color=BLUE, linewidth=6, clip_on=False)
+    ax.plot(
+        [-0.75] * 2,
+        [step.queries.start - 0.4, step.queries.stop - 0.6],
+        color=GREEN,
+        linewidth=6,
+        clip_on=False,
+    )
+    ax.plot(
+        [step.keys.start - 0.4, step.keys.stop - 0.6], [-0.75] * 2, color=BLUE, linewidth=6, clip_on=False
+    )
     ax.spines[:].set_visible(False)
     if names:
         ax.set_xlabel("keys →")
@@ -141,7 +158,9 @@ def _draw_kept(ax: Axes, step: TileStep) -> None:
     ax.set_title("on the chip")
 
 
-def draw_visits(visits: dict[int, list[int]], block_q: int, block_k: int, keys: int, title: str = "") -> Figure:
+def draw_visits(
+    visits: dict[int, list[int]], block_q: int, block_k: int, keys: int, title: str = ""
+) -> Figure:
     """A row for each program, named by its queries, a square for each tile of keys; the number says when it was loaded."""
     across = math.ceil(keys / block_k)
     fig = Figure(figsize=(2.4 + 0.8 * across, 1.6 + 0.62 * len(visits)), layout="constrained")
@@ -152,8 +171,16 @@ def draw_visits(visits: dict[int, list[int]], block_q: int, block_k: int, keys: 
             ax.add_patch(Rectangle((column, place), 0.94, 0.9, facecolor=BLUE if seen else HIDDEN))
         for order, key in enumerate(loaded, 1):
             ax.text(key // block_k + 0.47, place + 0.45, str(order), ha="center", va="center", color="white")
-    ax.set(xlim=(0, across), ylim=(len(visits), 0), title=title, xlabel="tiles of keys", ylabel="programs, by their queries")
-    ax.set_xticks([c + 0.47 for c in range(across)], _stretches(range(0, keys, block_k), block_k, keys), fontsize=12)
+    ax.set(
+        xlim=(0, across),
+        ylim=(len(visits), 0),
+        title=title,
+        xlabel="tiles of keys",
+        ylabel="programs, by their queries",
+    )
+    ax.set_xticks(
+        [c + 0.47 for c in range(across)], _stretches(range(0, keys, block_k), block_k, keys), fontsize=12
+    )
     ax.set_yticks([p + 0.45 for p in range(len(visits))], _stretches(visits, block_q, keys), fontsize=12)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
@@ -164,7 +191,9 @@ def _stretches(starts: Iterable[int], block: int, end: int) -> list[str]:
     return [f"{start}–{min(start + block, end) - 1}" for start in starts]
 
 
-def draw_roofline(machines: dict[str, tuple[float, float]], operations: dict[str, Cost], title: str = "") -> Figure:
+def draw_roofline(
+    machines: dict[str, tuple[float, float]], operations: dict[str, Cost], title: str = ""
+) -> Figure:
     """Machines: name → (bytes a second, operations a second), a line that climbs as far as memory allows and is flat where the
     processor is the limit. Operations stand below at their intensity."""
     fig = Figure(figsize=(10, 5), layout="constrained")
@@ -177,13 +206,30 @@ def draw_roofline(machines: dict[str, tuple[float, float]], operations: dict[str
     low = min(bandwidth for bandwidth, _ in machines.values()) * 0.1
     for name, cost in operations.items():
         ax.axvline(cost.intensity, color=FAINT, linewidth=1.2, linestyle=":")
-        ax.text(cost.intensity * 1.06, low * 1.3, name, rotation=90, fontsize=12, color=INK, va="bottom", bbox=BEHIND)
-    ax.set(xscale="log", yscale="log", xlim=(0.1, 5_000), xlabel="operations a byte", ylabel="operations a second")
+        ax.text(
+            cost.intensity * 1.06,
+            low * 1.3,
+            name,
+            rotation=90,
+            fontsize=12,
+            color=INK,
+            va="bottom",
+            bbox=BEHIND,
+        )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlim=(0.1, 5_000),
+        xlabel="operations a byte",
+        ylabel="operations a second",
+    )
     ax.set_title(title)
     return fig
 
 
-def draw_growth(lengths: Sequence[int], kinds: dict[str, Sequence[float]], ylabel: str, title: str = "") -> Figure:
+def draw_growth(
+    lengths: Sequence[int], kinds: dict[str, Sequence[float]], ylabel: str, title: str = ""
+) -> Figure:
     """Something measured at several lengths, on logarithmic axes: a straight line's slope is the power with which it grows."""
     fig = Figure(figsize=(8.5, 4.5), layout="constrained")
     ax = fig.subplots()

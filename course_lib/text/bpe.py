@@ -435,7 +435,10 @@ class Tokenizer:
             tokens = [None if token is None else bytes.fromhex(token) for token in fields["tokens"]]
             merges = {(left, right): new for left, right, new in fields["merges"]}
             for (left, right), new in merges.items():
-                if not all(isinstance(i, int) and i >= 0 for i in (left, right, new)) or tokens[left] + tokens[right] != tokens[new]:
+                if (
+                    not all(isinstance(i, int) and i >= 0 for i in (left, right, new))
+                    or tokens[left] + tokens[right] != tokens[new]
+                ):
                     raise ValueError(f"merge {left} + {right} does not make token {new}")
             return cls(tokens, merges, fields["pattern"], fields["special"], fields["unknown"])
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:

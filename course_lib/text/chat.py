@@ -52,7 +52,9 @@ class ChatTemplate:
     def _check(self, i: int, message: Message) -> None:
         parts = [message.get(part) if isinstance(message, dict) else None for part in ("role", "content")]
         if not all(isinstance(part, str) for part in parts):
-            raise ValueError(f"message {i} must be a dict with a 'role' and a 'content', both strings, not {message!r}")
+            raise ValueError(
+                f"message {i} must be a dict with a 'role' and a 'content', both strings, not {message!r}"
+            )
         for name in self.tokenizer.special:
             if name in message["role"] + "\n" + message["content"]:
                 raise ValueError(f"message {i} contains {name}, which would end or forge a turn; take it out")

@@ -51,7 +51,9 @@ def _compile(pattern: str) -> regex.Pattern:
     except (regex.error, TypeError) as error:
         raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}") from error
     if compiled.groups:
-        raise ValueError(f"the pattern {pattern!r} has groups, which hand back parts of a piece: write (?:…) for (…)")
+        raise ValueError(
+            f"the pattern {pattern!r} has groups, which hand back parts of a piece: write (?:…) for (…)"
+        )
     return compiled
 
 

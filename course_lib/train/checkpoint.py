@@ -37,7 +37,9 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
     _require_same_facts(facts.get("learners"), _facts(training))
     read = {name: _read(path, _part(name, tensors), learner) for name, learner in training.learners.items()}
     metrics = {name: column.tolist() for name, column in _part("metrics", tensors).items()}
-    if {len(column) for column in metrics.values()} - {len(history.losses) for _, _, history in read.values()}:
+    if {len(column) for column in metrics.values()} - {
+        len(history.losses) for _, _, history in read.values()
+    }:
         raise ValueError(f"{path} is damaged: its metrics aren't whole")
     for name, (weights, state, history) in read.items():
         learner = training.learners[name]
@@ -53,7 +55,9 @@ def _held(learner: Learner) -> dict[str, Tensor]:
     return tensors | _prefixed("history", _columns(asdict(learner.history)))
 
 
-def _read(path: str | Path, tensors: dict[str, Tensor], learner: Learner) -> tuple[dict[str, Tensor], dict, History]:
+def _read(
+    path: str | Path, tensors: dict[str, Tensor], learner: Learner
+) -> tuple[dict[str, Tensor], dict, History]:
     """Weights, the optimizer's state, and history. Raises ValueError where they aren't this learner's."""
     weights, averages, columns = (_part(name, tensors) for name in ("weights", "optimizer", "history"))
     require_same("the model", layout(weights), layout(stored_weights(learner.model)))
@@ -80,7 +84,11 @@ def _facts(training: Training) -> dict[str, dict]:
     for name, learner in training.learners.items():
         config, parts = getattr(learner.model, "config", None), exchanged(learner.model)
         parts = {path: kind for path, kind in parts.items() if kind != "kernels"}
-        facts[name] = {"run": asdict(learner.config), "configuration": config and asdict(config), "exchanged parts": parts}
+        facts[name] = {
+            "run": asdict(learner.config),
+            "configuration": config and asdict(config),
+            "exchanged parts": parts,
+        }
     return json.loads(json.dumps(facts))
 
 
@@ -90,9 +98,7 @@ def _sizes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
 
 def _names(learner: Learner) -> list[str]:
     """Parameters in the optimizer's order."""
-    return [
-        name for group in learner.optimizer.state_dict()["param_groups"] for name in group["param_names"]
-    ]
+    return [name for group in learner.optimizer.state_dict()["param_groups"] for name in group["param_names"]]
 
 
 def _averages(learner: Learner) -> dict[str, Tensor]:
@@ -115,7 +121,11 @@ def _optimizer_state(learner: Learner, averages: dict[str, Tensor]) -> dict:
 
 def _strided_like(weight: Tensor, average: Tensor) -> Tensor:
     """The same numbers in the order in which the weight's lie in memory: the fused AdamW takes it for granted."""
-    return torch.empty_like(weight, dtype=average.dtype).copy_(average) if average.shape == weight.shape else average
+    return (
+        torch.empty_like(weight, dtype=average.dtype).copy_(average)
+        if average.shape == weight.shape
+        else average
+    )
 
 
 def _history(path: str | Path, columns: dict[str, Tensor]) -> History:

@@ -59,6 +59,8 @@ def uses_bf16(precision: str, model: nn.Module) -> bool:
         return precision == "bf16"
     weights = list(model.parameters())
     device = weights[0].device.type
-    if device == "cpu" and not (torch.cpu._is_amx_tile_supported() and sum(weight.numel() for weight in weights) >= LARGE):
+    if device == "cpu" and not (
+        torch.cpu._is_amx_tile_supported() and sum(weight.numel() for weight in weights) >= LARGE
+    ):
         return False
     return device in ("cpu", "cuda") and fast_dtype(device) == torch.bfloat16

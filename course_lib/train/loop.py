@@ -86,7 +86,9 @@ class Training:
     Raises ValueError for several models of which one learns the other's weights, and configurations that don't fit each other.
     """
 
-    def __init__(self, model: Models, config: TrainConfig | Mapping[str, TrainConfig], loss: Loss = next_token_loss):
+    def __init__(
+        self, model: Models, config: TrainConfig | Mapping[str, TrainConfig], loss: Loss = next_token_loss
+    ):
         models = model if isinstance(model, Mapping) else {ONLY: model}
         configs = config if isinstance(config, Mapping) else dict.fromkeys(models, config)
         _check_together(models, configs)
@@ -98,7 +100,9 @@ class Training:
     def only(self) -> Learner:
         """The one learner. Raises ValueError where there are several."""
         if len(self.learners) > 1:
-            raise ValueError(f"several models learn here: name one, of learners[{'], ['.join(map(repr, self.learners))}]")
+            raise ValueError(
+                f"several models learn here: name one, of learners[{'], ['.join(map(repr, self.learners))}]"
+            )
         return next(iter(self.learners.values()))
 
     @property
@@ -171,12 +175,17 @@ class Training:
         batch = to_device(batch, device)
         for learner in self.learners.values():
             learner.model.train()
-        with torch.autocast(device.type, torch.bfloat16, enabled=all(each.bf16 for each in self.learners.values())):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=all(each.bf16 for each in self.learners.values())
+        ):
             losses, noted = self._losses(batch)
         for learner in self.learners.values():
             learner.optimizer.zero_grad()
         sum(losses.values()).backward()
-        norms = {name: nn.utils.clip_grad_norm_(each.weights, each.config.clip) for name, each in self.learners.items()}
+        norms = {
+            name: nn.utils.clip_grad_norm_(each.weights, each.config.clip)
+            for name, each in self.learners.items()
+        }
         rates = {name: each.rate(self.step) for name, each in self.learners.items()}
         for name in self.learners:
             self._require_finite(losses[name].item(), norms[name].item(), rates[name])
@@ -193,12 +202,18 @@ class Training:
         losses, noted = result if isinstance(result, tuple) else (result, {})
         losses = dict(losses) if isinstance(losses, Mapping) else {next(iter(self.learners)): losses}
         if losses.keys() != self.learners.keys():
-            raise ValueError(f"the loss must give one number for each of {', '.join(self.learners)}, and gave {', '.join(losses)}")
+            raise ValueError(
+                f"the loss must give one number for each of {', '.join(self.learners)}, and gave {', '.join(losses)}"
+            )
         for loss in losses.values():
             if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
-                raise ValueError("the loss must be one number, as a tensor that depends on the model's weights")
+                raise ValueError(
+                    "the loss must be one number, as a tensor that depends on the model's weights"
+                )
         if self.step and noted.keys() != self.metrics.keys():
-            raise ValueError(f"the loss noted {sorted(noted)} now, and {sorted(self.metrics)} in the steps before: always the same, please")
+            raise ValueError(
+                f"the loss noted {sorted(noted)} now, and {sorted(self.metrics)} in the steps before: always the same, please"
+            )
         return losses, noted
 
     def _require_finite(self, loss: float, norm: float, rate: float) -> None:
@@ -212,12 +227,20 @@ class Training:
 
 def _check_together(models: Mapping[str, nn.Module], configs: Mapping[str, TrainConfig]) -> None:
     if not models or configs.keys() != models.keys():
-        raise ValueError(f"name at least one model, and a configuration for each: there are {list(models)} and {list(configs)}")
+        raise ValueError(
+            f"name at least one model, and a configuration for each: there are {list(models)} and {list(configs)}"
+        )
     if len({config.steps for config in configs.values()}) > 1:
-        raise ValueError("models that learn together take equally many steps: give their configurations the same `steps`")
-    weights = [id(weight) for model in models.values() for weight in model.parameters() if weight.requires_grad]
+        raise ValueError(
+            "models that learn together take equally many steps: give their configurations the same `steps`"
+        )
+    weights = [
+        id(weight) for model in models.values() for weight in model.parameters() if weight.requires_grad
+    ]
     if len(set(weights)) < len(weights):
-        raise ValueError("two models share weights that learn, and each would change them: freeze them in one")
+        raise ValueError(
+            "two models share weights that learn, and each would change them: freeze them in one"
+        )
 
 
 def frozen(model: nn.Module) -> nn.Module:

@@ -54,14 +54,18 @@ class Rollouts:
     def __call__(self, step: int) -> Rollout:
         prompts = [prompt for prompt in self.prompts(step) for _ in range(self.group)]
         answers = self.answers(prompts, step)
-        rewards = [float(self.reward(prompt, answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+        rewards = [
+            float(self.reward(prompt, answer)) for prompt, answer in zip(prompts, answers, strict=True)
+        ]
         tokens, targets = answer_only(list(zip(prompts, answers, strict=True)))
         return Rollout(tokens, torch.tensor(rewards), targets)
 
     def answers(self, prompts: Sequence[Sequence[int]], step: int) -> list[list[int]]:
         """What the model writes after each prompt, drawn with the step's own seed, up to and with `stop`."""
         training = self.model.training
-        generator = torch.Generator().manual_seed(int(np.random.default_rng((self.seed, step, 2)).integers(2**63)))
+        generator = torch.Generator().manual_seed(
+            int(np.random.default_rng((self.seed, step, 2)).integers(2**63))
+        )
         choose = partial(sample, temperature=self.temperature, generator=generator)
         requests = [Request(prompt, self.max_new_tokens, choose, (self.stop,)) for prompt in prompts]
         try:
@@ -69,4 +73,6 @@ class Rollouts:
         finally:
             self.model.train(training)
         room = [request.room(self.model.config.context) for request in requests]
-        return [text if len(text) == most else [*text, self.stop] for text, most in zip(texts, room, strict=True)]
+        return [
+            text if len(text) == most else [*text, self.stop] for text, most in zip(texts, room, strict=True)
+        ]

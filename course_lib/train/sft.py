@@ -34,7 +34,9 @@ def chat_examples(lm: LanguageModel, pairs: Iterable[tuple[str | Sequence[Messag
 
 def _example(lm: LanguageModel, prompt: str | Sequence[Message], response: str) -> Example:
     if not isinstance(response, str) or not response.strip():
-        raise ValueError(f"the response to {prompt!r} is empty or no text ({response!r}): there is nothing to learn from it")
+        raise ValueError(
+            f"the response to {prompt!r} is empty or no text ({response!r}): there is nothing to learn from it"
+        )
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     asked = lm.chat.encode(messages)
     whole = lm.chat.encode(

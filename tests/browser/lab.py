@@ -204,7 +204,10 @@ def _server(folder: Path) -> Iterator[tuple[str, Path]]:
         command += ["--ip=127.0.0.1", f"--port={_free_port()}", f"--ServerApp.root_dir={folder}"]
         server = subprocess.Popen(command, env=_environment(Path(home)), stdout=log, stderr=log, cwd=folder)
         try:
-            yield _address(Path(home, "runtime", f"jpserver-{server.pid}.json"), server, Path(home, "log")), Path(home)
+            yield (
+                _address(Path(home, "runtime", f"jpserver-{server.pid}.json"), server, Path(home, "log")),
+                Path(home),
+            )
         finally:
             server.terminate()
             server.wait(timeout=20)

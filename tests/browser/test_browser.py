@@ -147,7 +147,9 @@ def test_all_that_is_drawn_can_be_used_without_eyes_or_a_mouse(views):
 
 
 def test_a_slider_drawn_later_is_named_too(views):
-    views.page.locator(".jp-CodeCell:has(.widget-slider)").last.locator(".widget-slider .noUi-handle").first.evaluate(
+    views.page.locator(".jp-CodeCell:has(.widget-slider)").last.locator(
+        ".widget-slider .noUi-handle"
+    ).first.evaluate(
         "handle => { const slider = handle.closest('.widget-slider'), copy = slider.cloneNode(true);"
         "copy.querySelector('.noUi-handle').removeAttribute('aria-label');"
         "copy.querySelector('.widget-label').textContent = 'later'; slider.after(copy) }"

@@ -31,9 +31,16 @@ def test_a_stored_lesson_is_whole(lab, trust, name):
         assert lab.page.locator(".jupyter-widgets, progress, .progress").count() == 0
         figures = lab.page.locator(f"{OUTPUTS} img")
         assert figures.count() >= 2
-        assert figures.evaluate_all("all => all.filter(each => !each.alt.trim() || each.naturalWidth < 100).length") == 0
+        assert (
+            figures.evaluate_all(
+                "all => all.filter(each => !each.alt.trim() || each.naturalWidth < 100).length"
+            )
+            == 0
+        )
         assert lab.faults() == lab.errors == lab.refused == []
         drawn = lab.page.locator(".bertviz svg line").count() > 0
-        assert drawn == (trust == "trusted" and "head_view(" in (ROOT / "notebooks" / name).read_text(encoding="utf-8"))
+        assert drawn == (
+            trust == "trusted" and "head_view(" in (ROOT / "notebooks" / name).read_text(encoding="utf-8")
+        )
     finally:
         lab.close()

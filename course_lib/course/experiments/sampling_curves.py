@@ -74,11 +74,20 @@ QUESTIONS = {
 ANSWER_TEMPERATURES = (0.0, 0.3, 0.7, 1.0, 1.5, 2.0)
 
 # Asked for in one sentence together.
-PAIRS = (("tiger", "river"), ("clock", "bread"), ("moon", "ladder"), ("snow", "violin"), ("garden", "storm"), ("ship", "letter"))
+PAIRS = (
+    ("tiger", "river"),
+    ("clock", "bread"),
+    ("moon", "ladder"),
+    ("snow", "violin"),
+    ("garden", "storm"),
+    ("ship", "letter"),
+)
 POOL = 48
 
 
-def watch(adjust: Callable[[Tensor], Tensor], choose: Callable[[Tensor], Tensor], notes: list) -> Callable[[Tensor], Tensor]:
+def watch(
+    adjust: Callable[[Tensor], Tensor], choose: Callable[[Tensor], Tensor], notes: list
+) -> Callable[[Tensor], Tensor]:
     """`choose` after `adjust`, noting for each token the entropy it was drawn from and its log-probability without `adjust`."""
 
     def watching(logits: Tensor) -> Tensor:
@@ -91,7 +100,9 @@ def watch(adjust: Callable[[Tensor], Tensor], choose: Callable[[Tensor], Tensor]
     return watching
 
 
-def measure(lm: LanguageModel, prompt: str, knob: str, value: float, rows: int = ROWS, tokens: int = TOKENS) -> dict:
+def measure(
+    lm: LanguageModel, prompt: str, knob: str, value: float, rows: int = ROWS, tokens: int = TOKENS
+) -> dict:
     """Mean over `rows` continuations of a prompt, with one knob turned and temperature 1 otherwise (for the penalty: greedy)."""
     ids, notes = lm.tokenizer.encode(prompt), []
     penalize = knob == "repetition_penalty"
@@ -99,7 +110,9 @@ def measure(lm: LanguageModel, prompt: str, knob: str, value: float, rows: int =
     choose = greedy if penalize else partial(draw, generator=torch.Generator().manual_seed(0))
     adjust = (lambda logits, seen: repetition_penalty(logits.float(), seen, value)) if penalize else None
     stop = lm.tokenizer.special.values()
-    texts = continuations(lm.model, ids, 1 if penalize else rows, tokens, watch(turn, choose, notes), adjust, stop)
+    texts = continuations(
+        lm.model, ids, 1 if penalize else rows, tokens, watch(turn, choose, notes), adjust, stop
+    )
     entropies, plain = (torch.stack(part, dim=1) for part in zip(*notes, strict=True))
     written = [(row, i) for row, text in enumerate(texts) for i in range(len(text))]
     likely = (
@@ -118,11 +131,20 @@ def measure(lm: LanguageModel, prompt: str, knob: str, value: float, rows: int =
 
 def loops(lm: LanguageModel, prompt: str, tokens: int = GREEDY_TOKENS) -> dict:
     """Whether greedy decoding goes in circles."""
-    written = list(generate(lm.model, lm.tokenizer.encode(prompt), tokens, stop=lm.tokenizer.special.values()))
-    return {"prompt": prompt, "tokens": len(written), "loop": find_loop(written), "repeated": round(repeated(written), 3)}
+    written = list(
+        generate(lm.model, lm.tokenizer.encode(prompt), tokens, stop=lm.tokenizer.special.values())
+    )
+    return {
+        "prompt": prompt,
+        "tokens": len(written),
+        "loop": find_loop(written),
+        "repeated": round(repeated(written), 3),
+    }
 
 
-def answers(lm: LanguageModel, question: str, temperature: float, rows: int = ROWS, tokens: int = 24) -> list[str]:
+def answers(
+    lm: LanguageModel, question: str, temperature: float, rows: int = ROWS, tokens: int = 24
+) -> list[str]:
     """What the model says to a question, `rows` times."""
     choose = partial(sample, temperature=temperature, generator=torch.Generator().manual_seed(0))
     ids = lm.chat.encode(question)
@@ -141,7 +163,9 @@ def points(text: str, pair: tuple[str, str]) -> int:
     """
     words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
     text = text.rstrip().rstrip("\"'”’»")
-    one_short_sentence = text[-1:] in ".!?" and sum(text.count(mark) for mark in ".!?") == 1 and 0 < len(words) <= 15
+    one_short_sentence = (
+        text[-1:] in ".!?" and sum(text.count(mark) for mark in ".!?") == 1 and 0 < len(words) <= 15
+    )
     return sum(word in words for word in pair) + one_short_sentence
 
 
@@ -176,14 +200,19 @@ def main() -> None:
     log["questions"] = {str(t): _asked(lm, t) for t in ANSWER_TEMPERATURES}
     log["knobs"] = {}
     for knob, values in SETTINGS.items():
-        log["knobs"][knob] = {str(value): [measure(lm, prompt, knob, value) for prompt in PROMPTS[:IN_CURVES]] for value in values}
+        log["knobs"][knob] = {
+            str(value): [measure(lm, prompt, knob, value) for prompt in PROMPTS[:IN_CURVES]]
+            for value in values
+        }
         print(knob, flush=True)
     PATH.write_text(_one_line_an_entry(log), encoding="utf-8")
 
 
 def _asked(lm: LanguageModel, t: float) -> dict:
     given = {question: answers(lm, question, t) for question in QUESTIONS}
-    right = [fmean(contains(answer, QUESTIONS[question]) for answer in said) for question, said in given.items()]
+    right = [
+        fmean(contains(answer, QUESTIONS[question]) for answer in said) for question, said in given.items()
+    ]
     words = [distinct([answer.split() for answer in said], n=1) for said in given.values()]
     return {"right": [round(share, 3) for share in right], "distinct": [round(share, 3) for share in words]}
 
@@ -193,7 +222,9 @@ def _one_line_an_entry(log: dict) -> str:
     lines = []
     for name, value in log.items():
         if isinstance(value, dict):
-            inner = ",\n".join(f"  {json.dumps(key)}: {json.dumps(part, ensure_ascii=False)}" for key, part in value.items())
+            inner = ",\n".join(
+                f"  {json.dumps(key)}: {json.dumps(part, ensure_ascii=False)}" for key, part in value.items()
+            )
             lines.append(f"{json.dumps(name)}: {{\n{inner}\n }}")
         else:
             lines.append(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")

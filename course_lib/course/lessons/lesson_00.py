@@ -18,7 +18,9 @@ def check_violets(answer):
     if len(word.split()) != 1:
         raise Mistake(f"one word, please, not {answer!r}")
     if word != "white":
-        raise Mistake(f'it isn\'t {word!r}. Run next_tokens("Roses are red, violets are") in a cell of your own')
+        raise Mistake(
+            f'it isn\'t {word!r}. Run next_tokens("Roses are red, violets are") in a cell of your own'
+        )
 
 
 def check_write(answer):
@@ -32,13 +34,17 @@ def check_write(answer):
     if got in (" 1 2 3", " 1 1 1"):
         raise Mistake("return the whole text, the beginning included")
     if got == "zero 1 1 1":
-        raise Mistake("every guess was made from the first text: give guess() the text with what has been written so far")
+        raise Mistake(
+            "every guess was made from the first text: give guess() the text with what has been written so far"
+        )
     if got == "zero 1":
         raise Mistake("that is only one token; go on until there are n")
     equal(got, "zero 1 2 3", 'write("zero", 3, guess), with a guess that counts the words,')
     equal(call(answer, "zero", 0, count_up), "zero", "the text with no token more")
     if len(heard) > 3:
-        raise Mistake(f"guess was asked {len(heard)} times for 3 tokens; each answer is one token, so keep it")
+        raise Mistake(
+            f"guess was asked {len(heard)} times for 3 tokens; each answer is one token, so keep it"
+        )
     _check_pieces(answer)
 
 
@@ -49,10 +55,16 @@ def _check_pieces(answer):
     def spell(text):
         asked.append(text)
         if len(asked) > 20:
-            raise RuntimeError("guess was asked 20 times for 5 tokens. (Count tokens, not words: a token needn't have a space)")
+            raise RuntimeError(
+                "guess was asked 20 times for 5 tokens. (Count tokens, not words: a token needn't have a space)"
+            )
         return pieces.get(len(text), "!")
 
-    equal(call(answer, "a", 5, spell), "abcdefghij", 'write("a", 5, guess), where the tokens are "bc", "d", "efg", "h" and "ij",')
+    equal(
+        call(answer, "a", 5, spell),
+        "abcdefghij",
+        'write("a", 5, guess), where the tokens are "bc", "d", "efg", "h" and "ij",',
+    )
 
 
 def write_words(text, n, guess):
@@ -153,13 +165,19 @@ QUIZ = (
         id="00-q1",
         text="What does a language model compute from a text?",
         choices=(
-            Choice("The answer to it", "An answer appears when tokens are chosen one after another; each step only weighs."),
+            Choice(
+                "The answer to it",
+                "An answer appears when tokens are chosen one after another; each step only weighs.",
+            ),
             Choice(
                 "A probability for every token it knows of being the next one",
                 "49,152 probabilities in this model's case, and nothing else.",
                 right=True,
             ),
-            Choice("The most similar of the texts that it was trained on, and how that text went on", "No text is stored or looked up, only 135 million numbers."),
+            Choice(
+                "The most similar of the texts that it was trained on, and how that text went on",
+                "No text is stored or looked up, only 135 million numbers.",
+            ),
         ),
     ),
     Question(
@@ -171,15 +189,23 @@ QUIZ = (
                 "Pull the plug and run the cell again.",
                 right=True,
             ),
-            Choice("The question, to a server of the model's makers", "There is no such call in the code. Pull the plug and try."),
-            Choice("The question, to a search engine", "What it knows of Paris is in its 135 million numbers."),
+            Choice(
+                "The question, to a server of the model's makers",
+                "There is no such call in the code. Pull the plug and try.",
+            ),
+            Choice(
+                "The question, to a search engine", "What it knows of Paris is in its 135 million numbers."
+            ),
         ),
     ),
     Question(
         id="00-q3",
         text="The model puts 'white' before 'blue' for the violets. What does that show?",
         choices=(
-            Choice("The program has a bug", "The same code gives the same numbers as other people's programs: lesson 01 and the tests."),
+            Choice(
+                "The program has a bug",
+                "The same code gives the same numbers as other people's programs: lesson 01 and the tests.",
+            ),
             Choice("It has never read the poem", "It gives blue second place; some of the poem has stuck."),
             Choice(
                 "It gives what seems likely to it, which needn't be true or what you expect",

@@ -104,7 +104,9 @@ def check_word(answer):
     if inside != 1:
         raise Mistake(f"after a space {word!r} is {inside} tokens; look for a more common word")
     if first < 3:
-        raise Mistake(f"at the start {word.capitalize()!r} is only {first} token(s); it begins sentences too often")
+        raise Mistake(
+            f"at the start {word.capitalize()!r} is only {first} token(s); it begins sentences too often"
+        )
 
 
 def check_encode(answer):
@@ -165,16 +167,24 @@ TIGER = [b"A", b" \xf0\x9f", b"\x90", b"\xaf", b"!"]
 def check_stream(answer):
     got = call(answer, TIGER)
     if isinstance(got, str):
-        raise Mistake("that is one string; give a list, one string for each token, so that it can be shown as it comes")
+        raise Mistake(
+            "that is one string; give a list, one string for each token, so that it can be shown as it comes"
+        )
     if not isinstance(got, list) or not all(isinstance(piece, str) for piece in got):
         raise Mistake("give a list of strings, one for each token")
     text = "".join(got)
     if "\ufffd" in text:
-        raise Mistake("there is still a � in it: some token was decoded before the rest of its character had come")
+        raise Mistake(
+            "there is still a � in it: some token was decoded before the rest of its character had come"
+        )
     if text == "A !":
-        raise Mistake("the tiger is lost: bytes that can't be decoded yet must be kept for the next token, not dropped")
+        raise Mistake(
+            "the tiger is lost: bytes that can't be decoded yet must be kept for the next token, not dropped"
+        )
     if len(got) != len(TIGER):
-        raise Mistake(f"{len(TIGER)} tokens came and {len(got)} strings went out; while it waits, hand out an empty one")
+        raise Mistake(
+            f"{len(TIGER)} tokens came and {len(got)} strings went out; while it waits, hand out an empty one"
+        )
     if got[1:4] == ["", "", " 🐯"]:
         raise Mistake("the space before the tiger was ready with the second token and was held back too")
     equal(got, ["A", " ", "", "🐯", "!"], "the stream")
@@ -306,13 +316,19 @@ QUIZ = (
         id="01-q1",
         text="Why is it hard for a language model to count the r's in strawberry?",
         choices=(
-            Choice("The word is too rare for the model to have learned anything about how it is written", "It is common enough to have a token all to itself."),
+            Choice(
+                "The word is too rare for the model to have learned anything about how it is written",
+                "It is common enough to have a token all to itself.",
+            ),
             Choice(
                 "It is given the number of a token, and the letters are not in that number",
                 "What it knows of the spelling it had to learn from other texts, token by token.",
                 right=True,
             ),
-            Choice("The tokenizer loses the double r", "A tokenizer loses nothing: decoding gives back every letter."),
+            Choice(
+                "The tokenizer loses the double r",
+                "A tokenizer loses nothing: decoding gives back every letter.",
+            ),
         ),
     ),
     Question(
@@ -324,16 +340,28 @@ QUIZ = (
                 "Unicode has over 150,000 characters; 256 bytes write them all, and the ones not invented yet.",
                 right=True,
             ),
-            Choice("Bytes are faster to compare than letters, and training a tokenizer compares very often", "True or not, it isn't why: no text is ever unknown."),
-            Choice("Because each letter is one byte", "Only for plain English letters; é has two, 虎 three, 🐯 four."),
+            Choice(
+                "Bytes are faster to compare than letters, and training a tokenizer compares very often",
+                "True or not, it isn't why: no text is ever unknown.",
+            ),
+            Choice(
+                "Because each letter is one byte",
+                "Only for plain English letters; é has two, 虎 three, 🐯 four.",
+            ),
         ),
     ),
     Question(
         id="01-q3",
         text="The same sentence has 16 tokens in English and 67 in Korean. What follows from that?",
         choices=(
-            Choice("Korean sentences carry four times the information", "They say the same; only the pieces are smaller."),
-            Choice("Korean text takes four times the bytes", "79 bytes against 69: hardly more. The merges make the gap."),
+            Choice(
+                "Korean sentences carry four times the information",
+                "They say the same; only the pieces are smaller.",
+            ),
+            Choice(
+                "Korean text takes four times the bytes",
+                "79 bytes against 69: hardly more. The merges make the gap.",
+            ),
             Choice(
                 "In Korean the same context holds about a quarter as much, and costs four times as much by the token",
                 "The vocabulary was learned from mostly English text, and others pay for it.",

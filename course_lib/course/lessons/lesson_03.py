@@ -43,7 +43,9 @@ def check_attention(answer):
     if same(got, (scores / root).softmax(dim=0) @ v):
         raise Mistake("the softmax runs down the columns; each query's weights, a row, must add up to 1")
     if same(got, scores / root @ v):
-        raise Mistake("the scores went straight to the values; the softmax that makes shares of them is missing")
+        raise Mistake(
+            "the scores went straight to the values; the softmax that makes shares of them is missing"
+        )
     if same(got, (scores / root).softmax(dim=-1)):
         raise Mistake("these are the weights; the output is their product with v")
     close(got, (scores / root).softmax(dim=-1) @ v, "the output")
@@ -77,20 +79,26 @@ def check_causal(answer):
         raise Mistake("return two things, the output and the weights: `return weights @ v, weights`")
     output, weights = (torch.as_tensor(part) for part in got)
     if weights.shape != (5, 5):
-        raise Mistake(f"the second thing should be the weights, (5, 5), and has the shape {tuple(weights.shape)}")
+        raise Mistake(
+            f"the second thing should be the weights, (5, 5), and has the shape {tuple(weights.shape)}"
+        )
     if weights.isnan().any():
         raise Mistake(
             "there are nan in the weights: either some row has nothing left to look at (a token may see itself), "
             "or 0 was multiplied with infinity"
         )
     if same(weights, (q @ k.T / math.sqrt(q.shape[-1])).tril().softmax(dim=-1)):
-        raise Mistake("hidden scores were set to 0, and e to the 0 is 1: still a share. Minus infinity makes it 0")
+        raise Mistake(
+            "hidden scores were set to 0, and e to the 0 is 1: still a share. Minus infinity makes it 0"
+        )
     if weights.tril(-1).abs().max() < 1e-6:
         raise Mistake("the mask is the wrong way round: each token sees itself and the later ones")
     if weights.triu(1).abs().max() > 1e-6:
         raise Mistake("some token gives weight to a later one")
     if not torch.allclose(weights.sum(dim=-1), torch.ones(5), atol=1e-4):
-        raise Mistake("the rows no longer add up to 1: mask the scores, before the softmax, not the weights after it")
+        raise Mistake(
+            "the rows no longer add up to 1: mask the scores, before the softmax, not the weights after it"
+        )
     scores = (q @ k.T / math.sqrt(q.shape[-1])).masked_fill(torch.ones(5, 5).triu(1).bool(), -math.inf)
     close(weights, scores.softmax(dim=-1), "the weights")
     close(output, scores.softmax(dim=-1) @ v, "the output")
@@ -145,12 +153,16 @@ def check_softmax(answer):
     low = torch.tensor([[-1000.0, -1001.0], [0.0, -1000.0]])
     got = torch.as_tensor(call(answer, low))
     if got.isnan().any():
-        raise Mistake("for [[-1000, -1001], [0, -1000]] it gives nan: in some row all powers were rounded to 0, or one overflowed")
+        raise Mistake(
+            "for [[-1000, -1001], [0, -1000]] it gives nan: in some row all powers were rounded to 0, or one overflowed"
+        )
     close(got, low.softmax(dim=-1), "softmax of [[-1000, -1001], [0, -1000]]")
     hidden = torch.tensor([[1.0, -math.inf, 2.0]])
     got = torch.as_tensor(call(answer, hidden))
     if got.isnan().any():
-        raise Mistake("for [1, -inf, 2] it gives nan; e to minus infinity is simply 0, so what makes the nan?")
+        raise Mistake(
+            "for [1, -inf, 2] it gives nan; e to minus infinity is simply 0, so what makes the nan?"
+        )
     close(got, hidden.softmax(dim=-1), "softmax of [1, -inf, 2]")
 
 
@@ -284,8 +296,13 @@ QUIZ = (
                 "Keys decide who is found, values what is then handed over.",
                 right=True,
             ),
-            Choice("Nothing, since the values are the same", "The values are, but they are mixed with other weights now."),
-            Choice("The messages are swapped as well", "Messages are values, and those stayed with their tokens."),
+            Choice(
+                "Nothing, since the values are the same",
+                "The values are, but they are mixed with other weights now.",
+            ),
+            Choice(
+                "The messages are swapped as well", "Messages are values, and those stayed with their tokens."
+            ),
         ),
     ),
     Question(

@@ -48,9 +48,13 @@ def check_previous(answer):
     weights = np.array([[1, 0, 0, 0], [0.9, 0.1, 0, 0], [0.2, 0.5, 0.3, 0], [0.3, 0.2, 0.1, 0.4]])
     got = call(answer, weights)
     if same(got, 0.0):
-        raise Mistake("you took the weights on the token after, which are all 0; the previous token is in column i - 1")
+        raise Mistake(
+            "you took the weights on the token after, which are all 0; the previous token is in column i - 1"
+        )
     if same(got, weights.diagonal().mean()):
-        raise Mistake("these are the weights of tokens on themselves, the main diagonal; you want the one below it")
+        raise Mistake(
+            "these are the weights of tokens on themselves, the main diagonal; you want the one below it"
+        )
     if same(got, weights.diagonal(-1).sum() / 4):
         raise Mistake("you divided by 4, but the first token has none before it: there are only 3")
     close(got, weights.diagonal(-1).mean(), "the score of the example, (0.9 + 0.5 + 0.1) / 3,")
@@ -82,7 +86,11 @@ def real_model():
 def check_fooled(answer):
     from course_lib.show import attention
 
-    if not (isinstance(answer, tuple | list) and len(answer) == 2 and all(isinstance(part, str) for part in answer)):
+    if not (
+        isinstance(answer, tuple | list)
+        and len(answer) == 2
+        and all(isinstance(part, str) for part in answer)
+    ):
         raise Mistake('give two strings in brackets: ("The … it …", "noun")')
     text, noun = answer[0].strip(), answer[1].strip()
     try:
@@ -118,7 +126,9 @@ def check_cut(answer):
     given = weights.clone()
     if isinstance(got := call(answer, weights, 2, 1), torch.Tensor) and got.shape == weights.shape:
         if got[:, :, 2, 1].abs().max() > 1e-6:
-            raise Mistake("some head still looks from the query to the key; the order is [batch, heads, query, key]")
+            raise Mistake(
+                "some head still looks from the query to the key; the order is [batch, heads, query, key]"
+            )
         if not torch.allclose(got.sum(dim=-1), torch.ones(2, 3, 4), atol=1e-5):
             raise Mistake("the rows no longer add up to 1: divide by the new sum of each row")
         others = [0, 1, 3]
@@ -153,7 +163,7 @@ def cut_without_mending(weights, query, key):
 def cut_for_everybody(weights, query, key):
     changed = weights.clone()
     changed[:, :, :, key] = 0
-    changed[:, :, :key + 1] = weights[:, :, :key + 1]
+    changed[:, :, : key + 1] = weights[:, :, : key + 1]
     return changed / changed.sum(dim=-1, keepdim=True)
 
 
@@ -270,8 +280,14 @@ QUIZ = (
         id="04-q2",
         text="Why do so many heads put their weight on the first token?",
         choices=(
-            Choice("The first word is usually the subject", "The first words here were The, My, When, A and In: no subject among them."),
-            Choice("The first token has the largest embedding", "It is what the layers make of it, not the embedding."),
+            Choice(
+                "The first word is usually the subject",
+                "The first words here were The, My, When, A and In: no subject among them.",
+            ),
+            Choice(
+                "The first token has the largest embedding",
+                "It is what the layers make of it, not the embedding.",
+            ),
             Choice(
                 "Shares must add up to 1, and a head with nothing to do needs a harmless place for them",
                 "An attention sink. Some of these heads wake up when the text gives them something to do.",
@@ -288,8 +304,12 @@ QUIZ = (
                 "It may matter elsewhere, or have stand-ins; the test says what it says for this answer.",
                 right=True,
             ),
-            Choice("The head does nothing", "It may matter for other texts, or pass on what others also pass on."),
-            Choice("The ablation must have failed", "You saw other heads cost a nat or more, by the same code."),
+            Choice(
+                "The head does nothing", "It may matter for other texts, or pass on what others also pass on."
+            ),
+            Choice(
+                "The ablation must have failed", "You saw other heads cost a nat or more, by the same code."
+            ),
         ),
     ),
 )

@@ -17,9 +17,13 @@ def check_count(answer):
     if answer == 30 * 8 * 2 * (576 + 576):
         raise Mistake("query and value aren't of one size: the value matrix gives 3 heads of 64, not 9")
     if answer == 30 * 8 * (576 + 576):
-        raise Mistake("that is the query matrices alone, or A alone: each of the two matrices gets an A and a B")
+        raise Mistake(
+            "that is the query matrices alone, or A alone: each of the two matrices gets an A and a B"
+        )
     if answer == 30 * 8 * (576 + 192):
-        raise Mistake("that is the value matrices alone, or B alone: each of the two matrices gets an A and a B")
+        raise Mistake(
+            "that is the value matrices alone, or B alone: each of the two matrices gets an A and a B"
+        )
     if answer == 30 * (576 + 576 + 576 + 192):
         raise Mistake("that is a path of rank 1; here A has eight rows, and B eight columns")
     if answer == 30 * (576 * 576 + 576 * 192):
@@ -48,14 +52,29 @@ def check_lora(answer):
         (old + 7.0 * path, "you multiplied by alpha alone; divide it by the rank, the number of rows of A"),
         (old + 7.0 / 6 * path, "you divided alpha by the width of the input; it is the rank, A.shape[0]"),
         (old + 2 / 7.0 * path, "the scale stands on its head: it is alpha / rank, not rank / alpha"),
-        (old + 2 * path, "you wrote 2 for alpha / rank: that alpha is twice the rank is only this lesson's choice"),
-        (old + 7.0 // 2 * path, "you divided with //, which drops what is behind the point; the scale may be a fraction: /"),
-        (old + 7.0 / 2**0.5 * path, "you divided alpha by the root of the rank; in this lesson it is the rank itself"),
+        (
+            old + 2 * path,
+            "you wrote 2 for alpha / rank: that alpha is twice the rank is only this lesson's choice",
+        ),
+        (
+            old + 7.0 // 2 * path,
+            "you divided with //, which drops what is behind the point; the scale may be a fraction: /",
+        ),
+        (
+            old + 7.0 / 2**0.5 * path,
+            "you divided alpha by the root of the rank; in this lesson it is the rank itself",
+        ),
         (3.5 * path, "the old layer is missing: the path is added to x Wᵀ, it doesn't replace it"),
         (3.5 * (old + path), "the scale belongs to the path alone; here it multiplies the old layer as well"),
         (x @ W + 3.5 * path, "W is used as it lies: its rows are the outputs, so it is x @ W.T"),
-        (old + 3.5 * x @ B @ A, "you went through B first; A comes first and narrows, B comes second and widens"),
-        ((old + 3.5 * path).T, "the result lies on its side: the last dimension should be n_out, as in x @ W.T"),
+        (
+            old + 3.5 * x @ B @ A,
+            "you went through B first; A comes first and narrows, B comes second and widens",
+        ),
+        (
+            (old + 3.5 * path).T,
+            "the result lies on its side: the last dimension should be n_out, as in x @ W.T",
+        ),
     ):
         if same(got, wrong):
             raise Mistake(message)
@@ -232,23 +251,41 @@ def check_targets(answer):
     if got == [6, 7, IGNORE, IGNORE, IGNORE]:
         raise Mistake("you hid the reply and kept the prompt")
     if got == [IGNORE] * 3 + [8, 9]:
-        raise Mistake("these are the tokens read; a target is the next one, so the reply moves up by one place")
+        raise Mistake(
+            "these are the tokens read; a target is the next one, so the reply moves up by one place"
+        )
     if got == [IGNORE, 8, 9, 2, IGNORE]:
-        raise Mistake("one place too early: the prompt's last token, and no other, is answered by the reply's first")
+        raise Mistake(
+            "one place too early: the prompt's last token, and no other, is answered by the reply's first"
+        )
     if got == reply:
-        raise Mistake("only the reply is there: the list must be as long as what is read, with -100 where nothing counts")
+        raise Mistake(
+            "only the reply is there: the list must be as long as what is read, with -100 where nothing counts"
+        )
     if got == [IGNORE, IGNORE, 8, 9]:
-        raise Mistake("the reply's last token is missing: nothing follows it, but it follows something, and is a target")
+        raise Mistake(
+            "the reply's last token is missing: nothing follows it, but it follows something, and is a target"
+        )
     if got == [IGNORE] * 5:
         raise Mistake("every place is -100: nothing counts, so nothing would be learned")
     equal(got, [IGNORE, IGNORE, 8, 9, 2], "the targets")
     equal(_as_list(call(answer, [4], [3])), [3], "the targets of a prompt of one token")
     longer = _as_list(call(answer, [5, 6, 7, 8], [8, 2]))
-    equal(longer, [IGNORE] * 3 + [8, 2], "the targets of the prompt [5, 6, 7, 8], whose last token comes again in the reply [8, 2],")
+    equal(
+        longer,
+        [IGNORE] * 3 + [8, 2],
+        "the targets of the prompt [5, 6, 7, 8], whose last token comes again in the reply [8, 2],",
+    )
 
 
 def _as_list(targets):
-    return targets.tolist() if hasattr(targets, "tolist") else list(targets) if isinstance(targets, tuple) else targets
+    return (
+        targets.tolist()
+        if hasattr(targets, "tolist")
+        else list(targets)
+        if isinstance(targets, tuple)
+        else targets
+    )
 
 
 def targets_by_the_reply(prompt, reply):

@@ -20,15 +20,21 @@ def check_cooler(answer):
     if same(answer, math.e**2 / sum(map(math.exp, (2, 1, 0))), 5e-4):
         raise Mistake("that is the share at temperature 1: divide the logits by the temperature first")
     if same(answer, 2 / 3, 1e-3):
-        raise Mistake("that is 2 of 2 + 1 + 0: a share isn't taken of the logits themselves, but of e to each")
+        raise Mistake(
+            "that is 2 of 2 + 1 + 0: a share isn't taken of the logits themselves, but of e to each"
+        )
     if same(answer, math.e / sum(math.exp(logit / 2) for logit in (2, 1, 0)), 1e-3):
         raise Mistake("you multiplied the logits by 0.5; dividing by 0.5 doubles them")
     if same(answer, weights[0], 5e-3):
-        raise Mistake("that is the weight, e to the fourth; a share is the weight divided by the sum of all three")
+        raise Mistake(
+            "that is the weight, e to the fourth; a share is the weight divided by the sum of all three"
+        )
     if same(answer, 100 * right, 5e-3):
         raise Mistake("that is in percent; write it as a number between 0 and 1")
     if not same(answer, right, 5e-3):
-        raise Mistake("not this. Three steps: each logit by the temperature, e to each, and *tiger*'s share of the sum")
+        raise Mistake(
+            "not this. Three steps: each logit by the temperature, e to each, and *tiger*'s share of the sum"
+        )
 
 
 def _leaves_alone(answer, *given):
@@ -60,7 +66,10 @@ def _name_nucleus_mistake(logits, got, some):
         if all(same(g, wrong(logits, p)) for g, p in zip(got, some, strict=True)):
             raise Mistake(why)
     kept = [top_p(logits, p) for p in some]
-    if all(same(g, torch.where(k.isfinite(), logits.log_softmax(dim=-1), k)) for g, k in zip(got, kept, strict=True)):
+    if all(
+        same(g, torch.where(k.isfinite(), logits.log_softmax(dim=-1), k))
+        for g, k in zip(got, kept, strict=True)
+    ):
         raise Mistake(NUCLEUS_MISTAKES[nucleus_of_log_probabilities])
 
 
@@ -164,7 +173,9 @@ def check_penalize(answer):
     logits, tokens = torch.tensor([[2.0, -2.0, 4.0, -1.0, 0.5]]), torch.tensor([[0, 1, 1, 4, 4, 4]])
     _check_penalized(answer, logits, tokens, PENALIZE_MISTAKES)
     rows, own = torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[0], [1]])
-    each_its_own = {penalize_all_rows: "what one row's text holds was made weaker in the other row too: each row has its own text"}
+    each_its_own = {
+        penalize_all_rows: "what one row's text holds was made weaker in the other row too: each row has its own text"
+    }
     _check_penalized(answer, rows, own, each_its_own)
     _leaves_alone(answer, logits, tokens, 2.0)
 
@@ -245,7 +256,9 @@ def check_best(answer):
     for value, n in zip(got, (2, 4), strict=True):
         close(value, expected_best(SCORES, n), f"best({SCORES}, {n})")
     close(call(answer, SCORES, 1), sum(SCORES) / len(SCORES), f"best({SCORES}, 1), which is the mean,")
-    close(call(answer, SCORES, len(SCORES)), max(SCORES), f"best({SCORES}, {len(SCORES)}), the largest of all,")
+    close(
+        call(answer, SCORES, len(SCORES)), max(SCORES), f"best({SCORES}, {len(SCORES)}), the largest of all,"
+    )
     _leaves_alone(answer, SCORES, 2)
 
 
@@ -283,7 +296,9 @@ def best_unsorted(scores, n):
 
 
 def best_or_below(scores, n):
-    return sum(math.comb(i + 1, n) * score for i, score in enumerate(sorted(scores))) / math.comb(len(scores), n)
+    return sum(math.comb(i + 1, n) * score for i, score in enumerate(sorted(scores))) / math.comb(
+        len(scores), n
+    )
 
 
 def best_undivided(scores, n):
@@ -432,14 +447,20 @@ QUIZ = (
                 "A fixed number is too many where the model is sure. Top-p at 0.9 or min-p at 0.1 would keep one.",
                 right=True,
             ),
-            Choice("Any of the 50, each equally likely", "What stays keeps its proportions: the one of 0.97 still has most."),
+            Choice(
+                "Any of the 50, each equally likely",
+                "What stays keeps its proportions: the one of 0.97 still has most.",
+            ),
         ),
     ),
     Question(
         id="19-q2",
         text="You turn the temperature to 2 and keep top_p=0.9, temperature first. A colleague applies top_p=0.9 first, then the temperature. Whose texts are wilder?",
         choices=(
-            Choice("Both alike, since the two knobs commute", "They don't: top-p reads probabilities, and temperature changes them."),
+            Choice(
+                "Both alike, since the two knobs commute",
+                "They don't: top-p reads probabilities, and temperature changes them.",
+            ),
             Choice(
                 "The colleague's, since temperature has the last word",
                 "Temperature only reshuffles what top-p has left, and it has left few.",
@@ -460,8 +481,14 @@ QUIZ = (
                 "Every token costs likelihood. You saw its picks shrink to a third. They gained 0.7 of a point, most of it for being short, where the scorer that knows the task gained 1.7.",
                 right=True,
             ),
-            Choice("Better texts, since the model knows what it likes", "It knows what is likely. Greedy's loop was very likely too."),
-            Choice("The same texts as greedy decoding", "Greedy takes the likeliest next token, and that needn't lead to the likeliest text."),
+            Choice(
+                "Better texts, since the model knows what it likes",
+                "It knows what is likely. Greedy's loop was very likely too.",
+            ),
+            Choice(
+                "The same texts as greedy decoding",
+                "Greedy takes the likeliest next token, and that needn't lead to the likeliest text.",
+            ),
         ),
     ),
 )

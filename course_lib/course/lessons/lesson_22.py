@@ -15,7 +15,9 @@ BYTES = 576 * 576 // 2 + 576 * 576 // 32 * 4
 
 def check_bytes(answer):
     if answer == 576 * 576 // 2:
-        raise Mistake("these are the codes alone: each block of 32 also has a scale and a minimum, of two bytes each")
+        raise Mistake(
+            "these are the codes alone: each block of 32 also has a scale and a minimum, of two bytes each"
+        )
     if answer == 576 * 576 // 2 + 576 * 576 // 32 * 2:
         raise Mistake("each block has two numbers of 16 bits: you counted the scale, and not the minimum")
     if answer == 576 * 576 // 2 + 576 * 4:
@@ -46,9 +48,13 @@ def check_round_to_grid(answer):
         raise Mistake("the two results are there, in the other order: first the codes, then the scale")
     largest, want = w.abs().max(), w.abs().max() / 7
     if same(scale, largest / 8):
-        raise Mistake("with the scale largest / 8 the largest weight gets code 8, which four bits with a sign don't have: divide by 7")
+        raise Mistake(
+            "with the scale largest / 8 the largest weight gets code 8, which four bits with a sign don't have: divide by 7"
+        )
     if same(scale, largest / 15):
-        raise Mistake("you spread all 16 levels from 0 to the largest weight; there are 7 on either side of zero")
+        raise Mistake(
+            "you spread all 16 levels from 0 to the largest weight; there are 7 on either side of zero"
+        )
     if same(scale, w.max() / 7) and not same(scale, want):
         raise Mistake("the largest weight may be negative: take the largest absolute value")
     close(scale, want, "the scale")
@@ -125,7 +131,9 @@ def check_read_block(answer):
         block = _block(seed)
         got = call(answer, block)
         if len(got) != 32:
-            raise Mistake(f"a block holds 32 weights, two in each of the 16 bytes after the fourth; you gave back {len(got)}")
+            raise Mistake(
+                f"a block holds 32 weights, two in each of the 16 bytes after the fourth; you gave back {len(got)}"
+            )
         for wrong, feedback in MISREADINGS:
             if same(got, wrong(block)):
                 raise Mistake(feedback)
@@ -192,7 +200,7 @@ MISREADINGS = (
     (block_high_first, "the halves changed places: the low four bits are the first sixteen weights"),
     (block_scale_last, "the scale comes first in the block, then the minimum"),
     (block_without_minimum, "the minimum is missing: code 0 stands for it"),
-    (block_big_endian, "the two numbers lie in the file with their low byte first: \"<2e\", not \">2e\""),
+    (block_big_endian, 'the two numbers lie in the file with their low byte first: "<2e", not ">2e"'),
     (block_minus, "the minimum is added, not taken away"),
     (block_codes, "these are the codes; scale and minimum make weights of them"),
     (block_centred, "code 0 is the minimum itself; subtracting 8 belongs to Q4_0, which has no minimum"),
@@ -211,19 +219,29 @@ def check_straight_through(answer):
         if not used.equal(w):
             raise Mistake("you changed w itself: training needs the full weight again at the next step")
         if same(got, w):
-            raise Mistake("the result is the weight itself, not rounded: the model would learn to do without rounding")
+            raise Mistake(
+                "the result is the weight itself, not rounded: the model would learn to do without rounding"
+            )
         if same(got, w + _quarters(w)):
-            raise Mistake("the two are added: what must be added to w is only the difference, rounding(w) − w")
+            raise Mistake(
+                "the two are added: what must be added to w is only the difference, rounding(w) − w"
+            )
         close(got, _quarters(w), "the result")
         slope = _slope(got, used)
     if slope is None:
-        raise Mistake("the numbers are right, but nothing leads back to w: it must come in outside of detach()")
+        raise Mistake(
+            "the numbers are right, but nothing leads back to w: it must come in outside of detach()"
+        )
     if same(slope, torch.zeros(40)):
-        raise Mistake("the result hangs on the weight only through the rounding, whose slope is 0: nothing would be learned")
+        raise Mistake(
+            "the result hangs on the weight only through the rounding, whose slope is 0: nothing would be learned"
+        )
     if same(slope, -torch.ones(40)):
         raise Mistake("the gradient is −1: you detached the weight that is added, instead of the difference")
     if same(slope, 2 * torch.ones(40)):
-        raise Mistake("the weight comes in twice with its gradient, which is then 2: detach the part that you subtract")
+        raise Mistake(
+            "the weight comes in twice with its gradient, which is then 2: detach the part that you subtract"
+        )
     close(slope, torch.ones(40), "the gradient")
 
 
@@ -373,8 +391,14 @@ QUIZ = (
                 "A group has one scale, and the largest weight sets it. Smaller groups mean fewer victims.",
                 right=True,
             ),
-            Choice("It is rounded badly itself", "The largest weight lands exactly on the last step. The others pay."),
-            Choice("It needs more bits than the others", "All codes have equally many bits; what is shared is the scale."),
+            Choice(
+                "It is rounded badly itself",
+                "The largest weight lands exactly on the last step. The others pay.",
+            ),
+            Choice(
+                "It needs more bits than the others",
+                "All codes have equally many bits; what is shared is the scale.",
+            ),
         ),
     ),
     Question(
@@ -397,8 +421,14 @@ QUIZ = (
         id="22-q3",
         text="Our model lost nothing at all when rounded to 4 bits with a minimum for each group of 32. What does that show?",
         choices=(
-            Choice("4 bits are always enough", "NF4, also of 4 bits, raised the perplexity by a sixth, and one scale per row doubled it."),
-            Choice("Perplexity is a poor measure", "It saw even 8 bits, by a tenth of a point; here there was nothing to see."),
+            Choice(
+                "4 bits are always enough",
+                "NF4, also of 4 bits, raised the perplexity by a sixth, and one scale per row doubled it.",
+            ),
+            Choice(
+                "Perplexity is a poor measure",
+                "It saw even 8 bits, by a tenth of a point; here there was nothing to see.",
+            ),
             Choice(
                 "That its weights came from such a grid in the first place",
                 "The file holds them so. What that first rounding cost can't be learned from this file.",
@@ -407,4 +437,3 @@ QUIZ = (
         ),
     ),
 )
-

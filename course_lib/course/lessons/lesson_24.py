@@ -22,19 +22,32 @@ def check_merge(answer):
     if not isinstance(got, tuple | list) or len(got) != 3:
         raise Mistake("return three things, in this order: the largest score, the sum, the weighted sum")
     if same(got, (max(a[0], b[0]), a[1] + b[1], a[2] + b[2])):
-        raise Mistake("the sums are relative to different largest scores: scale each by exp(its largest − the new largest) first")
+        raise Mistake(
+            "the sums are relative to different largest scores: scale each by exp(its largest − the new largest) first"
+        )
     largest, total, out = _partial(scores, values)
     if same(got[2], out / total):
-        raise Mistake("you divided already: a result that is divided can't be merged again; hand back the weighted sum itself")
+        raise Mistake(
+            "you divided already: a result that is divided can't be merged again; hand back the weighted sum itself"
+        )
     if same(got, (b[0], a[1] * math.exp(b[0] - a[0]) + b[1], a[2] * math.exp(b[0] - a[0]) + b[2])):
-        raise Mistake("the exponent's sign is wrong: what is relative to the smaller largest must shrink, exp(old − new)")
+        raise Mistake(
+            "the exponent's sign is wrong: what is relative to the smaller largest must shrink, exp(old − new)"
+        )
     if same(got[:2], (largest, total)) and same(got[2], a[2] + b[2]):
-        raise Mistake("you scaled the sums, and not the weighted sums: both are relative to the largest score")
+        raise Mistake(
+            "you scaled the sums, and not the weighted sums: both are relative to the largest score"
+        )
     close(got, (largest, total, out), "the merged result")
     got = call(answer, b, a)
     if not same(got, (largest, total, out)):
-        raise Mistake("with the two in the other order, the larger score in the first, the result differs: scale both sides")
-    far = _partial([s + 1000 for s in scores[:3]], values[:3]), _partial([s + 1000 for s in scores[3:]], values[3:])
+        raise Mistake(
+            "with the two in the other order, the larger score in the first, the result differs: scale both sides"
+        )
+    far = (
+        _partial([s + 1000 for s in scores[:3]], values[:3]),
+        _partial([s + 1000 for s in scores[3:]], values[3:]),
+    )
     close(call(answer, *far), (largest + 1000, total, out), "the merged result of scores about 1,000")
     empty = (-math.inf, 0.0, 0.0)
     got = call(answer, empty, a)
@@ -74,7 +87,11 @@ def merge_one_sided(a, b):
 
 def merge_absolute(a, b):
     largest, first, second = max(a[0], b[0]), math.exp(a[0]), math.exp(b[0])
-    return largest, (a[1] * first + b[1] * second) / math.exp(largest), (a[2] * first + b[2] * second) / math.exp(largest)
+    return (
+        largest,
+        (a[1] * first + b[1] * second) / math.exp(largest),
+        (a[2] * first + b[2] * second) / math.exp(largest),
+    )
 
 
 def merge_two(a, b):
@@ -102,10 +119,14 @@ def check_counterexample(answer):
     if max(scores) == min(scores):
         raise Mistake("all of these are equal: the largest never grows, and the bug doesn't show")
     if max(scores) == scores[0]:
-        raise Mistake("here the largest comes first, so nothing ever needs to be scaled down, and the bug doesn't show")
+        raise Mistake(
+            "here the largest comes first, so nothing ever needs to be scaled down, and the bug doesn't show"
+        )
     right = _weights(scores)
     if max(abs(a - b) for a, b in zip(forgetful(scores), right, strict=True)) < 0.1:
-        raise Mistake("the largest does grow, but the sum is hardly off: let more weight stand before it, or let it grow by more")
+        raise Mistake(
+            "the largest does grow, but the sum is hardly off: let more weight stand before it, or let it grow by more"
+        )
 
 
 def _weights(scores):
@@ -127,20 +148,39 @@ def check_traffic(answer):
         2 * (2 + tiles) * row: "keys, or values, are missing: each program reads both",
         2 * tiles * 2 * row: "the queries, read once, and the outputs, written once, are missing",
         2 * (1 + 2 * tiles) * row: "queries are read and outputs are written: you counted one of the two",
-        2 * tiles * 4 * row: "each program reads its own 64 queries alone, not all of them: queries and outputs pass once in all",
+        2
+        * tiles
+        * 4
+        * row: "each program reads its own 64 queries alone, not all of them: queries and outputs pass once in all",
         TRAFFIC + 4 * TOKENS: "the log-sum-exps are in it; leave them out",
-        2 * (2 * row + 2 * D_HEAD * BLOCK * tiles * (tiles + 1) // 2): "that is with a causal mask; here each program reads all keys",
-        2 * TRAFFIC: "twice too much: 16 bits are two bytes, not four (or these are the three steps, scores, softmax and product?)",
-        2 * (2 + 2 * TOKENS) * row: "it is each program that reads all keys and values, not each query: 64 queries share them",
+        2
+        * (
+            2 * row + 2 * D_HEAD * BLOCK * tiles * (tiles + 1) // 2
+        ): "that is with a causal mask; here each program reads all keys",
+        2
+        * TRAFFIC: "twice too much: 16 bits are two bytes, not four (or these are the three steps, scores, softmax and product?)",
+        2
+        * (2 + 2 * TOKENS)
+        * row: "it is each program that reads all keys and values, not each query: 64 queries share them",
     }
     if answer in named:
         raise Mistake(named[answer])
     if answer != TRAFFIC:
-        raise Mistake("that is not it. Add up: queries and outputs, once in all; keys and values, once for each program; two bytes each")
+        raise Mistake(
+            "that is not it. Add up: queries and outputs, once in all; keys and values, once for each program; two bytes each"
+        )
 
 
 def check_first_tile(answer):
-    cases = [(100, 16, 40), (0, 16, 8), (100, 16, 8), (100, 32, 1), (64, 16, 1_000), (48, 16, 33), (47, 16, 32)]
+    cases = [
+        (100, 16, 40),
+        (0, 16, 8),
+        (100, 16, 8),
+        (100, 32, 1),
+        (64, 16, 1_000),
+        (48, 16, 33),
+        (47, 16, 32),
+    ]
     for first, block_k, window in cases:
         seen = max(0, first - window + 1)
         got, want = call(answer, first, block_k, window), seen // block_k * block_k
@@ -152,9 +192,16 @@ def check_first_tile(answer):
         if got == first // block_k * block_k:
             raise Mistake(f"{at}: that is the tile of the query itself; the window looks further back")
         if got == seen:
-            raise Mistake(f"{at}: {seen} is the first key that is seen; a tile begins at a multiple of {block_k}")
-        if got == max(0, first - window) // block_k * block_k and max(0, first - window) // block_k != seen // block_k:
-            raise Mistake(f"{at}: a query sees itself and the window − 1 keys before, so one key fewer than you count")
+            raise Mistake(
+                f"{at}: {seen} is the first key that is seen; a tile begins at a multiple of {block_k}"
+            )
+        if (
+            got == max(0, first - window) // block_k * block_k
+            and max(0, first - window) // block_k != seen // block_k
+        ):
+            raise Mistake(
+                f"{at}: a query sees itself and the window − 1 keys before, so one key fewer than you count"
+            )
         if got == -(-seen // block_k) * block_k:
             raise Mistake(f"{at}: you rounded up, and so skip a tile some of whose keys are seen")
         if got == (first - window + 1) // block_k * block_k:
@@ -305,21 +352,33 @@ QUIZ = (
         id="24-q1",
         text="FlashAttention gives the same attention faster. What does it do less of?",
         choices=(
-            Choice("Multiplications: it skips pairs of tokens that hardly attend to each other", "It skips only pairs that a mask forbids. All others are multiplied."),
+            Choice(
+                "Multiplications: it skips pairs of tokens that hardly attend to each other",
+                "It skips only pairs that a mask forbids. All others are multiplied.",
+            ),
             Choice(
                 "Reading and writing: scores and weights never reach the memory",
                 "The operations are the same, and backward there are even more. What shrinks is the traffic, and the memory held.",
                 right=True,
             ),
-            Choice("Rounding: it computes in fewer bits", "It computes in the bits of its inputs, and adds up in 32."),
+            Choice(
+                "Rounding: it computes in fewer bits",
+                "It computes in the bits of its inputs, and adds up in 32.",
+            ),
         ),
     ),
     Question(
         id="24-q2",
         text="A larger score turns up in the fifth tile. What happens to the four tiles before?",
         choices=(
-            Choice("They are computed again with the new largest score", "That would be a second pass. It isn't needed."),
-            Choice("Nothing: their weights were final", "They were relative to a largest score that is no longer the largest."),
+            Choice(
+                "They are computed again with the new largest score",
+                "That would be a second pass. It isn't needed.",
+            ),
+            Choice(
+                "Nothing: their weights were final",
+                "They were relative to a largest score that is no longer the largest.",
+            ),
             Choice(
                 "Their sums, one number and one vector a query, are multiplied by one factor",
                 "exp(old largest − new largest). Their scores are long gone, and nobody misses them.",
@@ -336,8 +395,14 @@ QUIZ = (
                 "Operations are cheap and memory is not: seven products instead of four, and no square of the length is kept.",
                 right=True,
             ),
-            Choice("Because gradients of tiles have to be added up", "Additions come with any product of matrices; they aren't more."),
-            Choice("Because it uses smaller tiles", "The size of a tile changes what is read, not what is multiplied."),
+            Choice(
+                "Because gradients of tiles have to be added up",
+                "Additions come with any product of matrices; they aren't more.",
+            ),
+            Choice(
+                "Because it uses smaller tiles",
+                "The size of a tile changes what is read, not what is multiplied.",
+            ),
         ),
     ),
 )

@@ -149,7 +149,9 @@ class Attached:
             raise ValueError(
                 "this isn't attached to its model any more: attach anew, and load what was saved"
             )
-        self._exchange.old = {path: part.base for path, part in self.parts.items()}  # by kernels, perhaps, since it was attached
+        self._exchange.old = {
+            path: part.base for path, part in self.parts.items()
+        }  # by kernels, perhaps, since it was attached
         return self._exchange
 
 

@@ -38,9 +38,24 @@ PLAIN = {
     "fan_in_fan_out": False,
 }
 # The same, of later versions only: not written, and refused where one is set.
-VARIANTS = ("lora_bias", "layer_replication", "alora_invocation_tokens", "use_qalora", "use_bdlora", "kasa_config")
+VARIANTS = (
+    "lora_bias",
+    "layer_replication",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "kasa_config",
+)
 VARIANTS += ("monteclora_config", "arrow_config")
-STARTS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")  # those that leave the base's weights as they are
+STARTS = (
+    None,
+    True,
+    False,
+    "gaussian",
+    "eva",
+    "orthogonal",
+    "mica",
+)  # those that leave the base's weights as they are
 
 
 def save_peft(folder: str | Path, attached: Attached) -> None:
@@ -108,7 +123,9 @@ def _method(path: Path) -> LoRA:
         if (config.get(name) or None) != (plain or None):
             raise ValueError(f"{path} asks for {name} = {config.get(name)!r}, which is not handled here")
     if (start := config.get("init_lora_weights")) not in STARTS:
-        raise ValueError(f"{path} began as {start!r}, which may change the base's weights too: convert it to plain LoRA in peft")
+        raise ValueError(
+            f"{path} began as {start!r}, which may change the base's weights too: convert it to plain LoRA in peft"
+        )
     modules = config.get("target_modules")
     if not isinstance(modules, list) or not set(map(str, modules)) <= OURS.keys():
         raise ValueError(f"{path} has the targets {modules!r}; handled are lists of {', '.join(OURS)}")

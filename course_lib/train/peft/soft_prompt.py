@@ -151,7 +151,9 @@ class PrefixAttention(Wrapper):
 
     def __init__(self, base: nn.Module, keys: Tensor, values: Tensor):
         super().__init__(base)
-        self.keys, self.values = (nn.Parameter(x.clone(memory_format=torch.contiguous_format)) for x in (keys, values))
+        self.keys, self.values = (
+            nn.Parameter(x.clone(memory_format=torch.contiguous_format)) for x in (keys, values)
+        )
 
     def forward(self, x: Tensor, place: Place = NOWHERE, remember=None, trace=None) -> Tensor:
         return self.base(x, self._seen(place), partial(self._in_front, remember), trace)
