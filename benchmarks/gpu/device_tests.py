@@ -18,7 +18,7 @@ from benchmarks.gpu.plan import Plan
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("rows", "norms", "cross_entropy", "flash", "paged", "quantized", "experts", "dials")
-FILES = [f"tests/test_kernels_{name}.py" for name in NAMES]
+FILES = [f"tests/kernels/test_kernels_{name}.py" for name in NAMES]
 FEW = "same_to_the_bit or weigh_the_same or reads_each_weight_once or left_edge or more_experts_than or far_apart[- or anywhere_in_memory or two_halves"  # in small
 MOST_SHARES = 8
 

@@ -21,7 +21,7 @@ from benchmarks.measure import Times
 from course_lib.kernels import Cost, flash_attention
 from course_lib.kernels.chosen_tiles import SIZES, chosen, use_tiles
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 here = pytest.mark.skipif(DEVICE != "cpu", reason="runs in the interpreter")
 
 # Refuses whatever the course needs besides, in this process and in those that it starts.
@@ -168,12 +168,12 @@ def test_tests_that_are_stopped_are_counted_and_those_that_ran_are_kept(monkeypa
     assert (
         monotonic() - begun < 2 + GRACE / 2 and "2 tests of a share weren't run: stopped" in last["failure"]
     )
-    assert next(one for one in files if one["what"] == "tests/test_kernels_rows.py")["passed"] == 8
+    assert next(one for one in files if one["what"] == "tests/kernels/test_kernels_rows.py")["passed"] == 8
 
 
 def sleeper(share, shares, path, small):
     """A share of three tests, of which one has passed when it is stopped."""
-    lines = {"collected": 3}, {"test": "tests/test_kernels_rows.py::x", "outcome": "passed", "why": ""}
+    lines = {"collected": 3}, {"test": "tests/kernels/test_kernels_rows.py::x", "outcome": "passed", "why": ""}
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **quiet)

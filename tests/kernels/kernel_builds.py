@@ -1,6 +1,6 @@
 """Compiles every kernel, in sizes of real models, for GPUs that needn't be there; prints one line of JSON for each.
 
-A program of its own, since Triton either interprets or compiles: `TRITON_INTERPRET=0 python tests/kernel_builds.py 90`. With
+A program of its own, since Triton either interprets or compiles: `TRITON_INTERPRET=0 python tests/kernels/kernel_builds.py 90`. With
 `smallest` instead of a number, in the smallest sizes: Triton makes numbers that are 1 into constants, which is another program.
 """
 

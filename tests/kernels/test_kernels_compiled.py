@@ -26,7 +26,7 @@ ONE_TOKEN = {"merge_splits", "int8_one_token", "int4_one_token"}
 def builds(which: int | str, folder: str) -> list[dict]:
     """A line for each kernel of each case, from a Python in which Triton compiles."""
     environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": folder, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "tests" / "kernel_builds.py"), str(which)]
+    command = [sys.executable, str(ROOT / "tests" / "kernels" / "kernel_builds.py"), str(which)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     return [json.loads(line) for line in run.stdout.splitlines()]

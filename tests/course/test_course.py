@@ -297,7 +297,7 @@ def click(letter):
 def outputs():
     """The outputs of CELLS, run by a real kernel."""
     notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, CELLS)))
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     NotebookClient(
         notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": root}}
     ).execute()
