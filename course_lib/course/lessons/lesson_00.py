@@ -35,7 +35,8 @@ def check_write(answer):
         raise Mistake("return the whole text, the beginning included")
     if got == "zero 1 1 1":
         raise Mistake(
-            "every guess was made from the first text: give guess() the text with what has been written so far"
+            "every guess was made from the first text: give "
+            "guess() the text with what has been written so far"
         )
     if got == "zero 1":
         raise Mistake("that is only one token; go on until there are n")
@@ -56,7 +57,8 @@ def _check_pieces(answer):
         asked.append(text)
         if len(asked) > 20:
             raise RuntimeError(
-                "guess was asked 20 times for 5 tokens. (Count tokens, not words: a token needn't have a space)"
+                "guess was asked 20 times for 5 tokens. (Count "
+                "tokens, not words: a token needn't have a space)"
             )
         return pieces.get(len(text), "!")
 
@@ -133,7 +135,9 @@ EXERCISES = (
             Wrong("sky blue", "one word, please"),
             Wrong(5, "a word is a string"),
         ),
-        learned="it doesn't recite, it weighs what tends to come next; and what it finds likeliest can be wrong.",
+        learned=(
+            "it doesn't recite, it weighs what tends to come next; and what it finds likeliest can be wrong."
+        ),
         why='next_tokens("Roses are red, violets are") puts white first, blue second.',
     ),
     Exercise(

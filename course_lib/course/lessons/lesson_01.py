@@ -13,7 +13,8 @@ def check_merge(answer):
     given = [1, 2, 3, 1, 2]
     if call(answer, given, (1, 2), 9) == given:
         raise Mistake(
-            "nothing was merged. A piece of a list is a list, and [1, 2] == (1, 2) is false: compare tuple(ids[i : i + 2])"
+            "nothing was merged. A piece of a list is a list, and "
+            "[1, 2] == (1, 2) is false: compare tuple(ids[i : i + 2])"
         )
     equal(call(answer, [1, 2, 3, 1, 2], (1, 2), 9), [9, 3, 9], "merge([1, 2, 3, 1, 2], (1, 2), 9)")
     equal(call(answer, [2, 1, 3], (1, 2), 9), [2, 1, 3], "merge([2, 1, 3], (1, 2), 9), where the pair isn't,")
@@ -114,7 +115,8 @@ def check_encode(answer):
     got = call(answer, "abc", merges)
     if got == [257, 99]:
         raise Mistake(
-            "of 'abc' you merged ab, but bc was learned first. The order of learning decides, not the place in the text"
+            "of 'abc' you merged ab, but bc was learned first. The "
+            "order of learning decides, not the place in the text"
         )
     equal(got, [97, 256], "encode('abc', …), with bc learned before ab,")
     got = call(answer, "abcd", merges)
@@ -232,12 +234,12 @@ EXERCISES = (
         hints=(
             "Walk along the list with an index i, and build a second list.",
             (
-                "At i, compare (ids[i], ids[i + 1]) with the pair. If they are equal, append new and go on at i + 2; "
-                "if not, append ids[i] and go on at i + 1."
+                "At i, compare (ids[i], ids[i + 1]) with the pair. If they are equal, append new and go on "
+                "at i + 2; if not, append ids[i] and go on at i + 1."
             ),
             (
-                "A for loop can't jump by two; a while loop can. And the last element has no right neighbour: "
-                "tuple(ids[i : i + 2]) is safe there."
+                "A for loop can't jump by two; a while loop can. And the last element has no right "
+                "neighbour: tuple(ids[i : i + 2]) is safe there."
             ),
         ),
         check=check_merge,
@@ -257,7 +259,10 @@ EXERCISES = (
         minutes=5,
         level="easy",
         hints=(
-            "Which nouns follow 'the' or 'a' all the time, and which verbs stand in the middle? Try a few with real.encode.",
+            (
+                "Which nouns follow 'the' or 'a' all the time, and which "
+                "verbs stand in the middle? Try a few with real.encode."
+            ),
             "Fruit, animals, things in a kitchen: common in the middle of sentences, seldom first.",
         ),
         check=check_word,
@@ -278,7 +283,10 @@ EXERCISES = (
         level="medium",
         hints=(
             "text.encode() gives the bytes, and list(…) makes numbers of them.",
-            "You need no search at all: go through merges.items() from first to last, and merge each pair wherever it stands.",
+            (
+                "You need no search at all: go through merges.items() from "
+                "first to last, and merge each pair wherever it stands."
+            ),
         ),
         check=check_encode,
         solution=solve_encode,
@@ -295,7 +303,10 @@ EXERCISES = (
         minutes=10,
         level="hard",
         hints=(
-            "Decoding byte by byte can't know what comes next; something has to remember the bytes that are still waiting.",
+            (
+                "Decoding byte by byte can't know what comes next; "
+                "something has to remember the bytes that are still waiting."
+            ),
             "Python has such a thing: an incremental decoder, in the module codecs.",
             'decoder = codecs.getincrementaldecoder("utf-8")(), then decoder.decode(token) for each token.',
         ),
@@ -337,7 +348,10 @@ QUIZ = (
         choices=(
             Choice(
                 "So that any text whatever can be written, with a small start vocabulary",
-                "Unicode has over 150,000 characters; 256 bytes write them all, and the ones not invented yet.",
+                (
+                    "Unicode has over 150,000 characters; 256 bytes "
+                    "write them all, and the ones not invented yet."
+                ),
                 right=True,
             ),
             Choice(
@@ -363,7 +377,10 @@ QUIZ = (
                 "79 bytes against 69: hardly more. The merges make the gap.",
             ),
             Choice(
-                "In Korean the same context holds about a quarter as much, and costs four times as much by the token",
+                (
+                    "In Korean the same context holds about a quarter "
+                    "as much, and costs four times as much by the token"
+                ),
                 "The vocabulary was learned from mostly English text, and others pay for it.",
                 right=True,
             ),

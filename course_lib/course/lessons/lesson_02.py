@@ -150,7 +150,10 @@ def check_turn(answer):
         ),
         (
             turn_unshuffled,
-            "the right numbers in the wrong places: all *a* and then all *b*. Put each pair side by side again",
+            (
+                "the right numbers in the wrong places: all *a* "
+                "and then all *b*. Put each pair side by side again"
+            ),
         ),
     ):
         if same(got, wrong(x, position)):
@@ -245,7 +248,7 @@ def check_reader(answer):
 
 
 def _reader(key_at=None, query_at=None, ahead=0, turn_values=False):
-    """A reader with faults: it turns key and query as if they stood at these places, None for the right one."""
+    """A faulty reader that rotates key and query as if they stood at these positions (None: the right one)."""
 
     def read_next(q, k, v, keys, values):
         place = len(keys)
@@ -290,7 +293,10 @@ EXERCISES = (
             Wrong(nearest_backwards, "the wrong way round"),
             Wrong(nearest_cosines, "these are the cosines"),
         ),
-        learned="one matrix product compares a word with all others: what a vector database does, with short cuts.",
+        learned=(
+            "one matrix product compares a word with all others: "
+            "what a vector database does, with short cuts."
+        ),
     ),
     Exercise(
         id="02-2",
@@ -310,7 +316,9 @@ EXERCISES = (
             Wrong(("The tiger ate the fish.", "The fish ate the tiger."), "are taken"),
             Wrong(("The dog barks", "The dog barks"), "the same sentence"),
         ),
-        learned="whoever did what to whom is in the order alone, and so it must get into the vectors somehow.",
+        learned=(
+            "whoever did what to whom is in the order alone, and so it must get into the vectors somehow."
+        ),
     ),
     Exercise(
         id="02-3",
@@ -384,7 +392,10 @@ QUIZ = (
     ),
     Question(
         id="02-q2",
-        text="RoPE turns a query at position 10 and a key at position 7. Where else do they get the same score?",
+        text=(
+            "RoPE turns a query at position 10 and a key at "
+            "position 7. Where else do they get the same score?"
+        ),
         choices=(
             Choice(
                 "At 110 and 107",

@@ -21,7 +21,8 @@ def check_query(answer):
     weights = (keys @ query / math.sqrt(2)).softmax(dim=0)
     if weights[0].isclose(weights[1]) and not weights[0].isclose(weights[2]):
         raise Mistake(
-            f"tiger and tree get the same, {weights[0]:.3f}, but 'it', whose key is [0, 0], gets {weights[2]:.3f}"
+            f"tiger and tree get the same, {weights[0]:.3f}, but "
+            f"'it', whose key is [0, 0], gets {weights[2]:.3f}"
         )
     if not weights.isclose(torch.tensor(1 / 3)).all():
         raise Mistake(f"the three weights are {', '.join(f'{w:.3f}' for w in weights)}, and not all 0.333")
@@ -84,8 +85,8 @@ def check_causal(answer):
         )
     if weights.isnan().any():
         raise Mistake(
-            "there are nan in the weights: either some row has nothing left to look at (a token may see itself), "
-            "or 0 was multiplied with infinity"
+            "there are nan in the weights: either some row has nothing left to "
+            "look at (a token may see itself), or 0 was multiplied with infinity"
         )
     if same(weights, (q @ k.T / math.sqrt(q.shape[-1])).tril().softmax(dim=-1)):
         raise Mistake(
@@ -154,7 +155,8 @@ def check_softmax(answer):
     got = torch.as_tensor(call(answer, low))
     if got.isnan().any():
         raise Mistake(
-            "for [[-1000, -1001], [0, -1000]] it gives nan: in some row all powers were rounded to 0, or one overflowed"
+            "for [[-1000, -1001], [0, -1000]] it gives nan: in some "
+            "row all powers were rounded to 0, or one overflowed"
         )
     close(got, low.softmax(dim=-1), "softmax of [[-1000, -1001], [0, -1000]]")
     hidden = torch.tensor([[1.0, -math.inf, 2.0]])
@@ -206,7 +208,10 @@ EXERCISES = (
         minutes=3,
         level="easy",
         hints=(
-            "The weights are equal when the scores are equal. 'it' has the key [0, 0], so its score is always 0.",
+            (
+                "The weights are equal when the scores are equal. "
+                "'it' has the key [0, 0], so its score is always 0."
+            ),
             "Which query has a dot product of 0 with every key there is?",
         ),
         check=check_query,
@@ -245,7 +250,10 @@ EXERCISES = (
         minutes=8,
         level="medium",
         hints=(
-            "torch.ones(n, n, dtype=torch.bool).tril() is true on and below the diagonal: where looking is allowed.",
+            (
+                "torch.ones(n, n, dtype=torch.bool).tril() is true "
+                "on and below the diagonal: where looking is allowed."
+            ),
             "scores.masked_fill(~allowed, -math.inf), and only then the softmax.",
         ),
         check=check_causal,
@@ -266,8 +274,8 @@ EXERCISES = (
         level="hard",
         hints=(
             (
-                "Subtracting c from every score multiplies every power by the same e^(-c), above and below the line: "
-                "the shares don't change."
+                "Subtracting c from every score multiplies every power by the "
+                "same e^(-c), above and below the line: the shares don't change."
             ),
             "So choose c such that no power can overflow, and at least one is as large as 1.",
             "c is the largest score of each row: scores.amax(dim=-1, keepdim=True).",
@@ -282,7 +290,10 @@ EXERCISES = (
             Wrong(softmax_of_pytorch, "that calls PyTorch's own"),
             Wrong(softmax_minus_the_smallest, "for [1, -inf, 2] it gives nan"),
         ),
-        learned="every softmax in every library subtracts the largest score first, and FlashAttention is built on it.",
+        learned=(
+            "every softmax in every library subtracts the largest "
+            "score first, and FlashAttention is built on it."
+        ),
     ),
 )
 

@@ -17,8 +17,9 @@ def check_split(answer):
     right = torch.stack([x[:, :3], x[:, 3:]])
     if same(got, x.reshape(2, 4, 3)):
         raise Mistake(
-            "the shape is right and the numbers aren't: reshaping straight to (heads, time, d_head) gives head 0 the first "
-            "tokens, whole. Split each token's channels first, then change the order of the dimensions"
+            "the shape is right and the numbers aren't: reshaping straight to "
+            "(heads, time, d_head) gives head 0 the first tokens, whole. Split "
+            "each token's channels first, then change the order of the dimensions"
         )
     if same(got, right.transpose(0, 1)):
         raise Mistake("this is (time, heads, d_head); swap the first two dimensions")
@@ -185,8 +186,14 @@ EXERCISES = (
         minutes=6,
         level="easy",
         hints=(
-            "Two steps: cut each token's d_model channels into (n_heads, d_head); then bring the heads to the front.",
-            "x.reshape(time, n_heads, d_head) keeps each token's channels together. What order are the dimensions in now?",
+            (
+                "Two steps: cut each token's d_model channels into "
+                "(n_heads, d_head); then bring the heads to the front."
+            ),
+            (
+                "x.reshape(time, n_heads, d_head) keeps each token's "
+                "channels together. What order are the dimensions in now?"
+            ),
             "…, and .transpose(0, 1) swaps the first two.",
         ),
         check=check_split,
@@ -205,7 +212,10 @@ EXERCISES = (
         level="easy",
         hints=(
             "Token i's weight on the token before it is weights[i, i - 1]. For which i is there one?",
-            "i runs from 1 to len(weights) - 1; take the mean of those. (Or: the diagonal below the main one.)",
+            (
+                "i runs from 1 to len(weights) - 1; take the mean "
+                "of those. (Or: the diagonal below the main one.)"
+            ),
         ),
         check=check_previous,
         solution=solve_previous_token_score,
@@ -222,8 +232,14 @@ EXERCISES = (
         minutes=8,
         level="medium",
         hints=(
-            "Look at the sentence it got wrong above. What do the dog and the car have in common with your sentence?",
-            "Put the noun that you mean far away, or an attractive thing between it and the pronoun; animals next to machines.",
+            (
+                "Look at the sentence it got wrong above. What do the "
+                "dog and the car have in common with your sentence?"
+            ),
+            (
+                "Put the noun that you mean far away, or an attractive "
+                "thing between it and the pronoun; animals next to machines."
+            ),
         ),
         check=check_fooled,
         solution=("The cat watched the train while it ate.", "cat"),
@@ -246,9 +262,18 @@ EXERCISES = (
         minutes=10,
         level="hard",
         hints=(
-            "Copy first: changed = weights.clone(). Then set one entry of each head to 0: changed[:, :, query, key] = 0.",
-            "Now that row is too small. Dividing a row by its sum makes it add up to 1 again and keeps the proportions.",
-            "changed.sum(dim=-1, keepdim=True) has the sums of all rows; where nothing changed, it is 1 already.",
+            (
+                "Copy first: changed = weights.clone(). Then set one "
+                "entry of each head to 0: changed[:, :, query, key] = 0."
+            ),
+            (
+                "Now that row is too small. Dividing a row by its sum "
+                "makes it add up to 1 again and keeps the proportions."
+            ),
+            (
+                "changed.sum(dim=-1, keepdim=True) has the sums of "
+                "all rows; where nothing changed, it is 1 already."
+            ),
         ),
         check=check_cut,
         solution=solve_cut,
@@ -265,7 +290,10 @@ EXERCISES = (
 QUIZ = (
     Question(
         id="04-q1",
-        text="A layer is 576 wide. Going from 9 heads of 64 to 18 heads of 32, how many more weights does it need?",
+        text=(
+            "A layer is 576 wide. Going from 9 heads of 64 to "
+            "18 heads of 32, how many more weights does it need?"
+        ),
         choices=(
             Choice("Twice as many", "The query matrix is 576 × 576 either way; heads are slices of it."),
             Choice(
@@ -297,7 +325,10 @@ QUIZ = (
     ),
     Question(
         id="04-q3",
-        text="A head puts 0.67 of its weight on tiger. You remove it, and the answer stays the same. What follows?",
+        text=(
+            "A head puts 0.67 of its weight on tiger. You remove "
+            "it, and the answer stays the same. What follows?"
+        ),
         choices=(
             Choice(
                 "For this answer the head isn't needed; where it looks was no proof that it is",

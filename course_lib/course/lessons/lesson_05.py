@@ -80,13 +80,27 @@ def check_repaired(answer):
     parts = torch.sin, torch.exp, (lambda x: 2 * x + 1), (lambda x: x / 3)  # any functions of x will do
     got = call(answer, x, *parts)
     known = {
-        broken: "what is carried on is the normed x; the stream itself must be carried on, and only the part reads it normed",
-        repaired_by_half: "the first half is still the old one: attention's addition, too, belongs on the x that isn't normed",
-        repaired_but_forgetful: "the last line adds to the x from before attention, so that what attention added is lost",
-        repaired_with_one_norm: "both parts read through the same norm; the feed-forward layer has its own, norm_2",
-        repaired_as_post_norm: "the norms come behind the additions: that is post-norm; here each part reads x normed",
+        broken: (
+            "what is carried on is the normed x; the stream itself "
+            "must be carried on, and only the part reads it normed"
+        ),
+        repaired_by_half: (
+            "the first half is still the old one: attention's "
+            "addition, too, belongs on the x that isn't normed"
+        ),
+        repaired_but_forgetful: (
+            "the last line adds to the x from before attention, so that what attention added is lost"
+        ),
+        repaired_with_one_norm: (
+            "both parts read through the same norm; the feed-forward layer has its own, norm_2"
+        ),
+        repaired_as_post_norm: (
+            "the norms come behind the additions: that is post-norm; here each part reads x normed"
+        ),
         repaired_without_adding: "the parts replace x; each should be added to it",
-        repaired_in_parallel: "the feed-forward layer should read what attention has added to, not the x from before",
+        repaired_in_parallel: (
+            "the feed-forward layer should read what attention has added to, not the x from before"
+        ),
     }
     for wrong, message in known.items():
         if same(got, wrong(x, *parts)):
@@ -179,8 +193,8 @@ def check_calm(answer):
         raise Mistake(f"it still explodes (the loss was {loss:.3g} when we stopped)")
     if loss > 2.8:
         raise Mistake(
-            f"it doesn't explode, but it hardly learns: {loss:.2f}. Does each part still get a gradient, and does the token "
-            "still get through?"
+            f"it doesn't explode, but it hardly learns: {loss:.2f}. Does each "
+            "part still get a gradient, and does the token still get through?"
         )
     if loss >= 2.6:
         raise Mistake(
@@ -257,7 +271,10 @@ EXERCISES = (
         minutes=6,
         level="medium",
         hints=(
-            "Follow the stream: which of its lines throws away what came in, and keeps only the normed version?",
+            (
+                "Follow the stream: which of its lines throws away "
+                "what came in, and keeps only the normed version?"
+            ),
             "There must be a way through the whole block on which x meets nothing but additions.",
             "x = x + attention(norm_1(x)), and the same for the other part.",
         ),
@@ -280,12 +297,18 @@ EXERCISES = (
         minutes=12,
         level="hard",
         hints=(
-            "With residuals, a block that adds nothing lets the stream pass unchanged, however many there are.",
             (
-                "Which one matrix decides how much attention adds, and which one how much the feed-forward layer adds? Make "
-                "these small, or 0; the others may stay."
+                "With residuals, a block that adds nothing lets "
+                "the stream pass unchanged, however many there are."
             ),
-            "nn.init.zeros_(block.attention.output.weight) sets a matrix to 0. If all matrices are 0, none gets a gradient.",
+            (
+                "Which one matrix decides how much attention adds, and which one how much the feed-forward "
+                "layer adds? Make these small, or 0; the others may stay."
+            ),
+            (
+                "nn.init.zeros_(block.attention.output.weight) sets a "
+                "matrix to 0. If all matrices are 0, none gets a gradient."
+            ),
         ),
         check=check_calm,
         solution=solve_calm,
@@ -295,7 +318,8 @@ EXERCISES = (
             Wrong(calm_and_forget_to_return, "return the model that you were given"),
         ),
         learned=(
-            "a good start can stand in for a norm (Zhang et al. 2019, Fixup, and De & Smith 2020, SkipInit, begin like this)."
+            "a good start can stand in for a norm (Zhang et al. 2019, "
+            "Fixup, and De & Smith 2020, SkipInit, begin like this)."
         ),
     ),
 )
@@ -303,7 +327,10 @@ EXERCISES = (
 QUIZ = (
     Question(
         id="05-q1",
-        text="You change the input of token 3 of a text, and look at what one feed-forward layer puts out. Which outputs change?",
+        text=(
+            "You change the input of token 3 of a text, and look at "
+            "what one feed-forward layer puts out. Which outputs change?"
+        ),
         choices=(
             Choice("Those of token 3 and of all later tokens", "That is attention with a causal mask."),
             Choice("All of them, a little", "Nothing in a feed-forward layer connects two tokens."),
@@ -314,7 +341,10 @@ QUIZ = (
     ),
     Question(
         id="05-q2",
-        text="Eight layers with norms and without residual connections learned only letter frequencies. What was missing?",
+        text=(
+            "Eight layers with norms and without residual connections "
+            "learned only letter frequencies. What was missing?"
+        ),
         choices=(
             Choice(
                 "Gradients: they had vanished before the first layer",
@@ -322,7 +352,10 @@ QUIZ = (
             ),
             Choice(
                 "The tokens: they had become nearly the same, so little was left of which letter it was",
-                "The third picture: without residuals the differences between tokens shrink from layer to layer.",
+                (
+                    "The third picture: without residuals the differences "
+                    "between tokens shrink from layer to layer."
+                ),
                 right=True,
             ),
             Choice(
@@ -336,8 +369,14 @@ QUIZ = (
         text="Which sentence about norms do your own runs support?",
         choices=(
             Choice(
-                "A pre-norm net survived a learning rate and starting weights that ruined the same net without norms",
-                "With the rate 0.03, and with matrices three times as large, it learned, while the net without norms was ruined.",
+                (
+                    "A pre-norm net survived a learning rate and starting "
+                    "weights that ruined the same net without norms"
+                ),
+                (
+                    "With the rate 0.03, and with matrices three times as "
+                    "large, it learned, while the net without norms was ruined."
+                ),
                 right=True,
             ),
             Choice(
@@ -346,7 +385,10 @@ QUIZ = (
             ),
             Choice(
                 "Pre-norm keeps the stream at one size",
-                "There the stream grows with every layer; what each part reads is of one size. Post-norm keeps the stream.",
+                (
+                    "There the stream grows with every layer; what each "
+                    "part reads is of one size. Post-norm keeps the stream."
+                ),
             ),
         ),
     ),

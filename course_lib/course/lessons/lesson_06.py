@@ -26,8 +26,8 @@ def check_counterexample(answer):
         raise Mistake(f"a place isn't {reason}, so *it* is the {animal}, and the rule holds here")
     if NOUNS[animal].gender == NOUNS[place].gender:
         raise Mistake(
-            f"*it* is the {place}, but {NOUNS[animal].french} and {NOUNS[place].french} have the same gender: "
-            "the rule is right by luck"
+            f"*it* is the {place}, but {NOUNS[animal].french} and "
+            f"{NOUNS[place].french} have the same gender: the rule is right by luck"
         )
 
 
@@ -283,7 +283,10 @@ EXERCISES = (
         level="easy",
         hints=(
             "The reason decides what *it* is. Only an animal is thirsty; only a place is dry or dusty.",
-            "Tiger and lion are masculine (le tigre), giraffe and otter feminine. Nest and castle are masculine, cave and tent feminine.",
+            (
+                "Tiger and lion are masculine (le tigre), giraffe and otter "
+                "feminine. Nest and castle are masculine, cave and tent feminine."
+            ),
         ),
         check=check_counterexample,
         solution=("tiger", "cave", "dusty"),
@@ -294,7 +297,10 @@ EXERCISES = (
             Wrong("tiger cave dusty", "give three words"),
         ),
         learned="a translator has to know what *it* is before it can write il or elle.",
-        why="The cave is dusty, so *it* is the cave: la grotte, elle. The rule says il, for le tigre. Other answers are as good.",
+        why=(
+            "The cave is dusty, so *it* is the cave: la grotte, elle. "
+            "The rule says il, for le tigre. Other answers are as good."
+        ),
     ),
     Exercise(
         id="06-2",
@@ -302,7 +308,10 @@ EXERCISES = (
         minutes=8,
         level="medium",
         hints=(
-            "It is attention as in lesson 03, without mask. Only one thing is new: who asks, and who answers.",
+            (
+                "It is attention as in lesson 03, without mask. "
+                "Only one thing is new: who asks, and who answers."
+            ),
             "Queries from x; keys and values from memory. The result has as many rows as x.",
             "q, k, v = x @ W_query, memory @ W_key, memory @ W_value",
         ),
@@ -326,8 +335,14 @@ EXERCISES = (
         level="medium",
         hints=(
             "What is the decoder asked to write at the first place, and what has it read there?",
-            "At each place it should have read the word before the one it is to write; at the first place, the start mark.",
-            "torch.full((len(targets), 1), start) is a column of start marks; targets[:, :-1] leaves the last column out.",
+            (
+                "At each place it should have read the word before the "
+                "one it is to write; at the first place, the start mark."
+            ),
+            (
+                "torch.full((len(targets), 1), start) is a column of "
+                "start marks; targets[:, :-1] leaves the last column out."
+            ),
         ),
         check=check_input,
         solution=solve_decoder_input,
@@ -347,8 +362,14 @@ EXERCISES = (
         minutes=15,
         level="hard",
         hints=(
-            "Keep a list of (words, chance). Lengthen each by each possible next word, multiply the chances, keep the best `width`.",
-            "One that ends in <end> isn't lengthened any more, but stays in the running with the chance it has.",
+            (
+                "Keep a list of (words, chance). Lengthen each by each possible "
+                "next word, multiply the chances, keep the best `width`."
+            ),
+            (
+                "One that ends in <end> isn't lengthened any more, "
+                "but stays in the running with the chance it has."
+            ),
             "Stop when all of those kept have ended; the first of them is the answer, without its <end>.",
         ),
         check=check_beam,
@@ -381,7 +402,10 @@ QUIZ = (
     ),
     Question(
         id="06-q2",
-        text="In training, the decoder reads the right French words, not its own. Why may it then be trained on all places at once?",
+        text=(
+            "In training, the decoder reads the right French words, not "
+            "its own. Why may it then be trained on all places at once?"
+        ),
         choices=(
             Choice(
                 "Its mask hides from each place the word to be written there and all later ones",
@@ -397,7 +421,10 @@ QUIZ = (
     ),
     Question(
         id="06-q3",
-        text="A thick line goes from *le* to *tiger*, and *le* is the translation of *the*. What does that tell you?",
+        text=(
+            "A thick line goes from *le* to *tiger*, and *le* is "
+            "the translation of *the*. What does that tell you?"
+        ),
         choices=(
             Choice(
                 "The model has made a mistake",

@@ -283,7 +283,10 @@ EXERCISES = (
         minutes=10,
         level="medium",
         hints=(
-            "Run the part on x, and on a copy in which one vector was changed. Compare only what stands before the change.",
+            (
+                "Run the part on x, and on a copy in which one vector "
+                "was changed. Compare only what stands before the change."
+            ),
             "A leak may reach back by one place only, or from the last to the first: try each place.",
             "Compare with ==, bit for bit. A tolerance hides a small leak, and training may find it.",
         ),
@@ -296,7 +299,9 @@ EXERCISES = (
             Wrong(leaks_changes_the_last, "“the second vector plus the third"),
             Wrong(leaks_with_tolerance, "“the first vector plus a hundredth of the last”"),
         ),
-        learned="whatever a block is made of, this one test says whether it may be trained on the next token.",
+        learned=(
+            "whatever a block is made of, this one test says whether it may be trained on the next token."
+        ),
     ),
     Exercise(
         id="07-3",
@@ -304,8 +309,14 @@ EXERCISES = (
         minutes=10,
         level="medium",
         hints=(
-            "One table; then in each block four matrices of attention, three of the feed-forward layer, and two norms; and a last norm.",
-            "query and output are d_model × (n_heads · d_head), key and value d_model × (n_kv_heads · d_head).",
+            (
+                "One table; then in each block four matrices of attention, three "
+                "of the feed-forward layer, and two norms; and a last norm."
+            ),
+            (
+                "query and output are d_model × (n_heads · d_head), "
+                "key and value d_model × (n_kv_heads · d_head)."
+            ),
             "The head's weights are the embedding table: count it once.",
         ),
         check=check_count,
@@ -324,7 +335,10 @@ EXERCISES = (
         minutes=12,
         level="hard",
         hints=(
-            "Give each token the number of its story. Then two tokens see each other only if the numbers agree.",
+            (
+                "Give each token the number of its story. Then two "
+                "tokens see each other only if the numbers agree."
+            ),
             "(ids == end).cumsum(dim=0) counts the end marks so far, this one included.",
             "story[:, None] == story compares each with each; .tril() keeps what isn't later.",
         ),
@@ -336,14 +350,20 @@ EXERCISES = (
             Wrong(story_mask_both_ways, "may look at a later one"),
             Wrong(story_mask_without_itself, "no others and no fewer"),
         ),
-        learned="a mask says which tokens are one text, so several texts can share a window and not see each other.",
+        learned=(
+            "a mask says which tokens are one text, so several "
+            "texts can share a window and not see each other."
+        ),
     ),
 )
 
 QUIZ = (
     Question(
         id="07-q1",
-        text="A model that you have changed suddenly reaches a training loss of 0.05, and writes nonsense. What do you suspect first?",
+        text=(
+            "A model that you have changed suddenly reaches a training "
+            "loss of 0.05, and writes nonsense. What do you suspect first?"
+        ),
         choices=(
             Choice(
                 "The learning rate is too high",
@@ -351,7 +371,10 @@ QUIZ = (
             ),
             Choice(
                 "Somewhere a position sees the token that it is to guess",
-                "A loss below what the text allows means that the answer leaks. Change a later token and compare.",
+                (
+                    "A loss below what the text allows means that the "
+                    "answer leaks. Change a later token and compare."
+                ),
                 right=True,
             ),
             Choice("It is too small", "A small model guesses worse on the training text, not better."),

@@ -192,7 +192,8 @@ def check_balance(answer):
     f, p = counts / counts.sum(), probabilities.mean(dim=0)
     if same(got, n * (f * f).sum()):
         raise Mistake(
-            "f · f is a matter of counting, and counts have no gradient: one of the two must be the mean probability P"
+            "f · f is a matter of counting, and counts have no "
+            "gradient: one of the two must be the mean probability P"
         )
     if same(got, n * (p * p).sum()):
         raise Mistake(
@@ -258,7 +259,10 @@ EXERCISES = (
         minutes=5,
         level="easy",
         hints=(
-            "One SwiGLU expert has three matrices of d_model · d_ff weights. How many experts does a token take?",
+            (
+                "One SwiGLU expert has three matrices of d_model · "
+                "d_ff weights. How many experts does a token take?"
+            ),
             "The router is a matrix of d_model · n_experts weights, and all of it works on every token.",
         ),
         check=check_active,
@@ -278,10 +282,13 @@ EXERCISES = (
         minutes=6,
         level="medium",
         hints=(
-            "scores.topk(n_active, dim=-1) gives two things at once: the largest scores, and where they stand.",
             (
-                "Dividing the chosen probabilities by their sum is the same as a softmax over the chosen scores alone: "
-                "what the others would have added to the sum cancels."
+                "scores.topk(n_active, dim=-1) gives two things at "
+                "once: the largest scores, and where they stand."
+            ),
+            (
+                "Dividing the chosen probabilities by their sum is the same as a softmax over the chosen "
+                "scores alone: what the others would have added to the sum cancels."
             ),
         ),
         check=check_pick,
@@ -304,7 +311,10 @@ EXERCISES = (
         level="medium",
         hints=(
             "What is the softmax of a single number, whatever the number?",
-            "Take the softmax over all experts first, and choose then: the share of the best is below 1, and moves with the scores.",
+            (
+                "Take the softmax over all experts first, and choose then: "
+                "the share of the best is below 1, and moves with the scores."
+            ),
             "share, chosen = router(x).softmax(dim=-1).max(dim=-1)",
         ),
         check=check_switch,
@@ -316,7 +326,10 @@ EXERCISES = (
             Wrong(switch_everybody, "all four experts worked"),
             Wrong(switch_sigmoid, "a sigmoid would teach"),
         ),
-        learned="the choice itself has no gradient; the router learns only through the share that multiplies the output.",
+        learned=(
+            "the choice itself has no gradient; the router learns "
+            "only through the share that multiplies the output."
+        ),
     ),
     Exercise(
         id="08-4",
@@ -324,8 +337,14 @@ EXERCISES = (
         minutes=12,
         level="hard",
         hints=(
-            "P = scores.softmax(dim=-1).mean(dim=0): how likely each expert is, on average. It has a gradient.",
-            "f: who was chosen, from topk(…).indices.flatten().bincount(minlength=n_experts), divided by the number of all choices.",
+            (
+                "P = scores.softmax(dim=-1).mean(dim=0): how likely "
+                "each expert is, on average. It has a gradient."
+            ),
+            (
+                "f: who was chosen, from topk(…).indices.flatten().bincount(minlength=n_experts), "
+                "divided by the number of all choices."
+            ),
             "The loss is n_experts times the sum of f · P.",
         ),
         check=check_balance,
@@ -338,19 +357,27 @@ EXERCISES = (
             Wrong(balance_by_tokens, "the f should add up to 1"),
             Wrong(balance_as_a_number, "but it has no gradient"),
         ),
-        learned="the busy experts' probabilities are pushed down hardest, for each is weighted with its own load.",
+        learned=(
+            "the busy experts' probabilities are pushed down hardest, for each is weighted with its own load."
+        ),
     ),
 )
 
 QUIZ = (
     Question(
         id="08-q1",
-        text="Mixtral computes with 12.9 billion weights for each token. How many must the machine hold in memory to write a page?",
+        text=(
+            "Mixtral computes with 12.9 billion weights for each token. "
+            "How many must the machine hold in memory to write a page?"
+        ),
         choices=(
             Choice("12.9 billion", "The next token may choose other experts, in every one of the 32 layers."),
             Choice(
                 "46.7 billion",
-                "Which experts will be needed isn't known before each layer's router has spoken. A mixture saves multiplications, not memory.",
+                (
+                    "Which experts will be needed isn't known before each layer's "
+                    "router has spoken. A mixture saves multiplications, not memory."
+                ),
                 right=True,
             ),
             Choice(
@@ -360,7 +387,10 @@ QUIZ = (
     ),
     Question(
         id="08-q2",
-        text="From a trained router's choice one can guess the kind of question clearly better than by chance. Have the experts specialised in it?",
+        text=(
+            "From a trained router's choice one can guess the kind of question clearly better than by "
+            "chance. Have the experts specialised in it?"
+        ),
         choices=(
             Choice(
                 "Yes, for chance is the right comparison",
@@ -372,7 +402,10 @@ QUIZ = (
             ),
             Choice(
                 "Not shown: a router that has learned nothing sorts by the word in front of it too",
-                "Like tokens get like scores from any matrix. What training added must be measured against that.",
+                (
+                    "Like tokens get like scores from any matrix. What "
+                    "training added must be measured against that."
+                ),
                 right=True,
             ),
         ),
@@ -383,7 +416,10 @@ QUIZ = (
         choices=(
             Choice(
                 "The router would then spread tokens evenly rather than send each where it is served best",
-                "You saw it: with α = 1 the loads were only a little more even, and fewer facts were learned in the same time.",
+                (
+                    "You saw it: with α = 1 the loads were only a little more "
+                    "even, and fewer facts were learned in the same time."
+                ),
                 right=True,
             ),
             Choice(

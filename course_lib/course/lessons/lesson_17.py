@@ -32,7 +32,7 @@ def check_count(answer):
 
 
 def _square():
-    """x (5, 6), W (6, 6), A (2, 6), B (6, 2): most wrong products have the right shape here, and can be named."""
+    """x (5, 6), W (6, 6), A (2, 6), B (6, 2): most wrong products have the right shape, and can be named."""
     generator = torch.Generator().manual_seed(17)
     return [torch.randn(shape, generator=generator) for shape in ((5, 6), (6, 6), (2, 6), (6, 2))]
 
@@ -88,8 +88,8 @@ def _check_oblong(answer):
         got = call(answer, x, W, A, B, 6.0)
     except Mistake as error:
         raise Mistake(
-            f"an x of (5, 6) it can do, an x of (2, 5, 6) it can't: {error}. x.T turns more than the last two dimensions; "
-            "x @ W.T works for any (…, n_in)"
+            f"an x of (5, 6) it can do, an x of (2, 5, 6) it can't: {error}. x.T turns more than the last "
+            "two dimensions; x @ W.T works for any (…, n_in)"
         ) from None
     close(got, x @ W.T + 2.0 * x @ A.T @ B.T, "the output for x (2, 5, 6) at rank 3")
     own = W.clone()
@@ -174,13 +174,13 @@ def check_first(answer):
     equal([tuple(A.shape), tuple(B.shape)], [(2, 6), (4, 2)], "the shapes of A and B")
     if not A.any() and not B.any():
         raise Mistake(
-            "nothing is changed at first, and nothing ever will be: the gradient of each is a product with the other, and "
-            "both are zero"
+            "nothing is changed at first, and nothing ever will be: the "
+            "gradient of each is a product with the other, and both are zero"
         )
     if A.any() and B.any():
         raise Mistake(
-            "B A isn't zero: the model would be another one, if ever so slightly, before it has learned anything; "
-            "one of the two must be zeros throughout"
+            "B A isn't zero: the model would be another one, if ever so slightly, before it has learned "
+            "anything; one of the two must be zeros throughout"
         )
     _check_start(A if A.any() else B)
     _check_gradient(A.requires_grad_(), B.requires_grad_())
@@ -190,12 +190,13 @@ def _check_start(other):
     """The one of the two that isn't zeros."""
     if torch.linalg.matrix_rank(other) < 2:
         raise Mistake(
-            "the two directions of the path are the same: they would get equal gradients for ever, and the rank stay 1"
+            "the two directions of the path are the same: they "
+            "would get equal gradients for ever, and the rank stay 1"
         )
     if not 1e-3 < other.std() < 30:
         raise Mistake(
-            f"the spread of the random numbers is {other.std():.2g}: the other matrix's gradient is as large as these make it, "
-            "so take numbers of ordinary size, about 1 or somewhat smaller"
+            f"the spread of the random numbers is {other.std():.2g}: the other matrix's gradient is as "
+            "large as these make it, so take numbers of ordinary size, about 1 or somewhat smaller"
         )
 
 
@@ -242,7 +243,8 @@ def check_targets(answer):
         raise Mistake("the prompt counts as well: the model would learn to ask, too")
     if got == [IGNORE] * 3 + [8, 9, 2]:
         raise Mistake(
-            "these are as long as the whole text; a target is what comes next, so there is one fewer: leave out the first"
+            "these are as long as the whole text; a target is what "
+            "comes next, so there is one fewer: leave out the first"
         )
     if got == [IGNORE] * 3 + [9, 2]:
         raise Mistake("the reply's first token doesn't count: the model would never learn how to begin")
@@ -260,7 +262,8 @@ def check_targets(answer):
         )
     if got == reply:
         raise Mistake(
-            "only the reply is there: the list must be as long as what is read, with -100 where nothing counts"
+            "only the reply is there: the list must be as long "
+            "as what is read, with -100 where nothing counts"
         )
     if got == [IGNORE, IGNORE, 8, 9]:
         raise Mistake(
@@ -401,8 +404,14 @@ EXERCISES = (
         level="medium",
         hints=(
             "B A must be zero at first. How many of the two must be zero for that?",
-            "The gradient of B is made with A, and the gradient of A with B. If both are zero, so are both gradients.",
-            "One of them torch.zeros, the other torch.randn, in the shapes (rank, n_in) for A and (n_out, rank) for B.",
+            (
+                "The gradient of B is made with A, and the gradient "
+                "of A with B. If both are zero, so are both gradients."
+            ),
+            (
+                "One of them torch.zeros, the other torch.randn, in "
+                "the shapes (rank, n_in) for A and (n_out, rank) for B."
+            ),
         ),
         check=check_first,
         solution=solve_first,
@@ -414,7 +423,10 @@ EXERCISES = (
             Wrong(first_tiny, "the spread of the random numbers"),
             Wrong(first_sideways, "lie on their sides"),
         ),
-        learned="one matrix of zeros keeps the first output, and the other one's random numbers let the gradient through.",
+        learned=(
+            "one matrix of zeros keeps the first output, and the "
+            "other one's random numbers let the gradient through."
+        ),
     ),
     Exercise(
         id="17-4",
@@ -423,7 +435,10 @@ EXERCISES = (
         level="medium",
         hints=(
             "A target is the token that comes next. What are the targets if everything counts?",
-            "[*prompt, *reply][1:] has the prompt's tokens but the first, then the reply's. Hide the first kind with -100.",
+            (
+                "[*prompt, *reply][1:] has the prompt's tokens but the "
+                "first, then the reply's. Hide the first kind with -100."
+            ),
             "How many of the prompt's tokens are a target? One fewer than it has.",
         ),
         check=check_targets,
@@ -442,7 +457,10 @@ EXERCISES = (
             Wrong(targets_cut, "last token is missing"),
             Wrong(targets_none, "every place is -100"),
         ),
-        learned="the prompt's last token predicts the answer's first, and the answer's last is the one that says: done.",
+        learned=(
+            "the prompt's last token predicts the answer's first, "
+            "and the answer's last is the one that says: done."
+        ),
     ),
 )
 
@@ -453,12 +471,18 @@ QUIZ = (
         choices=(
             Choice(
                 "The time of a step",
-                "All the frozen weights are still computed with, forwards, and backwards for the gradient to come through. What falls away "
-                "is the gradient of the frozen weights themselves.",
+                (
+                    "All the frozen weights are still computed with, forwards, "
+                    "and backwards for the gradient to come through. What falls "
+                    "away is the gradient of the frozen weights themselves."
+                ),
             ),
             Choice(
                 "The memory of the weights",
-                "They all stay there, for the model still computes with them. To store those smaller is QLoRA's part.",
+                (
+                    "They all stay there, for the model still computes "
+                    "with them. To store those smaller is QLoRA's part."
+                ),
             ),
             Choice(
                 "The memory of gradients and optimizer state",
@@ -473,7 +497,10 @@ QUIZ = (
         choices=(
             Choice(
                 "The way back, bit for bit",
-                "The sum is rounded, and taking the change away again need not give the old bits. Keep the base, or keep the small file apart.",
+                (
+                    "The sum is rounded, and taking the change away again need not "
+                    "give the old bits. Keep the base, or keep the small file apart."
+                ),
                 right=True,
             ),
             Choice(
@@ -488,15 +515,25 @@ QUIZ = (
     ),
     Question(
         id="17-q3",
-        text="After 300 steps of French, LoRA and the soft prompt were still worse than to go by how often each token comes, and training all the weights was far better. Why?",
+        text=(
+            "After 300 steps of French, LoRA and the soft prompt were still worse than to go by how often "
+            "each token comes, and training all the weights was far better. Why?"
+        ),
         choices=(
             Choice(
                 "Their rank was too low for a language",
-                "Rank 8 got hardly further than rank 1, and the table alone, with no LoRA, got much further. So the rank was not what held them back.",
+                (
+                    "Rank 8 got hardly further than rank 1, and the table alone, with no LoRA, got much "
+                    "further. So the rank was not what held them back."
+                ),
             ),
             Choice(
                 "The words' own vectors stayed frozen",
-                "The table of embeddings is also the head. The French words' rows were only ever pushed away, all alike, and the small parts may not touch them. With the table set free, LoRA's loss fell as far as full training's.",
+                (
+                    "The table of embeddings is also the head. The French words' rows were only ever pushed "
+                    "away, all alike, and the small parts may not touch them. With the table set free, "
+                    "LoRA's loss fell as far as full training's."
+                ),
                 right=True,
             ),
             Choice(

@@ -156,16 +156,24 @@ def nucleus_in_place(logits, p):
 NUCLEUS_MISTAKES = {
     nucleus_too_small: "the token that crosses p is missing: what is kept must *reach* p",
     nucleus_too_large: "one token too many: stop with the token that crosses p",
-    nucleus_unsorted: "the probabilities were added up in the order of the vocabulary; the likeliest comes first",
+    nucleus_unsorted: (
+        "the probabilities were added up in the order of the vocabulary; the likeliest comes first"
+    ),
     nucleus_misplaced: "sorted, and never put back: each logit must stand at its own token's place again",
-    nucleus_as_probabilities: "these are probabilities; knobs take logits and give logits, so that they compose",
+    nucleus_as_probabilities: (
+        "these are probabilities; knobs take logits and give logits, so that they compose"
+    ),
     nucleus_of_zeros: "a logit of 0 is an ordinary logit, e⁰ = 1 and not nothing: what can't come is −∞",
     nucleus_from_below: "you began to add at the least likely, so that the tail stays and the likeliest goes",
     nucleus_gathered: "gather takes from the places, and scatter puts into them: putting back needs scatter",
     nucleus_of_first_row: "every row was cut where the first is: each row has a nucleus of its own",
-    nucleus_above_threshold: "p was compared with each token's own probability; compare it with the sum of all likelier ones",
+    nucleus_above_threshold: (
+        "p was compared with each token's own probability; compare it with the sum of all likelier ones"
+    ),
     nucleus_by_min_p: "that is min-p, a share of the likeliest one's probability; top-p asks for a sum",
-    nucleus_of_log_probabilities: "right tokens, but their logits have changed, into log-probabilities: what stays keeps its logit",
+    nucleus_of_log_probabilities: (
+        "right tokens, but their logits have changed, into log-probabilities: what stays keeps its logit"
+    ),
 }
 
 
@@ -174,7 +182,9 @@ def check_penalize(answer):
     _check_penalized(answer, logits, tokens, PENALIZE_MISTAKES)
     rows, own = torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[0], [1]])
     each_its_own = {
-        penalize_all_rows: "what one row's text holds was made weaker in the other row too: each row has its own text"
+        penalize_all_rows: (
+            "what one row's text holds was made weaker in the other row too: each row has its own text"
+        )
     }
     _check_penalized(answer, rows, own, each_its_own)
     _leaves_alone(answer, logits, tokens, 2.0)
@@ -238,7 +248,9 @@ def penalize_in_place(logits, tokens, penalty):
 
 PENALIZE_MISTAKES = {
     penalize_dividing: "dividing −2 by 2 gives −1, which is *likelier*: below 0 a logit must be multiplied",
-    penalize_counting: "a token that occurred twice was made weaker twice: each counts once, however often it occurred",
+    penalize_counting: (
+        "a token that occurred twice was made weaker twice: each counts once, however often it occurred"
+    ),
     penalize_subtracting: "subtracting is what a presence penalty does; this one divides or multiplies",
     penalize_others: "the tokens that did *not* occur were made weaker",
     penalize_everything: "every token was made weaker, whether it occurred or not",
@@ -319,13 +331,24 @@ def best_in_place(scores, n):
 
 
 BEST_MISTAKES = {
-    best_with_replacement: "you drew with replacement, so that one candidate may be picked twice; the n are different ones",
-    best_of_first: "these are the first n only: one pick of many, and the answer hangs on the order of the list",
-    best_in_runs: "you cut the list into runs of n; there are many more ways to pick n, and all of them count",
+    best_with_replacement: (
+        "you drew with replacement, so that one candidate may be picked twice; the n are different ones"
+    ),
+    best_of_first: (
+        "these are the first n only: one pick of many, and the answer hangs on the order of the list"
+    ),
+    best_in_runs: (
+        "you cut the list into runs of n; there are many more ways to pick n, and all of them count"
+    ),
     best_ever: "that is the best of all of them, and not what the best of n has on average",
     best_mean: "that is the mean, which is the best of 1: of each pick take the largest",
-    best_unsorted: "the scores weren't sorted: how many stand below one isn't its place in the list as it came",
-    best_or_below: "that counts the picks from this score and all below it, and many of these don't hold it: its n − 1 partners are chosen",
+    best_unsorted: (
+        "the scores weren't sorted: how many stand below one isn't its place in the list as it came"
+    ),
+    best_or_below: (
+        "that counts the picks from this score and all below it, and "
+        "many of these don't hold it: its n − 1 partners are chosen"
+    ),
     best_undivided: "that is the sum over all ways; an average also divides by how many ways there are",
     best_without_doubles: "equal scores were taken for one; two candidates with the same score are still two",
     best_mean_of_top: "that is the mean of the n best; of *each* way to pick n, take the largest",
@@ -352,7 +375,10 @@ EXERCISES = (
             Wrong(86.7, "that is in percent"),
             Wrong(0.5, "not this. Three steps"),
         ),
-        learned="half the temperature doubles every distance between logits, so that ratios of probabilities are squared.",
+        learned=(
+            "half the temperature doubles every distance between "
+            "logits, so that ratios of probabilities are squared."
+        ),
         why="54.6 / (54.6 + 7.39 + 1) = 0.867.",
     ),
     Exercise(
@@ -361,8 +387,14 @@ EXERCISES = (
         minutes=10,
         level="medium",
         hints=(
-            "logits.sort(dim=-1, descending=True) gives two things: the sorted logits, and where each came from.",
-            "chances.cumsum(dim=-1) - chances is what all likelier tokens have together. A token goes when that has reached p already.",
+            (
+                "logits.sort(dim=-1, descending=True) gives two "
+                "things: the sorted logits, and where each came from."
+            ),
+            (
+                "chances.cumsum(dim=-1) - chances is what all likelier tokens "
+                "have together. A token goes when that has reached p already."
+            ),
             "torch.zeros_like(logits).scatter(-1, places, ordered) puts each back where it came from.",
         ),
         check=check_nucleus,
@@ -391,7 +423,10 @@ EXERCISES = (
         level="medium",
         hints=(
             "Work out a weaker version of *every* logit first: torch.where(logits < 0, …, …).",
-            "Then put it in place of those that occurred: weaker.gather(-1, tokens) and logits.scatter(-1, tokens, …).",
+            (
+                "Then put it in place of those that occurred: "
+                "weaker.gather(-1, tokens) and logits.scatter(-1, tokens, …)."
+            ),
         ),
         check=check_penalize,
         solution=solve_penalize,
@@ -406,7 +441,9 @@ EXERCISES = (
             Wrong(penalize_all_rows, "each row has its own text"),
             Wrong(penalize_in_place, "changed what it was given"),
         ),
-        learned="the penalty asks only whether a token occurred: the words *the* and *and* pay like any other.",
+        learned=(
+            "the penalty asks only whether a token occurred: the words *the* and *and* pay like any other."
+        ),
     ),
     Exercise(
         id="19-4",
@@ -414,8 +451,14 @@ EXERCISES = (
         minutes=12,
         level="hard",
         hints=(
-            "Sort the scores. When is the one at `place` (from 0) the largest of n picked? When all the others stand below it.",
-            "The other n − 1 come from the `place` below it: math.comb(place, n - 1) ways, of math.comb(len(scores), n) in all.",
+            (
+                "Sort the scores. When is the one at `place` (from 0) the "
+                "largest of n picked? When all the others stand below it."
+            ),
+            (
+                "The other n − 1 come from the `place` below it: math.comb(place, "
+                "n - 1) ways, of math.comb(len(scores), n) in all."
+            ),
         ),
         check=check_best,
         solution=solve_best,
@@ -432,7 +475,10 @@ EXERCISES = (
             Wrong(best_mean_of_top, "the mean of the n best"),
             Wrong(best_in_place, "changed what it was given"),
         ),
-        learned="one pool of N texts tells what the best of 1, 2, …, N is worth, with no luck in it beyond the pool's own.",
+        learned=(
+            "one pool of N texts tells what the best of 1, 2, …, "
+            "N is worth, with no luck in it beyond the pool's own."
+        ),
     ),
 )
 
@@ -444,7 +490,10 @@ QUIZ = (
             Choice("Only that token", "top-k doesn't look at probabilities, only at ranks: 50 stay."),
             Choice(
                 "Any of 50; at most one time in 33 it isn't the one of 0.97",
-                "A fixed number is too many where the model is sure. Top-p at 0.9 or min-p at 0.1 would keep one.",
+                (
+                    "A fixed number is too many where the model is "
+                    "sure. Top-p at 0.9 or min-p at 0.1 would keep one."
+                ),
                 right=True,
             ),
             Choice(
@@ -455,7 +504,10 @@ QUIZ = (
     ),
     Question(
         id="19-q2",
-        text="You turn the temperature to 2 and keep top_p=0.9, temperature first. A colleague applies top_p=0.9 first, then the temperature. Whose texts are wilder?",
+        text=(
+            "You turn the temperature to 2 and keep top_p=0.9, temperature first. A colleague applies "
+            "top_p=0.9 first, then the temperature. Whose texts are wilder?"
+        ),
         choices=(
             Choice(
                 "Both alike, since the two knobs commute",
@@ -474,11 +526,17 @@ QUIZ = (
     ),
     Question(
         id="19-q3",
-        text="Best-of-N with the model's own log-likelihood (the sum) as the scorer. What does a larger N bring?",
+        text=(
+            "Best-of-N with the model's own log-likelihood (the "
+            "sum) as the scorer. What does a larger N bring?"
+        ),
         choices=(
             Choice(
                 "Shorter texts above all, which do what was asked only somewhat more often",
-                "Every token costs likelihood. You saw its picks shrink to a third. They gained 0.7 of a point, most of it for being short, where the scorer that knows the task gained 1.7.",
+                (
+                    "Every token costs likelihood. You saw its picks shrink to a third. They gained 0.7 of "
+                    "a point, most of it for being short, where the scorer that knows the task gained 1.7."
+                ),
                 right=True,
             ),
             Choice(

@@ -49,7 +49,8 @@ def check_round_to_grid(answer):
     largest, want = w.abs().max(), w.abs().max() / 7
     if same(scale, largest / 8):
         raise Mistake(
-            "with the scale largest / 8 the largest weight gets code 8, which four bits with a sign don't have: divide by 7"
+            "with the scale largest / 8 the largest weight gets code "
+            "8, which four bits with a sign don't have: divide by 7"
         )
     if same(scale, largest / 15):
         raise Mistake(
@@ -132,7 +133,8 @@ def check_read_block(answer):
         got = call(answer, block)
         if len(got) != 32:
             raise Mistake(
-                f"a block holds 32 weights, two in each of the 16 bytes after the fourth; you gave back {len(got)}"
+                "a block holds 32 weights, two in each of the 16 "
+                f"bytes after the fourth; you gave back {len(got)}"
             )
         for wrong, feedback in MISREADINGS:
             if same(got, wrong(block)):
@@ -234,7 +236,8 @@ def check_straight_through(answer):
         )
     if same(slope, torch.zeros(40)):
         raise Mistake(
-            "the result hangs on the weight only through the rounding, whose slope is 0: nothing would be learned"
+            "the result hangs on the weight only through the "
+            "rounding, whose slope is 0: nothing would be learned"
         )
     if same(slope, -torch.ones(40)):
         raise Mistake("the gradient is −1: you detached the weight that is added, instead of the difference")
@@ -306,7 +309,10 @@ EXERCISES = (
             Wrong(20, "that is one block"),
         ),
         learned="four bits are five once scales and minima are counted; 32 bits are 6.4 times as many.",
-        why="331,776 weights / 2 = 165,888 bytes of codes, and 10,368 blocks · 4 = 41,472 bytes of scales and minima.",
+        why=(
+            "331,776 weights / 2 = 165,888 bytes of codes, and "
+            "10,368 blocks · 4 = 41,472 bytes of scales and minima."
+        ),
     ),
     Exercise(
         id="22-2",
@@ -315,7 +321,10 @@ EXERCISES = (
         level="medium",
         hints=(
             "With b bits and a sign there are 2**(b − 1) − 1 steps on either side of zero: 7 for 4 bits.",
-            "The largest absolute value should land on the last step: scale = w.abs().max() / (2 ** (bits - 1) - 1).",
+            (
+                "The largest absolute value should land on the last "
+                "step: scale = w.abs().max() / (2 ** (bits - 1) - 1)."
+            ),
             "codes = (w / scale).round()",
         ),
         check=check_round_to_grid,
@@ -363,7 +372,10 @@ EXERCISES = (
         minutes=8,
         level="hard",
         hints=(
-            "The value should be rounding(w), and the gradient that of w. detach() makes a number without a gradient.",
+            (
+                "The value should be rounding(w), and the gradient "
+                "that of w. detach() makes a number without a gradient."
+            ),
             "What must be added to w to get rounding(w)? Add just that, detached.",
         ),
         check=check_straight_through,
@@ -403,15 +415,24 @@ QUIZ = (
     ),
     Question(
         id="22-q2",
-        text="From 16 bits to the file's 4, the linear layers shrink to less than a third. Why doesn't the model write three times as fast?",
+        text=(
+            "From 16 bits to the file's 4, the linear layers shrink to less "
+            "than a third. Why doesn't the model write three times as fast?"
+        ),
         choices=(
             Choice(
                 "Because 4-bit weights are first written out as 16-bit ones in memory",
-                "The kernel unpacks them in registers. Layers without a kernel, here those of 3 and 2 bits, do write them out.",
+                (
+                    "The kernel unpacks them in registers. Layers without a "
+                    "kernel, here those of 3 and 2 bits, do write them out."
+                ),
             ),
             Choice(
                 "Because other work stays: the output layer, and hundreds of small steps for each token",
-                "You timed the parts: only the linear layers got faster, and what isn't made faster soon takes most of the time.",
+                (
+                    "You timed the parts: only the linear layers got faster, "
+                    "and what isn't made faster soon takes most of the time."
+                ),
                 right=True,
             ),
             Choice("Because of rounding errors", "They cost quality, not time."),
@@ -419,7 +440,10 @@ QUIZ = (
     ),
     Question(
         id="22-q3",
-        text="Our model lost nothing at all when rounded to 4 bits with a minimum for each group of 32. What does that show?",
+        text=(
+            "Our model lost nothing at all when rounded to 4 bits "
+            "with a minimum for each group of 32. What does that show?"
+        ),
         choices=(
             Choice(
                 "4 bits are always enough",

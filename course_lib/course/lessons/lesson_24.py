@@ -23,16 +23,19 @@ def check_merge(answer):
         raise Mistake("return three things, in this order: the largest score, the sum, the weighted sum")
     if same(got, (max(a[0], b[0]), a[1] + b[1], a[2] + b[2])):
         raise Mistake(
-            "the sums are relative to different largest scores: scale each by exp(its largest − the new largest) first"
+            "the sums are relative to different largest scores: "
+            "scale each by exp(its largest − the new largest) first"
         )
     largest, total, out = _partial(scores, values)
     if same(got[2], out / total):
         raise Mistake(
-            "you divided already: a result that is divided can't be merged again; hand back the weighted sum itself"
+            "you divided already: a result that is divided can't "
+            "be merged again; hand back the weighted sum itself"
         )
     if same(got, (b[0], a[1] * math.exp(b[0] - a[0]) + b[1], a[2] * math.exp(b[0] - a[0]) + b[2])):
         raise Mistake(
-            "the exponent's sign is wrong: what is relative to the smaller largest must shrink, exp(old − new)"
+            "the exponent's sign is wrong: what is relative to "
+            "the smaller largest must shrink, exp(old − new)"
         )
     if same(got[:2], (largest, total)) and same(got[2], a[2] + b[2]):
         raise Mistake(
@@ -42,7 +45,8 @@ def check_merge(answer):
     got = call(answer, b, a)
     if not same(got, (largest, total, out)):
         raise Mistake(
-            "with the two in the other order, the larger score in the first, the result differs: scale both sides"
+            "with the two in the other order, the larger score "
+            "in the first, the result differs: scale both sides"
         )
     far = (
         _partial([s + 1000 for s in scores[:3]], values[:3]),
@@ -125,7 +129,8 @@ def check_counterexample(answer):
     right = _weights(scores)
     if max(abs(a - b) for a, b in zip(forgetful(scores), right, strict=True)) < 0.1:
         raise Mistake(
-            "the largest does grow, but the sum is hardly off: let more weight stand before it, or let it grow by more"
+            "the largest does grow, but the sum is hardly off: let "
+            "more weight stand before it, or let it grow by more"
         )
 
 
@@ -148,17 +153,19 @@ def check_traffic(answer):
         2 * (2 + tiles) * row: "keys, or values, are missing: each program reads both",
         2 * tiles * 2 * row: "the queries, read once, and the outputs, written once, are missing",
         2 * (1 + 2 * tiles) * row: "queries are read and outputs are written: you counted one of the two",
-        2
-        * tiles
-        * 4
-        * row: "each program reads its own 64 queries alone, not all of them: queries and outputs pass once in all",
+        2 * tiles * 4 * row: (
+            "each program reads its own 64 queries alone, not "
+            "all of them: queries and outputs pass once in all"
+        ),
         TRAFFIC + 4 * TOKENS: "the log-sum-exps are in it; leave them out",
         2
         * (
             2 * row + 2 * D_HEAD * BLOCK * tiles * (tiles + 1) // 2
         ): "that is with a causal mask; here each program reads all keys",
-        2
-        * TRAFFIC: "twice too much: 16 bits are two bytes, not four (or these are the three steps, scores, softmax and product?)",
+        2 * TRAFFIC: (
+            "twice too much: 16 bits are two bytes, not four (or "
+            "these are the three steps, scores, softmax and product?)"
+        ),
         2
         * (2 + 2 * TOKENS)
         * row: "it is each program that reads all keys and values, not each query: 64 queries share them",
@@ -167,7 +174,8 @@ def check_traffic(answer):
         raise Mistake(named[answer])
     if answer != TRAFFIC:
         raise Mistake(
-            "that is not it. Add up: queries and outputs, once in all; keys and values, once for each program; two bytes each"
+            "that is not it. Add up: queries and outputs, once in all; "
+            "keys and values, once for each program; two bytes each"
         )
 
 
@@ -257,7 +265,10 @@ EXERCISES = (
         minutes=6,
         level="easy",
         hints=(
-            "The new largest is the larger of the two. Relative to it, what was relative to an older one shrinks by exp(old − new).",
+            (
+                "The new largest is the larger of the two. Relative to it, "
+                "what was relative to an older one shrinks by exp(old − new)."
+            ),
             "Scale both sides, each by its own factor; one of the two factors is 1.",
         ),
         check=check_merge,
@@ -279,8 +290,14 @@ EXERCISES = (
         minutes=4,
         level="easy",
         hints=(
-            "What should happen to the sum when a larger score turns up? It doesn't, here. When is that harmless?",
-            "It is harmless while the largest comes first. Put a small score first and a larger one after it.",
+            (
+                "What should happen to the sum when a larger score "
+                "turns up? It doesn't, here. When is that harmless?"
+            ),
+            (
+                "It is harmless while the largest comes first. Put "
+                "a small score first and a larger one after it."
+            ),
         ),
         check=check_counterexample,
         solution=[0, 1],
@@ -293,7 +310,10 @@ EXERCISES = (
             Wrong("scores", "hand in a list of numbers"),
         ),
         learned="a test whose first number is the largest would never have found it.",
-        why="exp(0) counts 1, though relative to the later 1 it is exp(−1) = 0.37: the sum is 2 instead of 1.37.",
+        why=(
+            "exp(0) counts 1, though relative to the later 1 it "
+            "is exp(−1) = 0.37: the sum is 2 instead of 1.37."
+        ),
     ),
     Exercise(
         id="24-3",
@@ -302,7 +322,10 @@ EXERCISES = (
         level="medium",
         hints=(
             "There are 2,048 / 64 = 32 programs. Each reads all keys and all values: 2 · 2,048 · 64 numbers.",
-            "Queries are read once in all, and outputs written once: 2 · 2,048 · 64 numbers more. Two bytes each.",
+            (
+                "Queries are read once in all, and outputs written "
+                "once: 2 · 2,048 · 64 numbers more. Two bytes each."
+            ),
         ),
         check=check_traffic,
         solution=TRAFFIC,
@@ -319,7 +342,10 @@ EXERCISES = (
             Wrong(1_074_266_112, "not each query"),
             Wrong(17_000_000, "that is not it"),
         ),
-        learned="32 of 33 parts of the traffic are keys and values, read again by each program: so larger tiles of queries pay.",
+        learned=(
+            "32 of 33 parts of the traffic are keys and values, read "
+            "again by each program: so larger tiles of queries pay."
+        ),
         why="(2 · 2,048 · 64 + 32 · 2 · 2,048 · 64) numbers · 2 bytes = 17,301,504 bytes.",
     ),
     Exercise(
@@ -328,8 +354,14 @@ EXERCISES = (
         minutes=8,
         level="hard",
         hints=(
-            "The first query of the program looks back farthest: to key first_query − window + 1, or 0 if that is less.",
-            "Tiles begin at multiples of block_k: seen // block_k * block_k is the beginning of the tile that key lies in.",
+            (
+                "The first query of the program looks back farthest: "
+                "to key first_query − window + 1, or 0 if that is less."
+            ),
+            (
+                "Tiles begin at multiples of block_k: seen // block_k * "
+                "block_k is the beginning of the tile that key lies in."
+            ),
         ),
         check=check_first_tile,
         solution=solve_first_tile,
@@ -358,7 +390,10 @@ QUIZ = (
             ),
             Choice(
                 "Reading and writing: scores and weights never reach the memory",
-                "The operations are the same, and backward there are even more. What shrinks is the traffic, and the memory held.",
+                (
+                    "The operations are the same, and backward there are even "
+                    "more. What shrinks is the traffic, and the memory held."
+                ),
                 right=True,
             ),
             Choice(
@@ -392,7 +427,10 @@ QUIZ = (
         choices=(
             Choice(
                 "Because the weights were thrown away, and scores have to be computed again",
-                "Operations are cheap and memory is not: seven products instead of four, and no square of the length is kept.",
+                (
+                    "Operations are cheap and memory is not: seven products "
+                    "instead of four, and no square of the length is kept."
+                ),
                 right=True,
             ),
             Choice(
