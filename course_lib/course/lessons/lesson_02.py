@@ -248,7 +248,7 @@ def check_reader(answer):
 
 
 def _reader(key_at=None, query_at=None, ahead=0, turn_values=False):
-    """A faulty reader that rotates key and query as if they stood at these positions (None: the right one)."""
+    """A faulty reader: it rotates key and query as if they stood at these positions (None: the right one)."""
 
     def read_next(q, k, v, keys, values):
         place = len(keys)
