@@ -6,36 +6,21 @@ BIN       := $(VENV)/bin
 LOG       := setup.log
 LESSONS   := $(wildcard notebooks/*.ipynb)
 LAB_FLAGS ?=
-# Two workers with a thread each: more would wait for one another.
+# Two workers with one thread each. More would compete for the same cores.
 PYTEST    := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadscope \
   --nbval --nbval-cell-timeout=300 --nbval-sanitize-with=tests/sanitize.cfg
 # The first of these that is Python 3.11 or newer makes the environment.
 PYTHON    ?= python3 python3.13 python3.12 python3.11
 RECENT    := import sys; sys.exit(sys.version_info < (3, 11))
 
-# Ends a failed installation with one line: what happened and what to do.
-define explain
-{ if grep -qs 'No space left' $(LOG) || df -Pk . | awk 'NR == 2 && $$4 < 102400 {full = 1} END {exit !full}'; then \
-    why="the disk is full. Make room (README.md says how much)"; \
-  elif grep -qs 'ensurepip' $(LOG); then \
-    why="this Python comes without venv. Install it (Debian, Ubuntu: apt install python3-venv)"; \
-  elif grep -qsiE '(warning|error).*(connection|resolution|timed out|proxy|from versions: none)' $(LOG); then \
-    why="pip reached no package index. Check the network"; \
-  elif grep -qs 'No matching distribution' $(LOG); then \
-    why="$$(sed -n 's/^ERROR: No matching distribution found for/this Python and machine have no build of/p' $(LOG)). \
-Run 'make clean', name another Python (make PYTHON=python3.12 setup)"; \
-  else \
-    why="$$({ grep -s '^ERROR' $(LOG) | grep -v Exception || grep -s . $(LOG); } | tail -n 1 | cut -c1-160). \
-Mend that or run 'make clean'"; \
-  fi; \
-  echo "Set-up stopped: $$why, then run 'make $(or $(MAKECMDGOALS),setup)' again (details: $(LOG))." >&2; exit 1; }
-endef
+# Ends a failed installation with one line that says what happened and what to do.
+EXPLAIN   := sh .setup/explain.sh $(LOG) '$(or $(MAKECMDGOALS),setup)'
 
-# $(call install,FLAGS): pip with its talk in the log and its larger downloads on the screen.
+# $(call install,FLAGS) runs pip: all that it prints goes to the log, and its larger downloads are also shown.
 define install
 @echo "Installing $< into $(VENV)"
 @trap "exit 130" INT; set -o pipefail; $(BIN)/python -m pip install --no-input $(1) 2>&1 | tee $(LOG) | \
-  { grep --line-buffered -oE 'Downloading [^ ]+ \([0-9.]+ [MG]B\)' || true; } || $(explain)
+  { grep --line-buffered -oE 'Downloading [^ ]+ \([0-9.]+ [MG]B\)' || true; } || $(EXPLAIN)
 @touch $@
 endef
 
@@ -49,11 +34,12 @@ lab: $(VENV)/.trusted  ## open the course in JupyterLab
 	@PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab --ip=127.0.0.1 --notebook-dir=. $(LAB_FLAGS) \
 	  notebooks/00_start_here.ipynb
 
-test: $(VENV)/.test  ## lint, then run every test and every lesson, comparing outputs
+test: $(VENV)/.test  ## lint, then run the tests that aren't marked slow and every lesson, comparing outputs
 	$(BIN)/ruff check
-	$(PYTEST) tests notebooks
+	$(PYTEST) -m "not slow" tests notebooks
 
-test-all: test  ## the same, then the lessons on a processor without 16-bit arithmetic (this one, told to use AVX2 alone)
+test-all: test  ## the same, then the slow tests, then the lessons on a processor without 16-bit arithmetic (this one, told to use AVX2 alone)
+	$(PYTEST) -m slow tests
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) notebooks
 
 notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESSONS=notebooks/04*.ipynb for some)
@@ -86,7 +72,7 @@ $(VENV)/.python:
 	  [ "$$python" != none ] || { \
 	    echo "No Python 3.11 or newer among: $(PYTHON). Install one, or name yours: make PYTHON=/path/to/python3" >&2; exit 1; }; \
 	  echo "Making $(VENV) with $$($$python --version)"; \
-	  $$python -m venv $(VENV) >$(LOG) 2>&1 || $(explain); }
+	  $$python -m venv $(VENV) >$(LOG) 2>&1 || $(EXPLAIN); }
 	@$(BIN)/python -c '$(RECENT)' || { \
 	  echo "The Python in $(VENV) is older than 3.11: run 'make clean', then this again." >&2; exit 1; }
 	@touch $@
@@ -108,7 +94,7 @@ $(VENV)/.test: requirements-test.txt $(VENV)/.course
 	$(call install,-r $<)
 
 $(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
-	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(explain)
+	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(EXPLAIN)
 	@touch $@
 
 .PHONY: help setup lab test test-all notebooks bench gpu world experiments address clean

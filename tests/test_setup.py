@@ -294,6 +294,7 @@ def make(tmp_path):
         "requirements-test.txt",
     ):
         shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / ".setup", tmp_path / ".setup")
 
     def run_make(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
         outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON", "VENV"}
@@ -371,6 +372,72 @@ def test_failing_pip_is_said_in_one_line(make, said, told):
     script(make.folder / ".venv/bin/python", f'[ "$3" != install ] || {{ printf "{said}\\n"; exit 1; }}')
     assert told in the_line(make("test"))
     assert not (make.folder / ".venv/.requirements").exists()
+
+
+NO_NETWORK = """WARNING: Retrying after connection broken by 'ProxyError('Cannot connect to proxy.')'
+ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: none)
+ERROR: No matching distribution found for torch==2.13.0"""
+NO_BUILD = """ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: 2.14)
+ERROR: No matching distribution found for torch==2.13.0"""
+DISK_FULL = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
+HASHES = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE"
+EXCEPTION = "ERROR: Exception:\nTraceback (most recent call last):\nKeyError: 7\n\n"
+
+MAKE_ROOM = "the disk is full. Make room (README.md says how much)"
+INSTALL_VENV = "this Python comes without venv. Install it (Debian, Ubuntu: apt install python3-venv)"
+CHECK_NETWORK = "pip reached no package index. Check the network"
+OTHER_PYTHON = "Run 'make clean', name another Python (make PYTHON=python3.12 setup)"
+MEND = "Mend that or run 'make clean'"
+
+DIAGNOSES = {
+    "disk": (DISK_FULL, MAKE_ROOM),
+    "disk and network": (f"{NO_NETWORK}\n{DISK_FULL}", MAKE_ROOM),
+    "venv": ("The virtual environment was not created because ensurepip is not\navailable.", INSTALL_VENV),
+    "proxy": (NO_NETWORK, CHECK_NETWORK),
+    "timeout": ("WARNING: Connection timed out while downloading.", CHECK_NETWORK),
+    "name": ("WARNING: Retrying after: Temporary failure in name resolution", CHECK_NETWORK),
+    "no build": (NO_BUILD, f"this Python and machine have no build of torch==2.13.0. {OTHER_PYTHON}"),
+    "error": (f"Collecting torch\n{HASHES}\n    Expected sha256 0123", f"{HASHES}. {MEND}"),
+    "last of two errors": (f"ERROR: the first\n{HASHES}", f"{HASHES}. {MEND}"),
+    "exception": (EXCEPTION, f"KeyError: 7. {MEND}"),
+    "another program": ("Signing notebook: 00.ipynb\nPermission denied", f"Permission denied. {MEND}"),
+    "long line": (f"ERROR: {'x' * 300}", f"ERROR: {'x' * 153}. {MEND}"),
+    "nothing": ("", f"the failing program printed nothing. {MEND}"),
+}
+
+
+def explain(folder: Path, *arguments: str, free: int = 10_000_000) -> subprocess.CompletedProcess:
+    """Run the script on the log in `folder`, with `free` kilobytes left on the disk."""
+    script(
+        folder / "bin" / "df", f'echo "Filesystem 1024-blocks Used Available"; echo "disk 20000000 1 {free}"'
+    )
+    env = os.environ | {"PATH": f"{folder / 'bin'}:{os.environ['PATH']}"}
+    command = ["sh", str(ROOT / ".setup" / "explain.sh"), "setup.log", *arguments]
+    return subprocess.run(
+        command, check=False, cwd=folder, env=env, capture_output=True, text=True, timeout=60
+    )
+
+
+needs_sh = pytest.mark.skipif(not shutil.which("sh"), reason="there is no POSIX shell here")
+
+
+@needs_sh
+@pytest.mark.parametrize("name", DIAGNOSES)
+def test_each_failure_is_explained_from_its_log(tmp_path, name):
+    log, why = DIAGNOSES[name]
+    (tmp_path / "setup.log").write_text(log)
+    result = explain(tmp_path, "lab")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"Set-up stopped: {why}, then run 'make lab' again (details: setup.log).\n"
+
+
+@needs_sh
+def test_a_full_disk_is_seen_whatever_the_log_holds(tmp_path):
+    assert "the failing program printed nothing" in explain(tmp_path).stderr, "there need not be a log"
+    (tmp_path / "setup.log").write_text(HASHES)
+    assert "the disk is full" in explain(tmp_path, free=102_399).stderr
+    assert "DO NOT MATCH" in explain(tmp_path, free=102_400).stderr
+    assert "then run 'make setup' again" in explain(tmp_path).stderr
 
 
 def test_setup_installs_once_and_again_when_a_pin_changes(make):
