@@ -1,12 +1,23 @@
-"""Fewer bits.
+"""Weights in fewer bits.
 
-Read in this order: `uniform` (rounding to a grid) with `bits` (packing what was rounded), `layers` (a model whose weights are stored
-so), `blocks` (the formats of the file that the course's real model comes in), `nf4` (levels where weights are), `gptq` (errors made
-good by the weights not yet rounded), `qat` (training with the rounding in view) and `fast` (kernels that compute with the bits).
+Read in this order:
 
-    quantize_linears(model, Uniform(bits=4, group=32))      quantize_linears(model, NF4())      quantize_linears(model, Q4_1)
+    absmax     round to nearest with one scale for each row: the idea, on one page
+    uniform    the same grid with all its options: 2 to 8 bits, groups, a minimum
+    bits       packing its codes into bytes
+    layers     a linear layer over stored weights; exchanging all of a model's linear layers for it
+    blocks     llama.cpp's formats Q8_0, Q4_0 and Q4_1, in which the course's real model comes
+    nf4        QLoRA's NormalFloat: unevenly spaced levels for normally distributed weights
+    gptq       rounding that compensates each column's error in the columns that are not rounded yet
+    qat        quantization-aware training with the straight-through estimator
+    fast       CPU kernels that multiply by 4-bit and 8-bit weights
+
+    quantize_linears(model, Uniform(bits=4, group=32))
+    quantize_linears(model, NF4())
+    quantize_linears(model, Q4_1)
 """
 
+from course_lib.quantize.absmax import absmax_dequantize, absmax_quantize
 from course_lib.quantize.bits import pack_bits, unpack_bits
 from course_lib.quantize.blocks import Q4_0, Q4_1, Q8_0, BlockFormat, BlockWeight
 from course_lib.quantize.fast import Int4Linear, Int8Linear, fast_linear
@@ -21,7 +32,7 @@ from course_lib.quantize.layers import (
     quantized_linears,
 )
 from course_lib.quantize.nf4 import NF4, NF4Weight, nf4_levels
-from course_lib.quantize.qat import RoundedLinear, finish_qat, start_qat, straight_through
+from course_lib.quantize.qat import FakeQuantizedLinear, finish_qat, start_qat, straight_through
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
 __all__ = [
@@ -31,14 +42,16 @@ __all__ = [
     "Q8_0",
     "BlockFormat",
     "BlockWeight",
+    "FakeQuantizedLinear",
     "Int4Linear",
     "Int8Linear",
     "NF4Weight",
     "QuantizedLinear",
-    "RoundedLinear",
     "Stored",
     "Uniform",
     "UniformWeight",
+    "absmax_dequantize",
+    "absmax_quantize",
     "fast_linear",
     "finish_qat",
     "frozen_product",

@@ -1,11 +1,14 @@
-"""Blocks of 32 weights, as the files of llama.cpp hold them (GGUF; `ggml-quants.c`).
+"""The block formats of llama.cpp's GGUF files (`ggml-quants.c`): 32 weights of a row share a scale.
 
     Q8_0   34 bytes   scale (16 bits), 32 codes of 8 bits                      weight = scale · code
     Q4_0   18 bytes   scale (16 bits), 32 codes of 4 bits                      weight = scale · (code − 8)
     Q4_1   20 bytes   scale and minimum (16 bits each), 32 codes of 4 bits     weight = scale · code + minimum
 
-In four bits, byte i holds weight i in its low half and weight i + 16 in its high half. So a weight takes 8.5, 4.5 and 5 bits.
-Bit for bit what llama.cpp's own `gguf` package makes of the same weights. Not handled: the newer "K" formats.
+So a weight takes 8.5, 4.5 or 5 bits. In the 4-bit formats, byte i holds weight i in its low half and weight i
++ 16 in its high half. The bytes are the same as those that llama.cpp's own `gguf` package makes of the same
+weights.
+
+Not handled: the newer "K" formats.
 """
 
 from collections.abc import Callable
@@ -14,29 +17,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.quantize.layers import Stored, require_finite
+from course_lib.quantize.layers import Stored, require_finite_matrix
 
-SIZE = 32
+BLOCK_SIZE = 32
 
 
 @dataclass(frozen=True)
 class BlockFormat:
-    """encode: (blocks, 32) numbers → (blocks, bytes) of uint8; decode: back. affine: (blocks, bytes) → codes (blocks, 32), scale
-    and minimum (blocks, 1) such that weight = scale · code + minimum; None for codes of more than 4 bits."""
+    """A block format, as its functions on blocks."""
 
     name: str
-    bytes: int
-    encode: Callable[[Tensor], Tensor]
-    decode: Callable[[Tensor], Tensor]
+    bytes: int  # of a block
+    encode: Callable[[Tensor], Tensor]  # weights (blocks, 32) → (blocks, bytes) of uint8
+    decode: Callable[[Tensor], Tensor]  # (blocks, bytes) → weights (blocks, 32)
+    # (blocks, bytes) → codes (blocks, 32), scale and minimum (blocks, 1): weight = scale · code + minimum.
+    # None for codes of more than 4 bits.
     affine: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
 
     @torch.no_grad()
     def store(self, weight: Tensor) -> "BlockWeight":
-        """Raises ValueError for weights that aren't finite, are too large for 16-bit scales, or rows that aren't whole blocks."""
-        require_finite(weight)
-        if weight.shape[1] % SIZE:
-            raise ValueError(f"rows of {weight.shape[1]} weights don't divide into blocks of {SIZE}")
-        raw = self.encode(weight.float().reshape(-1, SIZE)).view(len(weight), -1)
+        """Return the weight (rows, columns), rounded, as bytes.
+
+        Raises ValueError for weights that aren't finite or are too large for 16-bit scales, and for rows that
+        don't divide into blocks.
+        """
+        require_finite_matrix(weight)
+        if weight.shape[1] % BLOCK_SIZE:
+            raise ValueError(f"rows of {weight.shape[1]} weights don't divide into blocks of {BLOCK_SIZE}")
+        raw = self.encode(weight.float().reshape(-1, BLOCK_SIZE)).view(len(weight), -1)
         stored = BlockWeight(self, raw)
         if not stored.weight().isfinite().all():
             raise ValueError("the weights are too large for scales of 16 bits (above 65,504)")
@@ -44,55 +52,62 @@ class BlockFormat:
 
 
 class BlockWeight(Stored):
-    """raw: (rows, bytes of a row), as in the file."""
+    """A matrix in blocks. raw: (rows, bytes of a row), as in the file."""
 
     def __init__(self, format: BlockFormat, raw: Tensor):
         super().__init__()
         self.format = format
-        self.shape = torch.Size((len(raw), raw.shape[1] // format.bytes * SIZE))
+        self.shape = torch.Size((len(raw), raw.shape[1] // format.bytes * BLOCK_SIZE))
         self.register_buffer("raw", raw)
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.format.decode(self.raw.view(-1, self.format.bytes)).view(self.shape).to(dtype)
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (rows, columns) from 0 to 15; scale and minimum (rows, blocks of a row). weight = scale · code + minimum."""
+        """Return 4-bit codes, (rows, columns), and scale and minimum of each block, (rows, blocks of a
+        row)."""
         parts = self.format.affine(self.raw.view(-1, self.format.bytes))
         return tuple(part.reshape(len(self.raw), -1) for part in parts)
 
 
 def encode_q8_0(x: Tensor) -> Tensor:
-    scale = x.abs().amax(dim=1, keepdim=True) / 127
-    codes = _round_half_away(x * _inverse(scale))
-    return torch.cat([_bytes(scale), codes.to(torch.int8).view(torch.uint8)], dim=1)
+    """Absmax rounding: the weight of largest magnitude gets the code ±127."""
+    scale = x.abs().amax(dim=1, keepdim=True) / 127  # (blocks, 1)
+    codes = _round_half_away(x * _reciprocal(scale))  # (blocks, 32)
+    return torch.cat([_half_bytes(scale), codes.to(torch.int8).view(torch.uint8)], dim=1)  # (blocks, 34)
 
 
 def decode_q8_0(raw: Tensor) -> Tensor:
-    return raw[:, 2:].view(torch.int8).float().mul_(_number(raw, 0))
+    return raw[:, 2:].view(torch.int8).float().mul_(_read_half(raw, 0))
 
 
 def encode_q4_0(x: Tensor) -> Tensor:
-    """The weight of largest size gets code 0, so its end of the grid is exact and the other reaches only 7/8 as far."""
-    farthest = x.gather(1, x.abs().argmax(dim=1, keepdim=True))
-    scale = farthest / -8
-    codes = (x * _inverse(scale) + 8.5).trunc().clamp(0, 15)
-    return torch.cat([_bytes(scale), _nibbles(codes)], dim=1)
+    """Give the weight of largest magnitude the code 0, which stands for −8 scales.
+
+    That end of the grid is exact, and the other end reaches only 7/8 as far. The scale is negative where that
+    weight is positive.
+    """
+    largest = x.gather(1, x.abs().argmax(dim=1, keepdim=True))  # (blocks, 1), with its sign
+    scale = largest / -8
+    codes = (x * _reciprocal(scale) + 8.5).trunc().clamp(0, 15)  # (blocks, 32)
+    return torch.cat([_half_bytes(scale), _pack_nibbles(codes)], dim=1)  # (blocks, 18)
 
 
 def decode_q4_0(raw: Tensor) -> Tensor:
-    return _halves(raw[:, 2:]).sub_(8).mul_(_number(raw, 0))
+    return _unpack_nibbles(raw[:, 2:]).sub_(8).mul_(_read_half(raw, 0))
 
 
 def affine_q4_0(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    scale = _number(raw, 0)
-    return _halves(raw[:, 2:]), scale, -8 * scale
+    scale = _read_half(raw, 0)
+    return _unpack_nibbles(raw[:, 2:]), scale, -8 * scale
 
 
 def encode_q4_1(x: Tensor) -> Tensor:
-    minimum, largest = x.aminmax(dim=1, keepdim=True)
-    scale = (largest - minimum) / 15
-    codes = ((x - minimum) * _inverse(scale) + 0.5).trunc().clamp(0, 15)
-    return torch.cat([_bytes(scale), _bytes(minimum), _nibbles(codes)], dim=1)
+    """Spread the 16 levels from the smallest weight of a block to its largest."""
+    minimum, maximum = x.aminmax(dim=1, keepdim=True)  # (blocks, 1) each
+    scale = (maximum - minimum) / 15
+    codes = ((x - minimum) * _reciprocal(scale) + 0.5).trunc().clamp(0, 15)  # (blocks, 32)
+    return torch.cat([_half_bytes(scale), _half_bytes(minimum), _pack_nibbles(codes)], dim=1)  # (blocks, 20)
 
 
 def decode_q4_1(raw: Tensor) -> Tensor:
@@ -101,36 +116,39 @@ def decode_q4_1(raw: Tensor) -> Tensor:
 
 
 def affine_q4_1(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _halves(raw[:, 4:]), _number(raw, 0), _number(raw, 2)
+    return _unpack_nibbles(raw[:, 4:]), _read_half(raw, 0), _read_half(raw, 2)
 
 
-def _number(raw: Tensor, at: int) -> Tensor:
-    """The 16-bit number at a byte of each block, (blocks, 1) in 32 bits."""
-    return raw[:, at : at + 2].contiguous().view(torch.float16).float()
+def _read_half(raw: Tensor, offset: int) -> Tensor:
+    """Return the 16-bit float at a byte offset of each block, (blocks, 1) in 32 bits."""
+    return raw[:, offset : offset + 2].contiguous().view(torch.float16).float()
 
 
-def _bytes(x: Tensor) -> Tensor:
+def _half_bytes(x: Tensor) -> Tensor:
+    """Return 16-bit floats as bytes, (blocks, 1) → (blocks, 2)."""
     return x.half().view(torch.uint8)
 
 
-def _halves(nibbles: Tensor) -> Tensor:
-    """(blocks, 16) bytes → (blocks, 32) numbers from 0 to 15."""
-    codes = torch.empty(len(nibbles), SIZE, device=nibbles.device)
-    codes[:, :16], codes[:, 16:] = nibbles & 15, nibbles >> 4
+def _unpack_nibbles(packed: Tensor) -> Tensor:
+    """Return two codes from 0 to 15 for each byte, (blocks, 16) of uint8 → (blocks, 32) of float32."""
+    codes = torch.empty(len(packed), BLOCK_SIZE, device=packed.device)
+    codes[:, :16], codes[:, 16:] = packed & 15, packed >> 4
     return codes
 
 
-def _nibbles(codes: Tensor) -> Tensor:
+def _pack_nibbles(codes: Tensor) -> Tensor:
+    """Return two codes from 0 to 15 in each byte, (blocks, 32) → (blocks, 16) of uint8."""
     codes = codes.to(torch.uint8)
     return codes[:, :16] | codes[:, 16:] << 4
 
 
-def _inverse(scale: Tensor) -> Tensor:
+def _reciprocal(scale: Tensor) -> Tensor:
+    """Return 1 / scale, and 0 for a scale of 0."""
     return torch.where(scale == 0, 0.0, 1 / scale)
 
 
 def _round_half_away(x: Tensor) -> Tensor:
-    """2.5 → 3, as C rounds; `torch.round` would give 2."""
+    """Round halves away from zero, 2.5 → 3, as C's `roundf` does; `torch.round` would give 2."""
     whole = x.abs().floor()
     return x.sign() * (whole + (2 * (x.abs() - whole)).floor())
 

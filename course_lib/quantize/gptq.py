@@ -1,11 +1,21 @@
-"""Rounding one column after another, while the columns not yet rounded make good the error (Frantar et al. 2022, "GPTQ").
+"""GPTQ (Frantar et al. 2022): round column after column, and compensate each error in the later columns.
 
-Rounding each weight to the nearest minimizes the error of the weights. What matters is the error of the outputs, ‖(W − Ŵ) Xᵀ‖²,
-for inputs X as they really come. Inputs are correlated: if weight 3 was rounded up, and input 5 is large whenever input 3 is, weight
-5 can be lowered a little. How much, says the inverse of H = Xᵀ X (their equation 2); its Cholesky factor holds all that is needed for
-all columns at once (their step 3).
+Rounding each weight to the nearest level minimizes the error of the weights. What matters is the error of the
+layer's outputs,
 
-Not handled: choosing the order of columns, and the blocks of columns that make it fast on a GPU.
+    ‖(W − Ŵ) Xᵀ‖²          W: (rows, columns)     X: (samples, columns), inputs that the layer really receives
+
+Inputs are correlated. If weight 3 was rounded up, and input 5 is large whenever input 3 is, then lowering
+weight 5 a little compensates. The inverse of the Hessian H = Xᵀ X says by how much (the paper's equation 2):
+
+    for each column i:     code_i  = nearest level to w_i
+                           error_i = (w_i − rounded w_i) / U_ii          U: the upper Cholesky factor of H⁻¹
+                           w_j    −= error_i · U_ij                      for each later column j
+
+One Cholesky factor serves all columns (the paper's step 3).
+
+Not handled: choosing the order of the columns (`act_order`), and processing the columns in blocks, which
+makes it fast on a GPU.
 """
 
 from functools import partial
@@ -14,35 +24,44 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.model.exchange import Exchange, exchange, require_composable
-from course_lib.quantize.layers import QuantizedLinear, linears, require_finite
+from course_lib.quantize.layers import QuantizedLinear, linears, require_finite_matrix
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
 
 @torch.no_grad()
 def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01) -> UniformWeight:
-    """Store weight (rows, columns), given inputs (samples, columns) such as it meets.
+    """Return the weight (rows, columns), rounded for inputs (samples, columns) like those given, and packed.
 
-    The grids are those of `format.store`, fixed beforehand; only which level a weight gets is decided otherwise. damping: this part of
-    the mean of H's diagonal is added to it, so that H can be inverted. Raises ValueError where shapes don't fit or numbers aren't finite.
+    The grids are those of `format.store`, computed before the first column is rounded; only the choice of the
+    levels differs.
+
+    damping: this fraction of the mean of H's diagonal is added to the diagonal, so that H can be inverted.
+
+    Raises ValueError where the shapes don't fit, or weights or inputs aren't finite.
     """
-    require_finite(weight)
+    require_finite_matrix(weight)
     if inputs.dim() != 2 or weight.shape[1] != inputs.shape[1] or not inputs.isfinite().all():
         raise ValueError(
-            f"weights {tuple(weight.shape)} need finite inputs (samples, {weight.shape[1]}), not {tuple(inputs.shape)}"
+            f"weights {tuple(weight.shape)} need finite inputs (samples, {weight.shape[1]}), "
+            f"not {tuple(inputs.shape)}"
         )
-    codes, scale, minimum = format.codes(weight.float())
-    steps, start = (x.double().expand(codes.shape).reshape(weight.shape) for x in (scale, minimum))
-    factor = _inverse_factor(inputs.double(), damping)
-    left, chosen = weight.to(torch.float64, copy=True), torch.empty_like(weight, dtype=torch.float64)
+    nearest, scale, minimum = format.codes(weight.float())  # (groups, group), (groups, 1), (groups, 1)
+    scales, minima = (x.double().expand(nearest.shape).reshape(weight.shape) for x in (scale, minimum))
+    factor = _inverse_hessian_factor(inputs.double(), damping)  # (columns, columns)
+    remaining = weight.to(torch.float64, copy=True)  # (rows, columns)
+    codes = torch.empty_like(remaining)
     for i in range(weight.shape[1]):
-        chosen[:, i] = format.nearest(left[:, i], steps[:, i], start[:, i])
-        error = left[:, i] - (steps[:, i] * chosen[:, i] + start[:, i])
-        left[:, i + 1 :] -= torch.outer(error / factor[i, i], factor[i, i + 1 :])
-    return UniformWeight(format, weight.shape, chosen.view(codes.shape), scale, minimum)
+        codes[:, i] = format.nearest(remaining[:, i], scales[:, i], minima[:, i])
+        error = remaining[:, i] - (scales[:, i] * codes[:, i] + minima[:, i])  # (rows,)
+        remaining[:, i + 1 :] -= torch.outer(error / factor[i, i], factor[i, i + 1 :])
+    return UniformWeight(format, weight.shape, codes.view(nearest.shape), scale, minimum)
 
 
-def _inverse_factor(inputs: Tensor, damping: float) -> Tensor:
-    """The upper Cholesky factor of H⁻¹, (columns, columns). A column that never meets an input other than 0 counts for nothing."""
+def _inverse_hessian_factor(inputs: Tensor, damping: float) -> Tensor:
+    """Return the upper Cholesky factor of H⁻¹, (columns, columns), for inputs (samples, columns).
+
+    A column whose inputs are all 0 is rounded to the nearest level and changes no other column.
+    """
     hessian = inputs.T @ inputs
     hessian.diagonal().add_(damping * hessian.diagonal().mean().clamp(min=1e-12))
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
@@ -50,15 +69,18 @@ def _inverse_factor(inputs: Tensor, damping: float) -> Tensor:
 
 @torch.no_grad()
 def gptq_linears(model: nn.Module, tokens: Tensor, format: Uniform) -> nn.Module:
-    """`quantize_linears` with GPTQ: each layer's inputs are those that the model, rounded up to there, has for `tokens` (batch, time).
+    """Quantize the model's linear layers with GPTQ, in place, as `quantize_linears` does; return the model.
 
-    In place, and returned. One run of the model for each layer. Raises ValueError as `quantize_linears` does; the model is then as it was.
+    tokens: the calibration text, (batch, time). The inputs of a layer are computed by the model whose earlier
+    layers are quantized already, so the model runs once for each layer.
+
+    Raises ValueError as `quantize_linears` does; the model is then unchanged.
     """
     require_composable(model, "quantized")
     done: list[Exchange] = []
     try:
         for name, layer in linears(model).items():
-            stored = gptq(layer.weight, _inputs(model, layer, tokens), format)
+            stored = gptq(layer.weight, _layer_inputs(model, layer, tokens), format)
             done.append(exchange(model, {name: QuantizedLinear(stored, layer.bias)}))
     except BaseException:
         for change in reversed(done):
@@ -67,16 +89,16 @@ def gptq_linears(model: nn.Module, tokens: Tensor, format: Uniform) -> nn.Module
     return model
 
 
-def _inputs(model: nn.Module, layer: nn.Module, tokens: Tensor) -> Tensor:
-    """(samples, columns) of what the layer is given."""
-    seen: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(partial(_keep, seen))
+def _layer_inputs(model: nn.Module, layer: nn.Module, tokens: Tensor) -> Tensor:
+    """Run the model on tokens (batch, time) and return all inputs of one layer, (samples, columns)."""
+    inputs: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(partial(_append_input, inputs))
     try:
         model(tokens)
     finally:
-        hook.remove()
-    return torch.cat([x.flatten(0, -2) for x in seen])
+        handle.remove()
+    return torch.cat([x.flatten(0, -2) for x in inputs])
 
 
-def _keep(seen: list[Tensor], layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-    seen.append(arguments[0])
+def _append_input(inputs: list[Tensor], layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    inputs.append(arguments[0])

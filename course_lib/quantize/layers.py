@@ -1,10 +1,11 @@
-"""A linear layer whose weights are kept in few bits, whatever the way.
+"""A linear layer over weights that are stored in few bits, in any format.
 
-Every way is a *format*: `format.store(weight)` gives a `Stored`, which knows its bytes and gives the weights back, rounded. So
-one layer serves all of them, and a model changes its format by having its layers exchanged.
+A *format* has one method, `format.store(weight)`, which returns a `Stored` matrix. `Stored.weight()` returns
+the rounded weights. So one layer serves all formats, and a model is quantized by exchanging its linear
+layers.
 
-The layer turns its bits into numbers at each use: it saves memory, not time (`fast` saves both). It can be trained through, as
-QLoRA needs, but not trained itself.
+The layer dequantizes its weights at each use: it saves memory but no time (`fast` saves both). Gradients pass
+through it to its input, as QLoRA needs; its own weights can't be trained.
 """
 
 from collections.abc import Callable
@@ -18,12 +19,12 @@ from course_lib.model.exchange import Exchanged, exchange, require_composable
 
 
 class Stored(nn.Module):
-    """A matrix in few bits, all of it in buffers. shape: (rows, columns) of the weights that it stands for."""
+    """A matrix in few bits, all of it in buffers. shape: (rows, columns) of the matrix."""
 
     shape: torch.Size
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weights as numbers again, (rows, columns)."""
+        """Return the dequantized matrix, (rows, columns)."""
         raise NotImplementedError
 
     @property
@@ -31,18 +32,18 @@ class Stored(nn.Module):
         return sum(buffer.nbytes for buffer in self.buffers())
 
     def _apply(self, fn, recurse=True):
-        """Moves to another device with the model, but keeps its precision when the model changes its own."""
+        """Move the buffers to another device with the model; keep their dtype when the model's changes."""
         for name, buffer in self.named_buffers():
-            where = fn(buffer.new_empty(0)).device
-            setattr(self, name, buffer.to(where))
+            device = fn(buffer.new_empty(0)).device
+            setattr(self, name, buffer.to(device))
         return self
 
 
 class Format(Protocol):
-    """A way of keeping weights in few bits."""
+    """A way of storing weights in few bits."""
 
     def store(self, weight: Tensor) -> Stored:
-        """weight: (rows, columns). Raises ValueError for weights that have no place in the format."""
+        """Round and pack a weight (rows, columns). Raises ValueError for one that the format can't store."""
 
 
 class QuantizedLinear(Exchanged, nn.Module):
@@ -67,9 +68,10 @@ class QuantizedLinear(Exchanged, nn.Module):
 def frozen_product(
     x: Tensor, multiply: Callable[[Tensor], Tensor], weight: Callable[[torch.dtype], Tensor]
 ) -> Tensor:
-    """x Wᵀ by `multiply`, for a W that is stored in its own way and isn't trained; differentiable in x.
+    """Return `multiply(x)`, which is x Wᵀ for a frozen W, (…, columns) → (…, rows); differentiable in x.
 
-    weight: dtype → W as numbers, (rows, columns). It is asked for on the way back only, and kept nowhere.
+    weight: returns W, (rows, columns), in a given dtype. Only the backward pass calls it, so that the forward
+    pass keeps no dequantized copy of W for the gradient.
     """
     if not (torch.is_grad_enabled() and x.requires_grad):
         return multiply(x)
@@ -87,25 +89,27 @@ class _FrozenProduct(torch.autograd.Function):
         return grad @ ctx.weight(grad.dtype), None, None
 
 
-LEFT_ALONE = (
-    "head",
-    "router",
-)  # the head is mostly the embedding table; a router is tiny, and its choices jump
+# Names of layers that are not quantized. The head is mostly tied to the embedding table; a router is
+# tiny, and a small error can change which expert it chooses.
+NOT_QUANTIZED = ("head", "router")
 
 
 def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
-    """Exchange each `nn.Linear` of the model, but for output layer and routers, for a `QuantizedLinear`, in place; return it.
+    """Exchange the model's `nn.Linear` layers, except output layers and routers, for quantized ones, in
+    place.
 
         quantize_linears(model, NF4())
 
-    Raises ValueError where there is none, or one that the format can't store; the model is then as it was.
+    Returns the model. Raises ValueError where there is no such layer, or the format can't store one; the
+    model is then unchanged.
     """
     exchange(model, quantized_linears(model, format))
     return model
 
 
 def quantized_linears(model: nn.Module, format: Format) -> dict[str, QuantizedLinear]:
-    """What `quantize_linears` puts into the model, by path; for an `exchange` that can be undone."""
+    """Return the layers that `quantize_linears` puts into the model, by path, for an `exchange` to be
+    undone."""
     require_composable(model, "quantized")
     return {name: _quantized(name, layer, format) for name, layer in linears(model).items()}
 
@@ -119,24 +123,27 @@ def _quantized(name: str, layer: nn.Linear, format: Format) -> QuantizedLinear:
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The layers that are quantized, by their names. Raises ValueError where there is none."""
-    found = {
-        name: layer
-        for name, layer in model.named_modules()
-        if type(layer) is nn.Linear and name.rpartition(".")[2] not in LEFT_ALONE
+    """Return the layers that `quantize_linears` exchanges, by path. Raises ValueError where there is none."""
+    layers = {
+        path: layer
+        for path, layer in model.named_modules()
+        if type(layer) is nn.Linear and path.rpartition(".")[2] not in NOT_QUANTIZED
     }
-    if not found:
+    if not layers:
         raise ValueError("the model has no nn.Linear to round: they are quantized already")
-    return found
+    return layers
 
 
 def model_bytes(model: nn.Module) -> int:
-    """Bytes that all parameters and buffers take, shared ones once. (Not counted: what `pack` laid out anew in 16 or 32 bits.)"""
+    """Return the bytes of all parameters and buffers, counting shared ones once.
+
+    Not counted: the copies in 16 or 32 bits that `generate.pack` makes of some weights.
+    """
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
-def require_finite(weight: Tensor) -> None:
-    """Raise ValueError for a weight that no scale could hold."""
+def require_finite_matrix(weight: Tensor) -> None:
+    """Raise ValueError unless the weight is a matrix (rows, columns) of finite values."""
     if weight.dim() != 2 or not weight.numel():
         raise ValueError(f"only matrices are quantized, not a tensor of shape {tuple(weight.shape)}")
     if weight.is_meta:

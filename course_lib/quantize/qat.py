@@ -1,8 +1,9 @@
-"""Quantization-aware training: round on the way forward, learn as if nothing had been rounded.
+"""Quantization-aware training: the forward pass rounds the weights, the backward pass ignores the rounding.
 
-Rounding is a staircase: its slope is 0 almost everywhere, so no gradient would reach the weights. The straight-through estimator
-(Bengio, Léonard & Courville 2013, the fourth of their approaches; for weights: Jacob et al. 2018, section 3) takes its slope for 1. The weights
-stay in 32 bits and collect small steps until one carries them over to the next level.
+Rounding is a step function. Its slope is 0 almost everywhere, so no gradient would reach the weights. The
+straight-through estimator replaces that slope by 1 (Bengio, Léonard & Courville 2013, the fourth of their
+approaches; for weights: Jacob et al. 2018, section 3). The weights stay in 32 bits and accumulate small steps
+until they round to another level.
 """
 
 import torch.nn.functional as F
@@ -14,12 +15,15 @@ from course_lib.quantize.uniform import Uniform
 
 
 def straight_through(weight: Tensor, format: Uniform) -> Tensor:
-    """The nearest numbers on the format's grid, (rows, columns) → the same; the gradient passes unchanged."""
+    """Round each weight to its nearest level, (rows, columns); the gradient passes unchanged."""
     return weight + (format.round(weight.detach()) - weight.detach())
 
 
-class RoundedLinear(Exchanged, nn.Linear):
-    """`nn.Linear` that computes with its weights rounded to `format`, and trains them as they are."""
+class FakeQuantizedLinear(Exchanged, nn.Linear):
+    """`nn.Linear` that computes with its weights rounded to `format` and trains the unrounded weights.
+
+    (…, in_features) → (…, out_features).
+    """
 
     kind = "rounding"
     format: Uniform
@@ -29,28 +33,31 @@ class RoundedLinear(Exchanged, nn.Linear):
 
 
 def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
-    """From now on the linear layers that `quantize_linears` would exchange compute with rounded weights; in place, and returned.
+    """Let the layers that `quantize_linears` exchanges compute with rounded weights, in place; return the
+    model.
 
-    Raises ValueError where there is none, or one that the format can't store.
+    Raises ValueError, changing nothing, where there is no such layer or the format can't store one.
     """
     require_composable(model, "rounding")
     layers = linears(model)
     for layer in layers.values():
-        format.store(layer.weight)  # or an error, before anything is changed
-    exchange(model, {name: twin(layer, RoundedLinear, format=format) for name, layer in layers.items()})
+        format.store(layer.weight)  # only for its error, before anything is changed
+    exchange(model, {name: twin(layer, FakeQuantizedLinear, format=format) for name, layer in layers.items()})
     return model
 
 
 def finish_qat(model: nn.Module) -> nn.Module:
-    """Store what was trained in the format's bits (`quantize_linears`), in place; but for rounding of the last digits, the outputs
-    stay what they were in training.
+    """Store the trained weights in the format's bits with `quantize_linears`, in place; return the model.
 
-    Raises ValueError, changing nothing, for a model that `start_qat` didn't begin or whose training went wrong (NaN).
+    The outputs stay as they were in training, up to the rounding of floating-point sums.
+
+    Raises ValueError, changing nothing, for a model that `start_qat` hasn't prepared or whose training went
+    wrong (NaN).
     """
-    rounded = {name: layer for name, layer in model.named_modules() if isinstance(layer, RoundedLinear)}
-    if not rounded:
+    trained = {name: layer for name, layer in model.named_modules() if isinstance(layer, FakeQuantizedLinear)}
+    if not trained:
         raise ValueError("nothing here is trained with rounding: begin with start_qat")
-    for layer in rounded.values():
-        layer.format.store(layer.weight)
-    exchange(model, {name: twin(layer, nn.Linear) for name, layer in rounded.items()})
+    for layer in trained.values():
+        layer.format.store(layer.weight)  # only for its error, before anything is changed
+    exchange(model, {name: twin(layer, nn.Linear) for name, layer in trained.items()})
     return quantize_linears(model, layer.format)

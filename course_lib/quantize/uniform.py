@@ -1,13 +1,16 @@
-"""Rounding to a grid of evenly spaced numbers.
+"""Uniform quantization: rounding to a grid of evenly spaced levels.
 
-    asymmetric   weight ≈ scale · code + minimum       codes 0 … 2ᵇ − 1, spread from the smallest weight to the largest
-    symmetric    weight ≈ scale · code                 codes −q … q with q = 2ᵇ⁻¹ − 1: zero stays zero, one code is unused
+    asymmetric   weight ≈ scale · code + minimum     codes 0 … 2ᵇ − 1, over the weights' range
+    symmetric    weight ≈ scale · code               codes −q … q with q = 2ᵇ⁻¹ − 1: zero stays zero
 
-A scale serves the whole tensor, one output channel (a row), or a group of columns in a row: the smaller the group, the less an
-outlier harms, and the more bytes go into scales (Nagel et al. 2021, "A white paper on neural network quantization", section 2.2).
-Scales and minima are kept in 16 bits.
+The symmetric grid leaves one code unused; `absmax` is its plain version.
 
-Not handled: activations, integer zero points (a minimum that isn't a multiple of the scale makes zero inexact).
+One scale serves the whole tensor, one output channel (a row), or a group of columns in a row. Smaller groups
+limit the harm that an outlier does, and cost more bytes for scales (Nagel et al. 2021, "A white paper on
+neural network quantization", section 2.2). Scales and minima are stored in 16 bits.
+
+Not handled: activations; integer zero points (a minimum that isn't a multiple of the scale makes zero
+inexact).
 """
 
 from dataclasses import dataclass
@@ -16,22 +19,20 @@ import torch
 from torch import Tensor
 
 from course_lib.quantize.bits import pack_bits, unpack_bits
-from course_lib.quantize.layers import Stored, require_finite
+from course_lib.quantize.layers import Stored, require_finite_matrix
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """A format. bits: 2 to 8. group: how many columns share a scale, or "channel" (a row), or "tensor" (all).
+    """A uniform format. Raises ValueError for bits or a group out of range.
 
-    >>> Uniform(bits=4).round(torch.tensor([[0.5, -1.3, 1.75, 0.6]]))  # seven steps of 0.25 on either side of zero
+    >>> Uniform(bits=4).round(torch.tensor([[0.5, -1.3, 1.75, 0.6]]))  # seven steps of 0.25 on each side of 0
     tensor([[ 0.5000, -1.2500,  1.7500,  0.5000]])
-
-    Raises ValueError for dials out of range.
     """
 
-    bits: int = 8
-    symmetric: bool = True
-    group: int | str = "channel"
+    bits: int = 8  # of a code, 2 to 8
+    symmetric: bool = True  # whether the grid is centred on zero, without a minimum
+    group: int | str = "channel"  # how many columns share a scale, or "channel" (a row), or "tensor"
 
     def __post_init__(self):
         if not (isinstance(self.bits, int) and 2 <= self.bits <= 8):
@@ -40,57 +41,72 @@ class Uniform:
             raise ValueError(f'group must be "channel", "tensor" or a number of columns, not {self.group!r}')
 
     @property
-    def top(self) -> int:
-        """The highest code."""
+    def max_code(self) -> int:
+        """The largest code. The smallest is 0, so that codes can be packed: symmetric ones are shifted by
+        q."""
         return 2**self.bits - 1 - self.symmetric
 
     @property
     def zero(self) -> int:
-        """The code that a symmetric grid has for 0; where counting begins, 0, for an asymmetric one."""
-        return self.top // 2 if self.symmetric else 0
+        """The zero point of a symmetric grid, which is the code of the weight 0; 0 for an asymmetric grid."""
+        return self.max_code // 2 if self.symmetric else 0
 
     def codes(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(rows, columns) → codes (groups, group) from 0 on, scale and minimum (groups, 1): weight ≈ scale · code + minimum."""
-        groups = self._split(weight)
+        """Return the codes of a weight (rows, columns) and its grid: weight ≈ scale · code + minimum.
+
+        Codes from 0 to `max_code` are (groups, group); scale and minimum are (groups, 1). Raises ValueError
+        where the columns don't divide into groups.
+        """
+        groups = weight.reshape(-1, self._group_size(weight))  # (groups, group)
         if self.symmetric:
-            scale = _in_16_bits(groups.abs().amax(dim=1, keepdim=True) / self.zero)
+            scale = _round_to_half(groups.abs().amax(dim=1, keepdim=True) / self.zero)  # (groups, 1)
             minimum = -self.zero * scale
         else:
-            minimum, largest = groups.aminmax(dim=1, keepdim=True)
-            minimum = _in_16_bits(minimum)
-            scale = _in_16_bits((largest - minimum) / self.top)
+            minimum, largest = groups.aminmax(dim=1, keepdim=True)  # (groups, 1) each
+            minimum = _round_to_half(minimum)
+            scale = _round_to_half((largest - minimum) / self.max_code)
         return self.nearest(groups, scale, minimum), scale, minimum
 
     def nearest(self, weight: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
-        """The code of the level nearest to each weight, same shape. scale and minimum broadcast to it."""
-        from_start = weight if self.symmetric else weight - minimum
-        steps = torch.where(
-            scale > 0, from_start / scale, 0.0
-        )  # none where the scale is 0, for then all are alike
-        return (steps.round() + self.zero).clamp(0, self.top)
+        """Return the code of the level nearest to each weight. scale and minimum broadcast to its shape."""
+        offset = weight if self.symmetric else weight - minimum
+        # A scale is 0 where all weights of a group are equal: the minimum alone stands for them.
+        steps = torch.where(scale > 0, offset / scale, 0.0)
+        return (steps.round() + self.zero).clamp(0, self.max_code)
 
     def round(self, weight: Tensor) -> Tensor:
-        """Each weight replaced by the nearest on its grid, same shape and precision. NaN stays NaN."""
+        """Return the nearest level for each weight, (rows, columns), in the weight's dtype. NaN stays NaN."""
         codes, scale, minimum = self.codes(weight.float())
         return (codes * scale + minimum).view(weight.shape).to(weight.dtype)
 
     @torch.no_grad()
     def store(self, weight: Tensor) -> "UniformWeight":
-        """Raises ValueError for weights that aren't finite, are too large for 16-bit scales, or don't divide into groups."""
-        require_finite(weight)
+        """Return the weight (rows, columns), rounded and packed.
+
+        Raises ValueError for weights that aren't finite, are too large for 16-bit scales, or don't divide
+        into groups.
+        """
+        require_finite_matrix(weight)
         return UniformWeight(self, weight.shape, *self.codes(weight.float()))
 
-    def _split(self, weight: Tensor) -> Tensor:
+    def _group_size(self, weight: Tensor) -> int:
+        """How many weights share a scale."""
         if self.group == "tensor":
-            return weight.reshape(1, -1)
+            return weight.numel()
         size = weight.shape[1] if self.group == "channel" else self.group
         if weight.shape[1] % size:
             raise ValueError(f"rows of {weight.shape[1]} weights don't divide into groups of {size}")
-        return weight.reshape(-1, size)
+        return size
 
 
 class UniformWeight(Stored):
-    """codes: packed; scale and (asymmetric only) minimum: (groups, 1) in 16 bits."""
+    """A matrix on a uniform grid.
+
+    Buffers: `packed`, bytes; `scale` and (asymmetric only) `minimum`, (groups, 1) in 16 bits.
+
+    format: the grid's format. shape: of the matrix. codes: (groups, group). scale, minimum: (groups, 1), as
+    from `Uniform.codes`.
+    """
 
     def __init__(self, format: Uniform, shape: torch.Size, codes: Tensor, scale: Tensor, minimum: Tensor):
         super().__init__()
@@ -102,14 +118,15 @@ class UniformWeight(Stored):
         self.register_buffer("minimum", None if format.symmetric else minimum.half())
 
     def codes(self) -> Tensor:
-        """(groups, group) of uint8."""
+        """Return the codes from 0 to `format.max_code`, (groups, group) of uint8."""
         return unpack_bits(self.packed, self.format.bits, self.shape.numel()).view(len(self.scale), -1)
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        scale = self.scale.float()
+        scale = self.scale.float()  # (groups, 1)
         minimum = -self.format.zero * scale if self.minimum is None else self.minimum.float()
         return (self.codes().float() * scale + minimum).view(self.shape).to(dtype)
 
 
-def _in_16_bits(x: Tensor) -> Tensor:
+def _round_to_half(x: Tensor) -> Tensor:
+    """Round to the nearest value that 16 bits can hold, and return it in 32."""
     return x.half().float()

@@ -1,4 +1,4 @@
-"""Fewer bits: grids, blocks, NF4, GPTQ, training with the rounding in view, and the layers that compute with what is stored."""
+"""Quantization: grids, blocks, NF4, GPTQ, quantization-aware training, and layers over stored weights."""
 
 from copy import deepcopy
 from functools import partial
@@ -29,6 +29,8 @@ from course_lib.quantize import (
     Int8Linear,
     QuantizedLinear,
     Uniform,
+    absmax_dequantize,
+    absmax_quantize,
     fast_linear,
     finish_qat,
     gptq,
@@ -179,7 +181,7 @@ def test_zeros_of_both_signs_are_zeros(kind):
 @kinds
 @pytest.mark.parametrize("scale", [1e-37, 1e-38, 1e-40, 1e-45])
 def test_weights_too_small_for_any_scale_become_nothing(kind, scale):
-    """Their scale's inverse overflows, and the package leaves their codes to the processor; but a scale of 0 makes all of them 0."""
+    """1 / scale overflows, so the package's codes depend on the processor; a scale of 0 makes all 0."""
     assert BLOCKS[kind].store(normal(4, 64) * scale).weight().abs().max() == 0
 
 
@@ -273,7 +275,7 @@ def test_bitsandbytes_reads_what_we_double_quantized(rows):
 
 
 def test_nf4_has_the_papers_bytes():
-    """Section 3: a scale of 32 bits for 64 weights is 0.5 bits each; double quantization leaves 0.127 of them."""
+    """Section 3: a 32-bit scale for 64 weights takes 0.5 bits a weight; with double quantization 0.127."""
     weight = normal(512, 512)
     bits = [8 * NF4(double).store(weight).nbytes / weight.numel() for double in (False, True)]
     assert bits == pytest.approx([4.5, 4.127], abs=1e-3)
@@ -296,6 +298,16 @@ def step_of(format, stored):
     return wide.reshape(stored.shape)
 
 
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_plain_version_is_the_symmetric_grid_with_a_scale_for_each_row(bits):
+    weight, format = normal(40, 64), Uniform(bits)
+    codes, scale = absmax_quantize(weight, bits)
+    assert codes.dtype == torch.int8 and codes.shape == weight.shape
+    wanted_codes, wanted_scale, _ = format.codes(weight)
+    assert (codes.float() + format.zero).equal(wanted_codes) and scale.equal(wanted_scale)
+    assert absmax_dequantize(codes, scale).equal(format.round(weight))
+
+
 def slack(format, weight):
     """How far the ends of the grid may miss the weights because scale and minimum have 16 bits."""
     ends = weight.abs().max() * 2**-11
@@ -307,7 +319,7 @@ def test_every_weight_is_at_most_half_a_step_from_its_grid(format):
     weight = normal(6, 64)
     stored = format.store(weight)
     assert ((stored.weight() - weight).abs() <= step_of(format, stored) / 2 + slack(format, weight)).all()
-    assert stored.codes().max() <= format.top
+    assert stored.codes().max() <= format.max_code
     assert format.round(weight).equal(stored.weight())
 
 
@@ -323,7 +335,7 @@ def test_a_grid_is_stored_in_the_bytes_it_says(format):
 def test_no_level_is_nearer_than_the_one_chosen(format):
     weight = normal(6, 64)
     codes, scale, minimum = format.codes(weight)
-    levels = scale.unsqueeze(-1) * torch.arange(format.top + 1) + minimum.unsqueeze(-1)
+    levels = scale.unsqueeze(-1) * torch.arange(format.max_code + 1) + minimum.unsqueeze(-1)
     grouped = weight.view(len(codes), -1)
     nearest = (levels - grouped.unsqueeze(-1)).abs().amin(dim=-1)
     torch.testing.assert_close((codes * scale + minimum - grouped).abs(), nearest, atol=1e-6, rtol=0)
@@ -389,8 +401,8 @@ def test_constant_weights_are_kept(format, value):
 
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_a_symmetric_grid_has_one_level_fewer(bits):
-    assert Uniform(bits, symmetric=False).top == 2**bits - 1
-    assert Uniform(bits).top == 2**bits - 2
+    assert Uniform(bits, symmetric=False).max_code == 2**bits - 1
+    assert Uniform(bits).max_code == 2**bits - 2
 
 
 def test_an_asymmetric_grid_reaches_from_the_smallest_to_the_largest():
@@ -796,8 +808,10 @@ def output_error(weight, stored, inputs):
 
 
 def obq(weight, inputs, format, damping=0.01):
-    """Column after column, the inverse Hessian of the columns that are left worked out anew each time (Frantar et al. 2022, equations
-    2 and 3, in a fixed order)."""
+    """GPTQ's plain version: for each column, invert the Hessian of the remaining columns anew.
+
+    Frantar et al. (2022), equations 2 and 3, in a fixed order.
+    """
     left, x = weight.double().clone(), inputs.double()
     hessian = x.T @ x
     hessian += damping * hessian.diagonal().mean() * torch.eye(len(hessian))
@@ -805,7 +819,7 @@ def obq(weight, inputs, format, damping=0.01):
     steps, start = (part.double().expand(codes.shape).reshape(weight.shape) for part in (scale, minimum))
     for i in range(weight.shape[1]):
         inverse = torch.linalg.inv(hessian[i:, i:])
-        code = ((left[:, i] - start[:, i]) / steps[:, i]).round().clamp(0, format.top)
+        code = ((left[:, i] - start[:, i]) / steps[:, i]).round().clamp(0, format.max_code)
         error = left[:, i] - (code * steps[:, i] + start[:, i])
         left[:, i:] -= torch.outer(error / inverse[0, 0], inverse[0])
     return left
@@ -963,7 +977,7 @@ def test_what_was_trained_rounded_is_stored_and_says_the_same(format):
 
 
 def test_training_with_rounding_learns_where_rounding_afterwards_fails():
-    """Two levels and zero: a product of matrices whose exact values matter little, as long as they were learnt as they are used."""
+    """With two levels and zero, a network trained with the rounding fits what a rounded one can't."""
     x = normal(256, 16)
     y, format = torch.tanh(x @ normal(16, 4, seed=1)), Uniform(2)
 

@@ -1,0 +1,37 @@
+"""Absmax quantization, on one page: round each weight to the nearest of evenly spaced levels around zero.
+
+    scale = max |weight| / q           q = 2ᵇ⁻¹ − 1: 127 for 8 bits, 7 for 4 bits
+    code  = round(weight / scale)      a whole number from −q to q
+    weight ≈ scale · code              an error of half a scale at most
+
+Each output channel, a row of the matrix, has its own scale (Dettmers et al. 2022, "LLM.int8()", section 2).
+All other formats here change one of these three lines: `uniform` the range that a scale covers, `nf4` the
+levels, `gptq` the choice of the code.
+
+Not handled: rows of zeros, whose scale is 0, and storing a code in fewer than 8 bits. `uniform` handles both.
+"""
+
+import torch
+from torch import Tensor
+
+
+def absmax_quantize(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+    """Return the codes of a weight (rows, columns), int8 of the same shape, and each row's scale, (rows, 1).
+
+    >>> absmax_quantize(torch.tensor([[0.5, -1.3, 1.75, 0.6]]), bits=4)
+    (tensor([[ 2, -5,  7,  2]], dtype=torch.int8), tensor([[0.2500]]))
+
+    bits: 2 to 8. The scale is rounded to 16 bits, as it would be stored.
+    """
+    largest_code = 2 ** (bits - 1) - 1
+    scale = (weight.abs().amax(dim=1, keepdim=True) / largest_code).half().float()
+    return (weight / scale).round().to(torch.int8), scale
+
+
+def absmax_dequantize(codes: Tensor, scale: Tensor) -> Tensor:
+    """Return the weights that the codes stand for, (rows, columns).
+
+    >>> absmax_dequantize(*absmax_quantize(torch.tensor([[0.5, -1.3, 1.75, 0.6]]), bits=4))
+    tensor([[ 0.5000, -1.2500,  1.7500,  0.5000]])
+    """
+    return scale * codes
