@@ -1,10 +1,22 @@
 """Bytes → tokens.
 
-Read in this order: `pretokenize` (text → pieces), `bpe` (pieces → tokens), `chat` (a conversation → text).
+Read in this order:
+
+    bpe                byte-pair encoding, the whole algorithm on one page
+    fast_bpe           the same merges and the same tokens, quickly
+    pretokenize        text → pieces, which no merge may cross
+    special_tokens     names such as <|im_end|>, cut out of the text first
+    tokenizer          all of these together: train, encode, decode
+    streaming          encoding a text that arrives in parts
+    vocabulary_files   GPT-2's files, and saving and loading
+    checks             what arguments `tokenizer` accepts
+    chat               a conversation → text
+    normalise          texts as scorers compare them
 """
 
-from course_lib.text.bpe import TIE_RULES, Tokenizer, learn_merges
 from course_lib.text.chat import ChatTemplate
+from course_lib.text.fast_bpe import TIE_RULES, learn_merges
 from course_lib.text.pretokenize import GPT2, SMOLLM2, split
+from course_lib.text.tokenizer import Tokenizer
 
 __all__ = ["GPT2", "SMOLLM2", "TIE_RULES", "ChatTemplate", "Tokenizer", "learn_merges", "split"]

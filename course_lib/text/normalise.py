@@ -1,15 +1,17 @@
-"""Texts as scorers compare them: what doesn't matter is taken away."""
+"""Texts as scorers compare them: without what doesn't matter for an answer."""
 
 import re
 
 ARTICLE = re.compile(r"\b(the|a|an)\b")
-# A minus, unless it stands between two numbers; digits, in threes between commas or not; a decimal part.
+# A minus, unless it is between two numbers; digits, with or without commas between groups of three; a decimal
+# part.
 NUMBER = re.compile(r"(?<!\d)-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
 
 
 def normalise(text: str) -> str:
-    """Lower case, without articles, punctuation or doubled spaces, as SQuAD's exact match (Rajpurkar et al.
-    2016).
+    """Return the text in lower case, without articles, punctuation or doubled spaces.
+
+    As in SQuAD's exact match (Rajpurkar et al. 2016).
 
     >>> normalise("The  thirsty tiger.")
     'thirsty tiger'
@@ -18,11 +20,12 @@ def normalise(text: str) -> str:
 
 
 def last_number(text: str) -> float | None:
-    """The last number of a text, None if it has none. So a worked answer is scored by where it arrives, as in
-    GSM8K (Cobbe et al. 2021).
+    """Return the last number of a text, or None if it has none.
+
+    So a worked answer is scored by its result, as in GSM8K (Cobbe et al. 2021).
 
     >>> last_number("40 - 30 = 10, and 1,210 - 10 makes 1,200.")
     1200.0
     """
-    found = NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+    numbers = NUMBER.findall(text)
+    return float(numbers[-1].replace(",", "")) if numbers else None

@@ -29,8 +29,11 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 import course_lib.text
 from course_lib.text import GPT2, SMOLLM2, TIE_RULES, ChatTemplate, Tokenizer, learn_merges, split
-from course_lib.text.bpe import HELD_BACK, LARGEST_ID, gpt2_characters, replay_merges
-from course_lib.text.pretokenize import Marks
+from course_lib.text.checks import LARGEST_ID
+from course_lib.text.fast_bpe import replay_merges
+from course_lib.text.special_tokens import SpecialSplitter
+from course_lib.text.streaming import LOOKAHEAD_PIECES
+from course_lib.text.vocabulary_files import gpt2_characters
 
 calm = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -53,7 +56,7 @@ ALPHABETS = [
 
 
 def assigned(plane):
-    """A plane's characters, without those that Unicode may give a class later: implementations differ in its version."""
+    """A plane's assigned characters: implementations differ in the version of Unicode that they follow."""
     codes = range(plane << 16, (plane + 1) << 16)
     return [chr(code) for code in codes if unicodedata.category(chr(code)) not in ("Cn", "Cs")]
 
@@ -187,7 +190,7 @@ def test_only_strings_are_encoded(text):
         smollm2().tokenizer.encode(text)
 
 
-def test_the_memory_of_pieces_changes_nothing():
+def test_the_cache_of_pieces_changes_nothing():
     tokenizer = smollm2().tokenizer
     texts = list(random_texts(300, seed=3))
     first = [tokenizer.encode(text) for text in texts]
@@ -196,13 +199,13 @@ def test_the_memory_of_pieces_changes_nothing():
     assert -1 not in tokenizer.encode(texts[0])
 
 
-def test_no_more_pieces_are_remembered_than_there_is_room_for(monkeypatch):
+def test_no_more_pieces_are_cached_than_the_limit(monkeypatch):
     text = "low lower lowest low"
     expected = Tokenizer.train(text, 262).encode(text)
-    monkeypatch.setattr("course_lib.text.bpe.REMEMBERED_PIECES", 2)
+    monkeypatch.setattr("course_lib.text.tokenizer.MAX_CACHED_PIECES", 2)
     tokenizer = Tokenizer.train(text, 262)
     assert tokenizer.encode(text) == tokenizer.encode(text) == expected
-    assert len(tokenizer._remembered) == 2
+    assert len(tokenizer._cache) == 2
 
 
 def test_a_long_piece_without_a_space_is_encoded():
@@ -259,12 +262,12 @@ fragments = st.sampled_from(
 
 @settings(calm, max_examples=400)
 @given(st.lists(fragments, max_size=40).map("".join), st.lists(st.integers(0, 99), max_size=9), st.booleans())
-@pytest.mark.parametrize("held_back", [2, HELD_BACK])
+@pytest.mark.parametrize("lookahead", [2, LOOKAHEAD_PIECES])
 @pytest.mark.parametrize("name", PATTERNS)
-def test_the_ids_of_a_text_in_pieces_are_those_of_the_whole(name, held_back, text, places, allow_special):
+def test_the_ids_of_a_text_in_pieces_are_those_of_the_whole(name, lookahead, text, places, allow_special):
     tokenizer = overlapping(name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("course_lib.text.bpe.HELD_BACK", held_back)
+        patch.setattr("course_lib.text.streaming.LOOKAHEAD_PIECES", lookahead)
         for texts in (cuts(text, places), text):
             ids = list(tokenizer.encode_iterable(texts, allow_special))
             assert ids == tokenizer.encode(text, allow_special)
@@ -281,10 +284,10 @@ def test_what_comes_next_changes_at_most_the_last_two_pieces(name):
 @calm
 @given(st.lists(fragments, max_size=12).map("".join), st.lists(fragments, max_size=4).map("".join))
 def test_what_is_settled_is_cut_at_the_same_special_tokens_whatever_follows(text, more):
-    marks = Marks(OVERLAPPING)
-    settled = marks.settled(text)
-    *parts, last = marks.split(text[:settled])
-    whole = marks.split(text + more)
+    splitter = SpecialSplitter(OVERLAPPING)
+    settled = splitter.settled_length(text)
+    *parts, last = splitter.split(text[:settled])
+    whole = splitter.split(text + more)
     assert whole[: len(parts)] == parts
     assert whole[len(parts)].startswith(last)
     assert len(text) - settled < 2 * max(map(len, OVERLAPPING))
@@ -581,7 +584,7 @@ def test_a_rule_that_is_no_rule_is_refused_by_learning_too(ties):
 
 
 def test_ties_are_broken_by_the_rule_asked_for():
-    """After "ab", the pairs (ab, c) and (x, y) occur twice each: as ids (256, 99) and (120, 121), as text abc before xy."""
+    """After "ab", (ab, c) and (x, y) occur twice each: as ids (256, 99) and (120, 121), as text abc, xy."""
     text = "abc abc ab xy xy".replace(" ", "\n")
     learned = {ties: Tokenizer.train(text, 258, ties=ties).tokens[256:] for ties in TIE_RULES}
     assert learned == {"lowest ids": [b"ab", b"xy"], "alphabetical": [b"ab", b"abc"]}

@@ -1,0 +1,42 @@
+"""Special tokens: tokens that stand for no text, such as `<|im_end|>`, the end of a turn.
+
+Their names are cut out of a text before anything else: no merge is learned inside a name or across it.
+"""
+
+from collections.abc import Iterable
+
+import regex
+
+
+class SpecialSplitter:
+    """Cuts a text at the names of special tokens; the longest, if several begin at the same character.
+
+    >>> SpecialSplitter(["<a>", "<b>"]).split("low<a>lower<b>")
+    ['low', '<a>', 'lower', '<b>', '']
+    """
+
+    def __init__(self, names: Iterable[str]):
+        names = sorted(names, key=len, reverse=True)
+        self._pattern = regex.compile(f"({'|'.join(map(regex.escape, names))})") if names else None
+        self._prefixes = {name[:length] for name in names for length in range(1, len(name))}
+        self._longest_prefix = max(map(len, self._prefixes), default=0)
+
+    def split(self, text: str) -> list[str]:
+        """Return [text, name, text, …, name, text]. Joined, the parts are the text again."""
+        return self._pattern.split(text) if self._pattern else [text]
+
+    def settled_length(self, text: str) -> int:
+        """Return how many characters of an unfinished text are cut in the same way whatever follows.
+
+        The rest may be the beginning of a name. It is shorter than two of the longest names.
+
+        >>> SpecialSplitter(["<a>", "<b>"]).settled_length("low<a>lower<")
+        11
+        """
+        starts = range(max(0, len(text) - self._longest_prefix), len(text))
+        unfinished = next((i for i in starts if text[i:] in self._prefixes), len(text))
+        if unfinished < len(text):
+            for name in self._pattern.finditer(text):
+                if name.start() < unfinished < name.end():
+                    return name.start()
+        return unfinished

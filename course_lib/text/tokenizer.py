@@ -1,0 +1,222 @@
+"""The tokenizer: text ↔ token ids, with everything that a real model's vocabulary needs.
+
+    text
+      → parts, cut at special tokens    `special_tokens`
+      → pieces                          `pretokenize`
+      → bytes → tokens                  `fast_bpe`
+
+Not handled: Unicode normalisation, byte fallback, dropout, and merges across pieces.
+"""
+
+import codecs
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+from course_lib.text.bpe import Pair
+from course_lib.text.checks import (
+    check_text,
+    check_training,
+    check_vocabulary,
+    comparable_keys,
+    missing_token_error,
+)
+from course_lib.text.fast_bpe import TieRule, find_tie_rule, learn_merges, replay_merges
+from course_lib.text.pretokenize import GPT2, compile_pattern, split
+from course_lib.text.special_tokens import SpecialSplitter
+from course_lib.text.streaming import encode_stream
+from course_lib.text.vocabulary_files import load_tokenizer, read_gpt2_strings, save_tokenizer, tokens_by_id
+
+MAX_CACHED_PIECES = 1 << 18
+
+
+class Tokenizer:
+    """Text ↔ token ids.
+
+    tokens: the bytes of each id, as a list, with None for an id that no token has; or bytes → id, where ids
+    may have gaps too. merges: pair → the id of the token it becomes, in the order learned. pattern: how text
+    is cut into pieces first. special: the names of special tokens, which stand for no text, → their ids; the
+    names are among the tokens. unknown: the id for a byte that the vocabulary lacks; without it such a byte
+    is an error. Raises ValueError for tokens that are not bytes, and for ids that contradict each other.
+
+    >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
+    >>> [tokenizer.token_text(i) for i in tokenizer.encode("low slow")]
+    ['low', ' ', 's', 'low']
+    """
+
+    def __init__(
+        self,
+        tokens: Sequence[bytes | None] | Mapping[bytes, int],
+        merges: dict[Pair, int],
+        pattern: str = GPT2,
+        special: dict[str, int] | None = None,
+        unknown: int | None = None,
+    ):
+        self.tokens, self.merges, self.pattern = tokens_by_id(tokens), dict(merges), pattern
+        self.special, self.unknown = dict(special or {}), unknown
+        compile_pattern(pattern)
+        check_vocabulary(self.tokens, self.merges, self.special, unknown)
+        ids = {token: i for i, token in enumerate(self.tokens) if i not in self.special.values()}
+        self._byte_ids = [ids.get(bytes([byte]), unknown) for byte in range(256)]
+        self._ranks = {pair: (rank, new) for rank, (pair, new) in enumerate(self.merges.items())}
+        self._cache = _PieceCache(self._encode_piece)
+        self._splitter = SpecialSplitter(self.special)
+
+    @classmethod
+    def train(
+        cls,
+        text: str | Iterable[str],
+        vocab_size: int,
+        pattern: str = GPT2,
+        special: Sequence[str] = (),
+        ties: str | TieRule = "lowest ids",
+        byte_order: Iterable[int] = range(256),
+    ) -> "Tokenizer":
+        """Learn a vocabulary of `vocab_size` tokens: the 256 bytes, the merges, the special tokens.
+
+        text: one or several, also from an iterator; only counted pieces are kept. A special token that begins
+        in one text and ends in the next isn't recognised. ties: which of two equally frequent pairs is merged
+        first, as in `find_tie_rule`. byte_order: the bytes of the ids 0 to 255, which decides some ties.
+        Raises ValueError for a vocab_size below the bytes and special tokens, for a tie rule that is unknown
+        or whose keys can't be compared, and what `encode` raises.
+        """
+        byte_order, tie_rule = list(byte_order), find_tie_rule(ties)
+        check_training(vocab_size, special, byte_order)
+        words = _count_words([text] if isinstance(text, str) else text, pattern, special, byte_order)
+        tokens = [bytes([byte]) for byte in byte_order]
+        with comparable_keys(ties):
+            merges = learn_merges(words, tokens, vocab_size - len(special), tie_rule)
+        special_ids = {name: i for i, name in enumerate(special, start=len(tokens))}
+        return cls(tokens + [name.encode() for name in special], merges, pattern, special_ids)
+
+    @classmethod
+    def from_gpt2_strings(
+        cls,
+        tokens: Sequence[str | None] | Mapping[str, int],
+        merges: Sequence[str],
+        special_ids: Iterable[int],
+        **options,
+    ) -> "Tokenizer":
+        """Make a tokenizer from strings like GPT-2's, where a byte is a visible character (a space is Ġ).
+
+        tokens: the token of each id, or token → id; gaps are as in `Tokenizer`. merges: such as "Ġ t".
+        options: the `pattern` and `unknown` of `Tokenizer`.
+        """
+        tokens, merges, special = read_gpt2_strings(tokens, merges, special_ids)
+        return cls(tokens, merges, special=special, **options)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the tokenizer as JSON. The file is replaced whole or not at all."""
+        save_tokenizer(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "Tokenizer":
+        """Read what `save` wrote. Raises ValueError, which names the file, if it holds anything else."""
+        return load_tokenizer(path, cls)
+
+    @property
+    def vocab_size(self) -> int:
+        """The highest id + 1, ids that no token has included: how many rows a model's embedding needs."""
+        return len(self.tokens)
+
+    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+        """Return the token ids of a text.
+
+        allow_special: read the name of a special token, such as "<|im_end|>", as that token. Off by default:
+        a user who types those characters in a chat should not be able to end the model's turn. Raises
+        ValueError for a lone surrogate (half of a character, which has no UTF-8 bytes) and for a byte that
+        the vocabulary lacks, TypeError for anything but a string.
+        """
+        check_text(text)
+        if not allow_special:
+            return self.encode_pieces(split(text, self.pattern))
+        return self.encode_parts(self._splitter.split(text))
+
+    def encode_iterable(self, texts: Iterable[str], allow_special: bool = False) -> Iterator[int]:
+        """Yield the token ids of a long text that arrives in parts, such as the lines of an open file.
+
+        They are the ids of `encode("".join(texts), allow_special)`, wherever the text is cut (`streaming`
+        names the patterns for which this may fail), but in little memory: of the text only the end is kept,
+        some dozens of characters as a rule, which could still become other tokens. There is no bound for a
+        text that is one endless piece, such as letters without a space. Raises what `encode` raises, when
+        that part comes; a position is counted in that part.
+
+        >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
+        >>> [tokenizer.token_text(i) for i in tokenizer.encode_iterable(["lo", "w slo", "w"])]
+        ['low', ' ', 's', 'low']
+        """
+        return encode_stream(self, iter(texts), self._splitter if allow_special else SpecialSplitter(()))
+
+    def encode_parts(self, parts: Sequence[str]) -> list[int]:
+        """Return the token ids of [text, special token, text, …], as `SpecialSplitter.split` returns them."""
+        ids = []
+        for i, part in enumerate(parts):
+            ids += [self.special[part]] if i % 2 else self.encode_pieces(split(part, self.pattern))
+        return ids
+
+    def encode_pieces(self, pieces: Iterable[str]) -> list[int]:
+        """Return the token ids of pieces, as `split` returns them."""
+        return list(chain.from_iterable(map(self._cache.__getitem__, pieces)))
+
+    def _encode_piece(self, piece: str) -> list[int]:
+        ids = [self._byte_ids[byte] for byte in piece.encode()]
+        if None in ids:
+            raise ValueError(f"the vocabulary has no token for a byte of {piece!r}, and no unknown token")
+        return replay_merges(ids, self._ranks)
+
+    def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
+        """Return the text of token ids. Bytes that are not UTF-8, such as half a character, become �.
+
+        skip_special: leave special tokens out. Raises ValueError for an id outside the vocabulary or in one
+        of its gaps.
+        """
+        return b"".join(self._decode_bytes(ids, skip_special)).decode(errors="replace")
+
+    def decode_stream(self, ids: Iterable[int], skip_special: bool = False) -> Iterator[str]:
+        """Yield the same text as `decode` token by token; a character comes when all its bytes have come."""
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        for token in self._decode_bytes(ids, skip_special):
+            yield decoder.decode(token)
+        yield decoder.decode(b"", final=True)
+
+    def token_text(self, i: int) -> str:
+        """Return one token as printable text. Bytes that are only part of a character are written \\xNN.
+
+        Raises ValueError for an id outside the vocabulary or in one of its gaps.
+        """
+        return b"".join(self._decode_bytes([i], skip_special=False)).decode(errors="backslashreplace")
+
+    def _decode_bytes(self, ids: Iterable[int], skip_special: bool) -> Iterator[bytes]:
+        """Yield the bytes of each token."""
+        hidden = set(self.special.values()) if skip_special else ()
+        for i in ids:
+            token = self.tokens[i] if 0 <= i < len(self.tokens) else None
+            if token is None:
+                raise missing_token_error(i, len(self.tokens))
+            if i not in hidden:
+                yield token
+
+
+class _PieceCache(dict):
+    """piece → its token ids, computed at the first lookup. Text repeats its words, so few are computed."""
+
+    def __init__(self, encode_piece: Callable[[str], list[int]]):
+        super().__init__()
+        self.encode_piece = encode_piece
+
+    def __missing__(self, piece: str) -> list[int]:
+        ids = self.encode_piece(piece)
+        if len(self) < MAX_CACHED_PIECES:
+            self[piece] = ids
+        return ids
+
+
+def _count_words(
+    texts: Iterable[str], pattern: str, special: Sequence[str], byte_order: Sequence[int]
+) -> dict[tuple[int, ...], int]:
+    """Count the distinct pieces of texts, as the ids of their bytes, without the names of special tokens."""
+    splitter, ids = SpecialSplitter(special), {byte: i for i, byte in enumerate(byte_order)}
+    between = (part for text in texts for part in splitter.split(check_text(text))[::2])
+    pieces = Counter(chain.from_iterable(split(part, pattern) for part in between))
+    return {tuple(ids[byte] for byte in piece.encode()): count for piece, count in pieces.items()}

@@ -1,0 +1,125 @@
+"""A vocabulary in files: the strings of GPT-2's files (also inside GGUF files), and the course's own JSON.
+
+`Tokenizer.from_gpt2_strings`, `Tokenizer.save` and `Tokenizer.load` call these functions.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from course_lib.text.bpe import Pair
+from course_lib.text.checks import check_id
+
+if TYPE_CHECKING:
+    from course_lib.text.tokenizer import Tokenizer
+
+Token = TypeVar("Token", bytes, str)
+
+FORMAT = "thirsty-tiger-bpe-1"
+
+
+def tokens_by_id(tokens: Sequence[Token | None] | Mapping[Token, int]) -> list[Token | None]:
+    """Return a vocabulary as a list, the token of each id, with None for an id that no token has.
+
+    tokens: such a list, or token → id. Raises ValueError for a value that is no id, and for two tokens of the
+    same id.
+
+    >>> tokens_by_id({b"a": 0, b"b": 2})
+    [b'a', None, b'b']
+    """
+    if not isinstance(tokens, Mapping):
+        return list(tokens)
+    listed: list[Token | None] = [None] * (max(map(check_id, tokens.values()), default=-1) + 1)
+    for token, i in tokens.items():
+        if listed[i] is not None:
+            raise ValueError(f"{listed[i]!r} and {token!r} have the same id {i}")
+        listed[i] = token
+    return listed
+
+
+def gpt2_characters() -> dict[int, str]:
+    """Return byte → the visible character that stands for it in GPT-2's vocabulary files.
+
+    As `bytes_to_unicode` in its encoder.py has it. Printable bytes stand for themselves; the other 68 take
+    the characters from U+0100 on, so a space is Ġ (U+0120).
+    """
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    characters = {byte: chr(byte) for byte in printable}
+    for byte in range(256):
+        if byte not in characters:
+            characters[byte] = chr(0x100 + len(characters) - len(printable))
+    return characters
+
+
+def read_gpt2_strings(
+    tokens: Sequence[str | None] | Mapping[str, int], merges: Sequence[str], special_ids: Iterable[int]
+) -> tuple[list[bytes | None], dict[Pair, int], dict[str, int]]:
+    """Return the `tokens`, `merges` and `special` of a `Tokenizer` from the strings of a GPT-2 vocabulary.
+
+    tokens: the token of each id, or token → id. merges: such as "Ġ t". special_ids: the ids of the special
+    tokens, whose names are plain text.
+    """
+    byte_of = {character: byte for byte, character in gpt2_characters().items()}
+    tokens = tokens_by_id(tokens)
+    special = {tokens[i]: i for i in special_ids}
+
+    def to_bytes(token: str | None) -> bytes | None:
+        if token is None:
+            return None
+        return token.encode() if token in special else bytes(byte_of[character] for character in token)
+
+    id_of = {token: i for i, token in enumerate(tokens)}
+    pairs = [merge.split(" ") for merge in merges]
+    ids = {(id_of[left], id_of[right]): id_of[left + right] for left, right in pairs}
+    return [to_bytes(token) for token in tokens], ids, special
+
+
+def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
+    """Write a tokenizer as JSON: merges by id, bytes in hexadecimal, gaps as null.
+
+    The file is replaced whole or not at all.
+    """
+    path = Path(path)
+    fields = {
+        "format": FORMAT,
+        "pattern": tokenizer.pattern,
+        "special": tokenizer.special,
+        "unknown": tokenizer.unknown,
+        "tokens": [None if token is None else token.hex() for token in tokenizer.tokens],
+        "merges": [[left, right, new] for (left, right), new in tokenizer.merges.items()],
+    }
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(json.dumps(fields), encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_tokenizer(path: str | os.PathLike, make: Callable[..., Tokenizer]) -> Tokenizer:
+    """Read what `save_tokenizer` wrote and return `make(tokens, merges, pattern, special, unknown)`.
+
+    Raises ValueError, which names the file, if it holds anything else.
+    """
+    try:
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
+        if fields["format"] != FORMAT:
+            raise ValueError(f"unknown format {fields['format']!r}")
+        tokens = [None if token is None else bytes.fromhex(token) for token in fields["tokens"]]
+        merges = {(left, right): new for left, right, new in fields["merges"]}
+        _check_merges(merges, tokens)
+        return make(tokens, merges, fields["pattern"], fields["special"], fields["unknown"])
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a tokenizer that this course saved ({error})") from error
+
+
+def _check_merges(merges: dict[Pair, int], tokens: list[bytes | None]) -> None:
+    """Raise an error if a merge in a file doesn't make the token that it names."""
+    for (left, right), new in merges.items():
+        are_ids = all(isinstance(i, int) and i >= 0 for i in (left, right, new))
+        if not are_ids or tokens[left] + tokens[right] != tokens[new]:
+            raise ValueError(f"merge {left} + {right} does not make token {new}")
