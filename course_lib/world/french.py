@@ -1,7 +1,8 @@
-"""Both languages at once: phrases that carry their word alignment, French elision and contraction, and translations.
+"""English and French at once: phrases with their word alignment, elision and contraction, and translations.
 
-A `Phrase` is written once and read twice. Its French words remember which English words they translate, so a sentence put
-together from phrases knows its own alignment, however far an adjective has moved.
+A `Phrase` holds English words and their French. Each French word has links to the English words that it
+translates. A sentence built from phrases therefore has its whole word alignment, however far an adjective
+moves in French.
 """
 
 import re
@@ -17,22 +18,25 @@ ELIDED = {"le": "l'", "la": "l'", "de": "d'", "que": "qu'", "ne": "n'", "se": "s
 CONTRACTED = {("de", "le"): "du", ("à", "le"): "au"}
 VOWELS = "aeiouâàéèêëîïôœûhy"
 
-Linked = tuple[str, tuple[int, ...]]
+LinkedWord = tuple[str, tuple[int, ...]]  # a French word, and the indices of the English words it translates
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """English words, and French words each with the places of the English words that it translates."""
+    """English words, and their French words with links: indices of the English words that they translate."""
 
     english: tuple[str, ...]
-    french: tuple[Linked, ...]
+    french: tuple[LinkedWord, ...]
 
 
-def together(phrases: Iterable[Phrase]) -> Phrase:
-    """Phrases in a row, as one.
+def concatenate(phrases: Iterable[Phrase]) -> Phrase:
+    """Concatenate phrases, and shift their links to the indices of the longer English text.
 
-    >>> together([phrase("get-a-drink:boire"), phrase("because:parce-que")])
-    Phrase(english=('get', 'a', 'drink', 'because'), french=(('boire', (0, 1, 2)), ('parce', (3,)), ('que', (3,))))
+    >>> whole = concatenate([phrase("get-a-drink:boire"), phrase("because:parce-que")])
+    >>> whole.english
+    ('get', 'a', 'drink', 'because')
+    >>> whole.french
+    (('boire', (0, 1, 2)), ('parce', (3,)), ('que', (3,)))
     """
     english, french = [], []
     for part in phrases:
@@ -44,18 +48,20 @@ def together(phrases: Iterable[Phrase]) -> Phrase:
 
 @cache
 def phrase(pairs: str) -> Phrase:
-    """Read the notation of `words`: "to:pour get-a-drink:boire"."""
-    return together(_pair(*pair.split(":")) for pair in pairs.split())
+    """Parse the notation of `words`: "to:pour get-a-drink:boire"."""
+    return concatenate(_parse_pair(*pair.split(":")) for pair in pairs.split())
 
 
-def _pair(english: str, french: str) -> Phrase:
+def _parse_pair(english: str, french: str) -> Phrase:
     words = tuple(english.split("-"))
     return Phrase(words, tuple((word, tuple(range(len(words)))) for word in french.split("-")))
 
 
 @cache
 def noun_phrase(article: str, adjective: str, noun: str) -> Phrase:
-    """An article ("a" or "the"), an adjective (or "") and a noun, agreeing in French and in French order.
+    """Return an article ("a" or "the"), an adjective (or "") and a noun, in both languages.
+
+    In French the words agree in gender, and the adjective stands before or after its noun as French wants it.
 
     >>> noun_phrase("the", "thirsty", "giraffe").french
     (('la', (0,)), ('girafe', (2,)), ('assoiffée', (1,)))
@@ -67,19 +73,20 @@ def noun_phrase(article: str, adjective: str, noun: str) -> Phrase:
         english = ("an", *english[1:])
     words = [(determiner, (0,)), (french, (len(english) - 1,))]
     if adjective:
-        words.insert(1 if goes_before(adjective) else 2, (agree(adjective, noun, attributive=True), (1,)))
+        agreeing = agree(adjective, noun, attributive=True)
+        words.insert(1 if precedes_noun(adjective) else 2, (agreeing, (1,)))
     return Phrase(english, tuple(words))
 
 
-def goes_before(adjective: str) -> bool:
-    """Whether the French of an English adjective stands before its noun."""
+def precedes_noun(adjective: str) -> bool:
+    """Return whether the French of an English adjective stands before its noun."""
     return ADJECTIVES[adjective].m in BEFORE_NOUN
 
 
 def agree(adjective: str, noun: str, attributive: bool = False) -> str:
-    """The French of an English adjective, in the gender of an English noun's French.
+    """Return the French of an English adjective, in the gender of the French of an English noun.
 
-    attributive: it stands beside the noun, where vieux is vieil before a vowel.
+    attributive: whether it stands beside the noun, where vieux becomes vieil before a vowel.
 
     >>> agree("thirsty", "giraffe"), agree("old", "tree"), agree("old", "tree", attributive=True)
     ('assoiffée', 'vieux', 'vieil')
@@ -89,7 +96,7 @@ def agree(adjective: str, noun: str, attributive: bool = False) -> str:
 
 
 def begins_with_vowel(french: str) -> bool:
-    """Whether le, la, de … lose their vowel before this word.
+    """Return whether le, la, de … lose their vowel before this word.
 
     >>> begins_with_vowel("éléphant"), begins_with_vowel("hibou")
     (True, False)
@@ -98,52 +105,62 @@ def begins_with_vowel(french: str) -> bool:
 
 
 @cache
-def negated(verb: str) -> Phrase:
-    """ "did not cross", ne traversa pas, from "cross:traversa"."""
+def negate(verb: str) -> Phrase:
+    """Return the negated verb: "cross:traversa" → "did not cross", "ne traversa pas"."""
     first, *rest = verb.split()
     english, french = first.split(":")
     did_not = Phrase(("did", "not", english), (("ne", (1,)), (french, (0, 2)), ("pas", (1,))))
-    return together([did_not, phrase(" ".join(rest))])
+    return concatenate([did_not, phrase(" ".join(rest))])
 
 
-def elide(words: Sequence[Linked]) -> list[Linked]:
-    """le arbre → l' arbre, de le lac → du lac: each kept word keeps its links; a contracted one has both words' links."""
+def elide(words: Sequence[LinkedWord]) -> list[LinkedWord]:
+    """Elide and contract French words: le arbre → l' arbre, de le lac → du lac.
+
+    A word keeps its links. A contracted word has the links of both its words.
+    """
     words, result = list(words), []
     for i, (word, links) in enumerate(words):
         following = words[i + 1][0] if i + 1 < len(words) else "."
         if word in ELIDED and begins_with_vowel(following):
             word = ELIDED[word]
         if result and (result[-1][0], word) in CONTRACTED:
-            previous, before = result.pop()
-            word, links = CONTRACTED[previous, word], tuple(sorted({*before, *links}))
+            previous, previous_links = result.pop()
+            word, links = CONTRACTED[previous, word], tuple(sorted({*previous_links, *links}))
         result.append((word, links))
     return result
 
 
 def join(words: Sequence[str]) -> str:
-    """Words → text, with a capital after each full stop.
+    """Join words to a text, with a capital letter at its start and after each full stop.
 
     >>> join(["l'", "arbre", "tomba", "."])
     "L'arbre tomba."
     """
     text = re.sub(r" (?=[.,?])|(?<=') ", "", " ".join(words))
-    return re.sub(r"(^|[.?] )(\w)", lambda found: found[1] + found[2].upper(), text)
+    return re.sub(r"(^|[.?] )(\w)", lambda match: match[1] + match[2].upper(), text)
 
 
 def split_words(text: str) -> list[str]:
-    """Text → the words that alignments count: punctuation and an elided word (l', d', qu') are words of their own."""
+    """Split a text into the words that alignments count.
+
+    Punctuation marks and elided words (l', d', qu') are words of their own.
+    """
     return WORD.findall(text)
 
 
 def word_spans(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Each of `split_words(text)` with the characters it covers."""
-    return ((found.group(), found.span()) for found in WORD.finditer(text))
+    """Yield each word of `split_words(text)` with its characters, (start, end)."""
+    return ((match.group(), match.span()) for match in WORD.finditer(text))
 
 
 @dataclass(frozen=True)
 class Translation:
-    """An English text and its French. alignment: pairs (English word, French word) that translate each other, as places in
-    `split_words` of each text; every French word is in some pair. key: what the split is decided by, the story's own."""
+    """An English text and its French.
+
+    alignment: pairs (English index, French index) of words that translate each other. The indices count the
+        words of `split_words` of each text. Every French word is in some pair.
+    key: the text that decides the split, the key of the story's plot.
+    """
 
     english: str
     french: str
@@ -167,9 +184,9 @@ class Translation:
         return self.french
 
 
-def translation(phrases: Iterable[Phrase], key: str) -> Translation:
-    """The two readings of phrases in a row, as sentences."""
-    told = together(phrases)
-    french = elide(told.french)
+def make_translation(phrases: Iterable[Phrase], key: str) -> Translation:
+    """Return the English and the French text of a sequence of phrases, with their word alignment."""
+    whole = concatenate(phrases)
+    french = elide(whole.french)
     alignment = tuple(sorted((i, j) for j, (_, links) in enumerate(french) for i in links))
-    return Translation(join(told.english), join([word for word, _ in french]), alignment, key)
+    return Translation(join(whole.english), join([word for word, _ in french]), alignment, key)

@@ -1,7 +1,7 @@
-"""The special tokens that put a task on one line.
+"""The special tokens that write a task as one line of text.
 
-An item of any kind has a `prompt`, ending in the mark after which the model is to go on, and a `completion`, which is what
-it should write. `document` puts the two together and ends them.
+An item of any kind has a `prompt`, which ends in the mark after which the model continues, and a
+`completion`, which is what the model should write. `document` joins the two and adds the end mark.
 
     story         (nothing)                                       The tiger … thirsty.
     question      The tiger … <|question|>What …?<|answer|>       the tiger
@@ -14,17 +14,14 @@ it should write. `document` puts the two together and ends them.
 from typing import Protocol
 
 END, PAD = "<|end|>", "<|pad|>"
-QUESTION, ANSWER, STEPS, FRENCH, PICTURE = (
-    "<|question|>",
-    "<|answer|>",
-    "<|steps|>",
-    "<|french|>",
-    "<|picture|>",
-)
+QUESTION, ANSWER, STEPS = "<|question|>", "<|answer|>", "<|steps|>"
+FRENCH, PICTURE = "<|french|>", "<|picture|>"
 MARKS = (END, PAD, QUESTION, ANSWER, STEPS, FRENCH, PICTURE)
 
 
 class Item(Protocol):
+    """A story, question, sum, translation or picture."""
+
     @property
     def prompt(self) -> str: ...
 
@@ -33,5 +30,5 @@ class Item(Protocol):
 
 
 def document(item: Item) -> str:
-    """What a model is trained on: the prompt, its completion, and the mark that ends a text."""
+    """Return the text that a model is trained on: the prompt, its completion and the end mark."""
     return item.prompt + item.completion + END

@@ -1,4 +1,4 @@
-"""Small pictures: one, two or several shapes on a grid, with what they show."""
+"""Small pictures: one, two or several shapes on a grid, with captions that say what they show."""
 
 import random
 from collections.abc import Iterator
@@ -8,16 +8,17 @@ from itertools import product
 import numpy as np
 
 from course_lib.world.marks import PICTURE
-from course_lib.world.plots import check_split, side
+from course_lib.world.splits import check_split, side
 
-SIZE, CELL = 8, 3
+PICTURE_SIZE, SHAPE_SIZE = 8, 3  # pixels
 SHAPES = {
     "square": ("###", "###", "###"),
     "ring": ("###", "#.#", "###"),
     "cross": (".#.", "###", ".#."),
     "star": ("#.#", ".#.", "#.#"),
 }
-# Okabe and Ito's colours (2008), which colour-blind eyes can tell apart, with white and grey. Red is their vermilion.
+# The colours of Okabe and Ito (2008), which colour-blind eyes can tell apart, with white and grey. Red is
+# their vermilion.
 PALETTE = {
     "red": (213, 94, 0),
     "blue": (0, 114, 178),
@@ -32,7 +33,7 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape of 3×3 cells; row and column of its upper left cell."""
+    """A shape of 3×3 pixels. row, column: the position of its upper left pixel."""
 
     colour: str
     shape: str
@@ -45,7 +46,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Picture:
-    """shapes: what is where. relation: how the first of two stands to the second ("left of", "above" …), or "".
+    """Some shapes on a black grid.
+
+    relation: where the first of two shapes stands relative to the second ("left of", "above" …), or "".
 
     >>> picture = Picture((Shape("red", "square", 1, 0), Shape("blue", "ring", 1, 5)), "left of")
     >>> picture.captions
@@ -63,7 +66,7 @@ class Picture:
 
     @property
     def captions(self) -> tuple[str, ...]:
-        """Every right caption: two shapes can be told from either side."""
+        """All right captions. Two shapes can be described from either side."""
         first, *others = self.shapes
         if self.relation:
             second = others[0]
@@ -75,18 +78,18 @@ class Picture:
 
     @property
     def pixels(self) -> np.ndarray:
-        """(row, column, red green blue), bytes, on black."""
-        pixels = np.zeros((SIZE, SIZE, 3), dtype=np.uint8)
+        """The picture as bytes, (row, column, colour channel)."""
+        pixels = np.zeros((PICTURE_SIZE, PICTURE_SIZE, 3), dtype=np.uint8)
         for shape in self.shapes:
-            filled = np.array([[cell == "#" for cell in row] for row in SHAPES[shape.shape]])
-            pixels[shape.row : shape.row + CELL, shape.column : shape.column + CELL][filled] = PALETTE[
-                shape.colour
-            ]
+            rows = slice(shape.row, shape.row + SHAPE_SIZE)
+            columns = slice(shape.column, shape.column + SHAPE_SIZE)
+            filled = np.array([[pixel == "#" for pixel in row] for row in SHAPES[shape.shape]])
+            pixels[rows, columns][filled] = PALETTE[shape.colour]
         return pixels
 
     @property
     def key(self) -> str:
-        """What the split is decided by: the caption, the same from either side."""
+        """The text that decides the split: the caption, the same from either side."""
         return min(self.captions)
 
     @property
@@ -99,44 +102,53 @@ class Picture:
 
 
 def pictures(seed: int = 0, split: str = "train") -> Iterator[Picture]:
-    """Pictures without end, of one split: a third each of one shape, two, and two to four alike. No caption of one split
-    is right for a picture of the other. Raises ValueError for an unknown split."""
+    """Yield pictures of one split without end.
+
+    A picture has one shape, two different shapes, or two to four shapes alike, with equal chances.
+    No caption of one split is right for a picture of the other.
+
+    Raises ValueError for an unknown split.
+    """
     check_split(split)
     return _pictures(random.Random(f"pictures {seed}"), split)
 
 
 def _pictures(rng: random.Random, split: str) -> Iterator[Picture]:
     while True:
-        picture = rng.choice((_one, _two, _alike))(rng)
+        picture = rng.choice((_one_shape, _two_shapes, _shapes_alike))(rng)
         if side(picture.key) == split:
             yield picture
 
 
-def _kind(rng: random.Random) -> tuple[str, str]:
+def _colour_and_shape(rng: random.Random) -> tuple[str, str]:
     return rng.choice(list(PALETTE)), rng.choice(list(SHAPES))
 
 
-def _one(rng: random.Random) -> Picture:
-    last = SIZE - CELL
-    return Picture((Shape(*_kind(rng), rng.randint(0, last), rng.randint(0, last)),))
+def _one_shape(rng: random.Random) -> Picture:
+    last = PICTURE_SIZE - SHAPE_SIZE
+    return Picture((Shape(*_colour_and_shape(rng), rng.randint(0, last), rng.randint(0, last)),))
 
 
-def _two(rng: random.Random) -> Picture:
-    """Two different shapes, exactly beside or exactly above each other, so that one relation is right."""
-    last = SIZE - CELL
+def _two_shapes(rng: random.Random) -> Picture:
+    """Draw two different shapes in one row or one column, so that exactly one relation is right."""
+    last = PICTURE_SIZE - SHAPE_SIZE
     first, second = rng.sample(list(product(PALETTE, SHAPES)), 2)
-    along, near = rng.randint(0, last), rng.randint(0, last - CELL)
-    far, relation = rng.randint(near + CELL, last), rng.choice(list(OPPOSITE))
-    here, there = (near, far) if relation in ("left of", "above") else (far, near)
-    spots = (
-        [(here, along), (there, along)] if relation in ("above", "below") else [(along, here), (along, there)]
-    )
-    return Picture((Shape(*first, *spots[0]), Shape(*second, *spots[1])), relation)
+    shared, near = rng.randint(0, last), rng.randint(0, last - SHAPE_SIZE)
+    far, relation = rng.randint(near + SHAPE_SIZE, last), rng.choice(list(OPPOSITE))
+    offsets = (near, far) if relation in ("left of", "above") else (far, near)
+    if relation in ("above", "below"):
+        positions = [(offset, shared) for offset in offsets]
+    else:
+        positions = [(shared, offset) for offset in offsets]
+    return Picture((Shape(*first, *positions[0]), Shape(*second, *positions[1])), relation)
 
 
-def _alike(rng: random.Random) -> Picture:
-    """Two to four of a kind, one in each of as many quarters."""
-    corners = rng.sample(list(product((0, SIZE // 2), repeat=2)), rng.choice(list(NUMBERS)))
-    kind, last = _kind(rng), SIZE // 2 - CELL
-    spots = [(row + rng.randint(0, last), column + rng.randint(0, last)) for row, column in sorted(corners)]
-    return Picture(tuple(Shape(*kind, *spot) for spot in spots))
+def _shapes_alike(rng: random.Random) -> Picture:
+    """Draw two to four equal shapes, each in a quarter of its own."""
+    half = PICTURE_SIZE // 2
+    corners = rng.sample(list(product((0, half), repeat=2)), rng.choice(list(NUMBERS)))
+    kind, last = _colour_and_shape(rng), half - SHAPE_SIZE
+    positions = [
+        (row + rng.randint(0, last), column + rng.randint(0, last)) for row, column in sorted(corners)
+    ]
+    return Picture(tuple(Shape(*kind, *position) for position in positions))

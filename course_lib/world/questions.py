@@ -1,22 +1,29 @@
-"""Questions that follow from a story, each with its one short right answer."""
+"""Questions about a story, each with its one short right answer."""
 
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from course_lib.world.marks import ANSWER, QUESTION
-from course_lib.world.plots import DEED, Plot, plots
+from course_lib.world.plots import DEED_BY_NAME, Plot, plots
 from course_lib.world.stories import Story, onlooker, tell
+
+EVENT_KINDS = ("it", "why", "who", "what", "wish")
+QUESTION_KINDS = (*EVENT_KINDS, "owner", "owned", "order", "home", "looks", "ending", "which")
+Entry = tuple[str, str, str]  # kind, question, answer
 
 
 @dataclass(frozen=True)
 class Question:
-    """kind: what it takes to answer. "it" and "why" need *it* resolved; "who", "what" and "wish" look up the deed; "owner" and
-    "owned" need two bindings kept apart, "order" needs before and after; "home", "looks", "ending" and "which" look up the rest.
+    """A question about a story, with its answer.
+
+    kind: what answering takes. "it" and "why" need *it* resolved. "who", "what" and "wish" look up the deed.
+        "owner" and "owned" need two bindings kept apart. "order" needs before and after. "home", "looks",
+        "ending" and "which" look up the other sentences.
 
     >>> plot = Plot("tiger", "jumped out of", "tree", "animal", "thirsty", "get a drink", article="a")
-    >>> for asked in questions_about(tell(plot)):
-    ...     print(f"{asked.kind}: {asked.question} {asked.answer}")
+    >>> for question in questions_about(tell(plot)):
+    ...     print(f"{question.kind}: {question.question} {question.answer}")
     it: What was thirsty? the tiger
     why: Why did the tiger jump out of the tree? because the tiger was thirsty
     who: Who jumped out of the tree? the tiger
@@ -43,56 +50,37 @@ class Question:
 
 
 def questions_about(story: Story) -> list[Question]:
-    """Every question that this story answers."""
+    """Return all questions that this story answers."""
     plot = story.plot
-    asked = [*_about_event(plot), *_about_beginning(plot), *_about_endings(plot)]
-    return [Question(story, *parts) for parts in asked]
+    entries = [*_about_event(plot), *_about_beginning(plot), *_about_endings(plot)]
+    return [Question(story, *entry) for entry in entries]
 
 
 def questions(
     seed: int = 0, split: str = "train", sentences: int | None = None, kinds: tuple[str, ...] | None = None
 ) -> Iterator[Question]:
-    """Questions without end, one about each story, other stories than `stories` has for the same seed; of some kinds only,
-    if named.
+    """Yield questions without end, one about each story.
+
+    The stories differ from those of `stories` for the same seed.
+
+    kinds: the kinds of questions to yield; all of them by default.
 
     Raises ValueError for an unknown split, length or kind.
     """
     if unknown := set(kinds or ()) - set(QUESTION_KINDS):
         raise ValueError(f"questions have kinds {QUESTION_KINDS}, not {sorted(unknown)}")
-    return _questions(
-        random.Random(f"questions {seed}"),
-        plots(f"questions {seed}", split, sentences),
-        kinds or QUESTION_KINDS,
-    )
+    seed = f"questions {seed}"
+    return _questions(random.Random(seed), plots(seed, split, sentences), kinds or QUESTION_KINDS)
 
 
-QUESTION_KINDS = (
-    "it",
-    "why",
-    "who",
-    "what",
-    "wish",
-    "owner",
-    "owned",
-    "order",
-    "home",
-    "looks",
-    "ending",
-    "which",
-)
-
-
-def _questions(rng: random.Random, chosen: Iterator[Plot], kinds: tuple[str, ...]) -> Iterator[Question]:
-    for plot in chosen:
-        if fitting := [asked for asked in questions_about(tell(plot)) if asked.kind in kinds]:
+def _questions(rng: random.Random, source: Iterator[Plot], kinds: tuple[str, ...]) -> Iterator[Question]:
+    for plot in source:
+        if fitting := [question for question in questions_about(tell(plot)) if question.kind in kinds]:
             yield rng.choice(fitting)
 
 
-Asked = Iterator[tuple[str, str, str]]
-
-
-def _about_event(plot: Plot) -> Asked:
-    deed, hero, target = DEED[plot.deed], f"the {plot.animal}", f"the {plot.object}"
+def _about_event(plot: Plot) -> Iterator[Entry]:
+    deed, hero, target = DEED_BY_NAME[plot.deed], f"the {plot.animal}", f"the {plot.object}"
     no = " not" if deed.kind == "refuse" else ""
     yield "it", f"What was {plot.reason}?", f"the {plot.referent}"
     yield "why", f"Why did {hero}{no} {deed.base} {target}?", f"because the {plot.referent} was {plot.reason}"
@@ -102,32 +90,38 @@ def _about_event(plot: Plot) -> Asked:
         yield "wish", f"What did {hero} want?", f"to {plot.purpose}"
 
 
-def _about_beginning(plot: Plot) -> Asked:
+def _about_beginning(plot: Plot) -> Iterator[Entry]:
     if not plot.beginning:
         return
     animals, details = (plot.animal, plot.other), plot.beginning.details
     if plot.beginning.kind == "lived":
-        yield from (("home", f"Where did the {animal} live?", f"near {_a(details[0])}") for animal in animals)
+        home = f"near {_with_article(details[0])}"
+        yield from (("home", f"Where did the {animal} live?", home) for animal in animals)
     elif plot.beginning.kind == "had":
         for animal, (colour, thing) in zip(animals, (details[:2], details[2:]), strict=True):
             yield "owner", f"Who had the {colour} {thing}?", f"the {animal}"
             yield "owned", f"What did the {animal} have?", f"a {colour} {thing}"
     else:
-        for place, animal in zip(("first", "last"), arrivals(plot), strict=True):
-            yield "order", f"Who reached the {details[0]} {place}?", f"the {animal}"
+        for rank, animal in zip(("first", "last"), arrivals(plot), strict=True):
+            yield "order", f"Who reached the {details[0]} {rank}?", f"the {animal}"
+    yield from _about_adjectives(plot)
+
+
+def _about_adjectives(plot: Plot) -> Iterator[Entry]:
+    """Ask for an animal by its adjective, unless both animals have the same."""
     adjectives = (plot.adjective, plot.beginning.other_adjective)
-    for animal, adjective in zip(animals, adjectives, strict=True):
+    for animal, adjective in zip((plot.animal, plot.other), adjectives, strict=True):
         if adjective and adjectives.count(adjective) == 1:
             yield "which", f"Which animal was {adjective}?", f"the {animal}"
 
 
 def arrivals(plot: Plot) -> tuple[str, str]:
-    """The two animals in the order in which they came, where a story begins with their reaching something."""
+    """Return the two animals in the order in which they arrived, for a plot whose beginning is "reached"."""
     named = (plot.animal, plot.other) if plot.beginning.hero_first else (plot.other, plot.animal)
     return named if plot.beginning.details[1] == "before" else named[::-1]
 
 
-def _about_endings(plot: Plot) -> Asked:
+def _about_endings(plot: Plot) -> Iterator[Entry]:
     for kind, *details in plot.endings:
         if kind == "looked":
             yield "looks", f"What did the {onlooker(plot)} look at?", f"the {plot.referent}"
@@ -139,5 +133,5 @@ def _about_endings(plot: Plot) -> Asked:
             yield "ending", f"What were the {plot.animal} and the {plot.other} in the end?", details[0]
 
 
-def _a(noun: str) -> str:
+def _with_article(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -1,4 +1,6 @@
-"""Plots → stories: the sentences, in both languages at once, and where in the text *it* and its referent stand."""
+"""Stories: the sentences of a plot, in both languages at once, and where *it* and its referent stand in the
+text.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,25 +10,27 @@ from course_lib.world.french import (
     Translation,
     agree,
     join,
-    negated,
+    make_translation,
+    negate,
     noun_phrase,
     phrase,
-    translation,
     word_spans,
 )
-from course_lib.world.plots import DEED, PURPOSE, Plot, plots
+from course_lib.world.plots import DEED_BY_NAME, PURPOSE_BY_NAME, Plot, plots
 from course_lib.world.words import ACTS, BOTH_WERE, DEGREES, NOUNS, OTHER_NOUNS
 
-Span = tuple[int, int]
+Span = tuple[int, int]  # characters, (start, end)
 STOP = Phrase((".",), ((".", (0,)),))
 
 
 @dataclass(frozen=True)
 class Story:
-    """A text with its truth.
+    """A text, and the plot that it tells.
 
-    plot: all that it says. it, referent: the characters (start, end) of *it*, and of the noun that it stands for where that
-    was last named before. nouns: each noun before *it*, with its characters: what *it* could have stood for.
+    plot: everything that the text says.
+    it: the characters of *it* in the text, (start, end).
+    referent: the characters of the noun that *it* stands for, where it is named last before *it*.
+    nouns: each noun before *it*, with its characters: everything that *it* could stand for.
 
     >>> story = tell(Plot("tiger", "jumped out of", "tree", "animal", "thirsty", "get a drink", article="a"))
     >>> story.text
@@ -55,39 +59,43 @@ class Story:
 
 
 def tell(plot: Plot) -> Story:
-    """The story of a plot, in English."""
+    """Return the story of a plot, in English."""
     text = join([word for part in _phrases(plot) for word in part.english])
     words = list(word_spans(text))
     it = dict(words)["it"]
-    before = [(word, span) for word, span in words if span < it]
-    nouns = tuple((word, span) for word, span in before if word in NOUNS or word in OTHER_NOUNS)
+    before_it = [(word, span) for word, span in words if span < it]
+    nouns = tuple((word, span) for word, span in before_it if word in NOUNS or word in OTHER_NOUNS)
     return Story(text, plot, it, dict(nouns)[plot.referent], nouns)
 
 
 def translate(plot: Plot) -> Translation:
-    """The story of a plot, in English and French.
+    """Return the story of a plot, in English and French.
 
-    >>> translate(Plot("tiger", "jumped out of", "tree", "object", "noisy", "get some sleep", "very", "old", "a")).french
+    >>> plot = Plot("tiger", "jumped out of", "tree", "object", "noisy", "get some sleep", "very", "old", "a")
+    >>> translate(plot).french
     "Le vieux tigre sauta d'un arbre pour dormir parce qu'il était très bruyant."
     """
-    return translation(_phrases(plot), plot.key)
+    return make_translation(_phrases(plot), plot.key)
 
 
 def stories(seed: int = 0, split: str = "train", sentences: int | None = None) -> Iterator[Story]:
-    """Stories without end, all of one split, always the same for a seed. They may repeat, if seldom: see `count_plots`.
+    """Yield stories of one split without end. The same seed always gives the same stories; they seldom
+    repeat.
 
-    sentences: 1 to 4, or None for all lengths in equal parts. Raises ValueError for an unknown split or length.
+    sentences: 1 to 4, or None for all four lengths with equal chances.
+
+    Raises ValueError for an unknown split or length.
     """
     return map(tell, plots(seed, split, sentences))
 
 
 def translations(seed: int = 0, split: str = "train", sentences: int | None = 1) -> Iterator[Translation]:
-    """Stories in English and French, of one sentence unless told otherwise; for the same arguments those of `stories`."""
+    """Yield the stories of `stories` in English and French. By default they have one sentence."""
     return map(translate, plots(seed, split, sentences))
 
 
 def _phrases(plot: Plot) -> list[Phrase]:
-    """The whole story, phrase by phrase."""
+    """Return the phrases of the whole story."""
     sentences = [BEGINNINGS[plot.beginning.kind](plot)] if plot.beginning else []
     sentences.append(_event(plot))
     sentences += (ENDINGS[kind](plot, *details) for kind, *details in plot.endings)
@@ -95,14 +103,14 @@ def _phrases(plot: Plot) -> list[Phrase]:
 
 
 def _event(plot: Plot) -> list[Phrase]:
-    """The sentence with *it*."""
-    deed = DEED[plot.deed]
+    """Return the sentence with *it*."""
+    deed = DEED_BY_NAME[plot.deed]
     hero = noun_phrase("the", "" if plot.beginning else plot.adjective, plot.animal)
-    verb = negated(deed.phrase) if deed.kind == "refuse" else phrase(deed.phrase)
-    done = [hero, verb, noun_phrase(plot.article, plot.object_adjective, plot.object)]
+    verb = negate(deed.phrase) if deed.kind == "refuse" else phrase(deed.phrase)
+    clause = [hero, verb, noun_phrase(plot.article, plot.object_adjective, plot.object)]
     if plot.purpose:
-        done.append(phrase("to:pour " + PURPOSE[plot.purpose].phrase))
-    return [*done, *_because(plot)]
+        clause.append(phrase("to:pour " + PURPOSE_BY_NAME[plot.purpose].phrase))
+    return [*clause, *_because(plot)]
 
 
 def _because(plot: Plot) -> list[Phrase]:
@@ -112,62 +120,59 @@ def _because(plot: Plot) -> list[Phrase]:
     return [phrase(f"because:parce-que it:{pronoun} was:était"), *degree, reason]
 
 
-def _pair_of(plot: Plot, article: str) -> list[Phrase]:
-    """Both animals as they are first named, in the order in which the beginning names them."""
+def _introduce_animals(plot: Plot, article: str) -> list[Phrase]:
+    """Return both animals with their adjectives, in the order in which the beginning names them."""
     hero = noun_phrase(article, plot.adjective, plot.animal)
     other = noun_phrase(article, plot.beginning.other_adjective, plot.other)
     return [hero, other] if plot.beginning.hero_first else [other, hero]
 
 
 def _lived(plot: Plot) -> list[Phrase]:
-    first, second = _pair_of(plot, "a")
-    (landmark,) = plot.beginning.details
-    return [
-        first,
-        phrase("and:et"),
-        second,
-        phrase("lived:vivaient near:près-de"),
-        noun_phrase("a", "", landmark),
-    ]
+    first, second = _introduce_animals(plot, "a")
+    landmark = noun_phrase("a", "", plot.beginning.details[0])
+    return [first, phrase("and:et"), second, phrase("lived:vivaient near:près-de"), landmark]
 
 
 def _had(plot: Plot) -> list[Phrase]:
     colour, thing, other_colour, other_thing = plot.beginning.details
-    owned = [noun_phrase("a", colour, thing), noun_phrase("a", other_colour, other_thing)]
-    first, second = _pair_of(plot, "the")
-    one, two = owned if plot.beginning.hero_first else owned[::-1]
-    return [first, phrase("had:avait"), one, phrase("and:et"), second, phrase("had:avait"), two]
+    things = [noun_phrase("a", colour, thing), noun_phrase("a", other_colour, other_thing)]
+    first, second = _introduce_animals(plot, "the")
+    first_thing, second_thing = things if plot.beginning.hero_first else things[::-1]
+    had = phrase("had:avait")
+    return [first, had, first_thing, phrase("and:et"), second, had, second_thing]
 
 
 def _reached(plot: Plot) -> list[Phrase]:
-    first, second = _pair_of(plot, "the")
+    first, second = _introduce_animals(plot, "the")
     landmark, order = plot.beginning.details
     after = phrase({"before": "before:avant", "after": "after:après"}[order])
     return [first, phrase("reached:atteignit"), noun_phrase("the", "", landmark), after, second]
 
 
 def onlooker(plot: Plot) -> str:
-    """The animal that looks, in an ending, at what *it* was: the one of the two that *it* was not."""
+    """Return the animal that looks at the referent of *it* in an ending "looked": the one that *it* is
+    not.
+    """
     return plot.animal if plot.referent == plot.other else plot.other
 
 
 def _looked(plot: Plot) -> list[Phrase]:
-    seen = noun_phrase("the", plot.reason, plot.referent)
-    return [_the(onlooker(plot)), phrase("looked-at:regarda"), seen]
+    referent = noun_phrase("the", plot.reason, plot.referent)
+    return [_the(onlooker(plot)), phrase("looked-at:regarda"), referent]
 
 
 def _helped(plot: Plot) -> list[Phrase]:
-    purpose = phrase("to:à " + PURPOSE[plot.purpose].phrase)
+    purpose = phrase("to:à " + PURPOSE_BY_NAME[plot.purpose].phrase)
     return [_the(plot.other), phrase("helped:aida"), _the(plot.animal), purpose]
 
 
-def _acted(plot: Plot, who: str, act: str) -> list[Phrase]:
-    return [phrase("then:puis"), _the(who), phrase(f"{act}:{ACTS[act]}")]
+def _acted(plot: Plot, animal: str, act: str) -> list[Phrase]:
+    return [phrase("then:puis"), _the(animal), phrase(f"{act}:{ACTS[act]}")]
 
 
-def _both(plot: Plot, what: str) -> list[Phrase]:
+def _both(plot: Plot, state: str) -> list[Phrase]:
     feminine = all(NOUNS[animal].gender == "f" for animal in (plot.animal, plot.other))
-    were = phrase(f"were:étaient {what}:{BOTH_WERE[what][feminine]}")
+    were = phrase(f"were:étaient {state}:{BOTH_WERE[state][feminine]}")
     return [phrase("in:à the:la end:fin ,:,"), _the(plot.animal), phrase("and:et"), _the(plot.other), were]
 
 

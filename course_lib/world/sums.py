@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from course_lib.world.marks import ANSWER, QUESTION, STEPS
-from course_lib.world.plots import check_split, side
+from course_lib.world.splits import check_split, side
 from course_lib.world.words import ANIMALS, FOODS
 
-# What adds and what takes away. "{}" is the second number.
-TOLD = {
+# Sentences that add and sentences that subtract. "{}" is the second number.
+WORDINGS = {
     "+": ("Then it found {} more.", "Then it bought {} more.", "A friend gave it {} more."),
     "-": ("Then it ate {} of them.", "Then it lost {} of them.", "Then it gave {} of them to a friend."),
 }
@@ -18,8 +18,10 @@ LARGEST = 99
 
 @dataclass(frozen=True)
 class Sum:
-    """first sign second = answer, about an animal and its food. told: which sentence of `TOLD` tells it. worked: whether the
-    completion writes the steps before the answer.
+    """The sum `first` `sign` `second` = `answer`, told about an animal and its food.
+
+    wording: the index in `WORDINGS` of the sentence that adds or subtracts.
+    worked: whether the completion writes the steps before the answer.
 
     >>> sum_ = Sum("tiger", "plum", 27, "+", 15, 0, worked=True)
     >>> sum_.prompt
@@ -33,7 +35,7 @@ class Sum:
     first: int
     sign: str
     second: int
-    told: int
+    wording: int
     worked: bool = False
 
     @property
@@ -44,7 +46,8 @@ class Sum:
     def text(self) -> str:
         article = "An" if self.animal[0] in "aeiou" else "A"
         foods = self.food if self.first == 1 else self.food + "s"
-        return f"{article} {self.animal} had {self.first} {foods}. {TOLD[self.sign][self.told].format(self.second)}"
+        change = WORDINGS[self.sign][self.wording].format(self.second)
+        return f"{article} {self.animal} had {self.first} {foods}. {change}"
 
     @property
     def question(self) -> str:
@@ -52,7 +55,7 @@ class Sum:
 
     @property
     def parts(self) -> list[tuple[int, int, int]]:
-        """The tens first, then the ones: each a sum on its own, (number, number, result)."""
+        """The steps, (number, number, result): first the tens of the second number, then its ones."""
         parts, total = [], self.first
         for part in (self.second // 10 * 10, self.second % 10):
             if part:
@@ -75,12 +78,12 @@ class Sum:
 
     @property
     def key(self) -> str:
-        """What the split is decided by: the two numbers, whichever comes first, added or taken away."""
+        """The text that decides the split: the two numbers, in either order, added or subtracted."""
         return _key(self.first, self.second)
 
     @property
-    def gives_away(self) -> bool:
-        """Whether a step of the work is a sum that is held out."""
+    def has_held_out_step(self) -> bool:
+        """Whether one of the steps is itself a held-out sum."""
         return any(side(_key(total, part)) == "held_out" for total, part, _ in self.parts)
 
 
@@ -89,10 +92,12 @@ def _key(first: int, second: int) -> str:
 
 
 def sums(seed: int = 0, split: str = "train", largest: int = LARGEST, worked: bool = False) -> Iterator[Sum]:
-    """Sums without end, of one split; no number in them, the answer included, is above `largest` or below 0. Worked sums to
-    train on have no held-out sum among their steps.
+    """Yield sums of one split without end.
 
-    Raises ValueError for an unknown split, or a largest outside 9 to 99.
+    largest: the largest number that a sum may contain or result in. No number is below 0.
+    worked: whether completions write the steps. Worked sums to train on have no held-out sum among the steps.
+
+    Raises ValueError for an unknown split, or for a largest outside 9 to 99.
     """
     check_split(split)
     if not 9 <= largest <= LARGEST:
@@ -106,6 +111,7 @@ def _sums(rng: random.Random, split: str, largest: int, worked: bool) -> Iterato
         if part >= total:
             continue
         first = total - part if sign == "+" else total
-        chosen = Sum(rng.choice(list(ANIMALS)), rng.choice(list(FOODS)), first, sign, part, rng.randrange(3))
-        if side(chosen.key) == split and not (worked and split == "train" and chosen.gives_away):
-            yield replace(chosen, worked=worked)
+        sum_ = Sum(rng.choice(list(ANIMALS)), rng.choice(list(FOODS)), first, sign, part, rng.randrange(3))
+        leaks = worked and split == "train" and sum_.has_held_out_step
+        if side(sum_.key) == split and not leaks:
+            yield replace(sum_, worked=worked)

@@ -1,6 +1,7 @@
-"""Whether a guess is right, by the truth that each item carries; and what shallow rules guess.
+"""Functions that say whether a guess is right, and shallow rules that guess what *it* is.
 
-Each takes a guess and its item. What share of many is right, and how sure that is, says `evaluate.accuracy`.
+Each function takes a guess and its item. `evaluate.accuracy` gives the share of right guesses, with its
+uncertainty.
 """
 
 from collections import Counter
@@ -14,25 +15,27 @@ from course_lib.world.sums import Sum
 
 
 def resolves(guess: Span | str, story: Story) -> bool:
-    """Whether a guess is what the story's *it* stands for: the noun's characters in the text, (start, end),
-    any mention of it before *it*; or a string ("the tiger")."""
+    """Return whether a guess is the noun that the story's *it* stands for.
+
+    guess: a string ("the tiger"), or the characters of any mention of the noun before *it*, (start, end).
+    """
     if isinstance(guess, str):
         return normalise(guess) == story.plot.referent
     return (story.plot.referent, tuple(guess)) in story.nouns
 
 
 def answers(guess: str, question: Question) -> bool:
-    """Whether it is the question's answer, once both are normalised."""
+    """Return whether a guess is the question's answer, after both are normalised."""
     return normalise(guess) == normalise(question.answer)
 
 
 def solves(guess: str, sum_: Sum) -> bool:
-    """Whether the last number of the text is the sum's, whatever stands before it."""
+    """Return whether the last number of a guess is the sum's answer, whatever stands before it."""
     return last_number(guess) == sum_.answer
 
 
 def describes(guess: str, picture: Picture) -> bool:
-    """Whether a caption is the picture's, from either side."""
+    """Return whether a guess is a caption of the picture, from either side."""
     return normalise(guess) in map(normalise, picture.captions)
 
 
@@ -40,7 +43,7 @@ def _most_named(story: Story) -> str:
     return Counter(noun for noun, _ in story.nouns).most_common(1)[0][0]
 
 
-# Ways to guess what *it* is without the reason: from a story, a noun.
+# Rules that guess what *it* is without reading the reason. Each takes a story and returns a noun.
 SHALLOW_RULES: dict[str, Callable[[Story], str]] = {
     "first noun": lambda story: story.nouns[0][0],
     "last noun": lambda story: story.nouns[-1][0],
