@@ -1,11 +1,11 @@
-"""Reading GGUF, the one-file format of llama.cpp: settings, vocabulary, chat template and weights in few bits.
+"""Reading GGUF, the one-file format of llama.cpp: settings, vocabulary, chat template and quantized weights.
 
-The `gguf` package finds what is where in the file. What is done here: the weights' blocks of 4 and 8 bits become
-numbers, or are kept as they are (`quantize.blocks`), and the names and layouts become the course's, as the family's row says
-(`family`).
+The `gguf` package locates everything in the file. This module dequantizes the weights, or keeps their blocks
+of 4 and 8 bits as they are (`quantize.blocks`), and translates names and layouts into the course's, as the
+row of the model's family says (`family`).
 
-Not handled: vocabularies other than byte-level BPE, and tensor types other than those
-listed in `BLOCKS` and `NUMBERS`.
+Not handled: vocabularies other than byte-level BPE; tensor types other than those in `BLOCK_FORMATS` and
+`FLOAT_FORMATS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,7 +24,11 @@ from course_lib.model.exchange import exchange
 from course_lib.quantize import Q4_0, Q4_1, Q8_0, BlockWeight, QuantizedLinear
 from course_lib.text import ChatTemplate, Tokenizer
 
-SPECIAL = gguf.TokenType.CONTROL
+BLOCK_FORMATS = {Kind.Q8_0: Q8_0, Kind.Q4_0: Q4_0, Kind.Q4_1: Q4_1}
+FLOAT_FORMATS: dict[Kind, Callable[[Tensor], Tensor]] = {
+    Kind.F32: lambda raw: raw.view(torch.float32),
+    Kind.F16: lambda raw: raw.view(torch.float16).float(),
+}
 
 
 def read_gguf(
@@ -33,7 +37,10 @@ def read_gguf(
     quantized: bool = False,
     families: Mapping[str, Family] = FAMILIES,
 ) -> LanguageModel:
-    """Read a model of one of the families. quantized: the linear layers keep the file's blocks (`QuantizedLinear`).
+    """Return the model in a GGUF file, with its tokenizer and chat template.
+
+    dtype: the precision of the weights. quantized: whether the linear layers keep the file's blocks
+    (`QuantizedLinear`). families: the families that can be read, by the architecture's name in the file.
 
     Raises FileNotFoundError, or ValueError that says what is wrong with the file.
     """
@@ -41,24 +48,27 @@ def read_gguf(
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return _read(path, dtype, quantized, families)
+        return _read_model(path, dtype, quantized, families)
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # whatever a damaged or foreign file leads to
+    except Exception as error:  # a damaged or foreign file can lead to any exception
         raise ValueError(f"{path} can't be read: {error}. If it may be damaged, get it again") from error
 
 
-def _read(path: Path, dtype: torch.dtype, quantized: bool, families: Mapping[str, Family]) -> LanguageModel:
+def _read_model(
+    path: Path, dtype: torch.dtype, quantized: bool, families: Mapping[str, Family]
+) -> LanguageModel:
     reader = Reader(path)
     fields = _Fields((name, field.contents()) for name, field in reader.fields.items())
-    architecture, family = _family(fields, families)
-    config, tokenizer = _config(fields, reader, architecture, family), _tokenizer(fields, family)
+    architecture, family = _find_family(fields, families)
+    config = _read_config(fields, reader, architecture, family)
+    tokenizer = _read_tokenizer(fields, family)
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"it has {tokenizer.vocab_size} tokens for a vocabulary of {config.vocab_size}")
     template = fields.get("tokenizer.chat_template")
     return LanguageModel(
         name=fields.get("general.name", path.stem),
-        model=_decoder(reader, config, family, dtype, quantized),
+        model=_read_decoder(reader, config, family, dtype, quantized),
         tokenizer=tokenizer,
         chat=ChatTemplate(template, tokenizer) if template else None,
     )
@@ -72,72 +82,71 @@ class _Fields(dict):
 
 
 class Reader(gguf.GGUFReader):
-    """The package's reader, which takes each of a vocabulary's 150,000 numbers through NumPy's slow memory-mapped class:
-    on plain arrays it does the same in a fifth of the time. And it stops at the end of the file, where the package's
-    goes on."""
+    """The package's reader, faster and with a check.
+
+    The package reads each of a vocabulary's 150,000 values through NumPy's slow memory-mapped class; with a
+    plain array it takes a fifth of the time. This reader also raises ValueError at the end of the file, where
+    the package reads on.
+    """
 
     def _get(self, offset, dtype, count=1, override_order=None):
         if isinstance(self.data, np.memmap):
             self.data = np.asarray(self.data)
-        found = super()._get(offset, dtype, count, override_order)
-        if len(found) < count:
+        values = super()._get(offset, dtype, count, override_order)
+        if len(values) < count:
             raise ValueError(f"the file ends before byte {offset}, where there should be more")
-        return found
+        return values
 
 
-def _family(fields: Mapping, families: Mapping[str, Family]) -> tuple[str, Family]:
+def _find_family(fields: Mapping, families: Mapping[str, Family]) -> tuple[str, Family]:
+    """Return the name of the file's architecture, and its family."""
     architecture = fields.get("general.architecture")
     if not isinstance(architecture, str) or architecture not in families:
         raise ValueError(f"it holds a {architecture!r} model; handled are {', '.join(families)}")
     return architecture, families[architecture]
 
 
-def _config(fields: Mapping, reader: gguf.GGUFReader, architecture: str, family: Family) -> ModelConfig:
+def _read_config(fields: Mapping, reader: gguf.GGUFReader, architecture: str, family: Family) -> ModelConfig:
     if fields.get(f"{architecture}.rope.scaling.type", "none") != "none":
         raise ValueError("it scales its positions, which is not handled")
     layers = {tensor.name.split(".")[1] for tensor in reader.tensors if tensor.name.startswith("blk.")}
-    if len(layers) != (said := fields[f"{architecture}.block_count"]):
-        raise ValueError(f"it has weights for {len(layers)} layers and says {said}")
+    if len(layers) != (stated := fields[f"{architecture}.block_count"]):
+        raise ValueError(f"it has weights for {len(layers)} layers and says {stated}")
     tied = all(tensor.name != "output.weight" for tensor in reader.tensors)
     tokens = fields["tokenizer.ggml.tokens"]
     return family.config(architecture, fields, tie_embeddings=tied, vocab_size=len(tokens))
 
 
-def _tokenizer(fields: Mapping, family: Family) -> Tokenizer:
-    model, pre, patterns = (
-        fields.get("tokenizer.ggml.model"),
-        fields.get("tokenizer.ggml.pre"),
-        family.pre_tokenizers,
-    )
+def _read_tokenizer(fields: Mapping, family: Family) -> Tokenizer:
+    model, pre = fields.get("tokenizer.ggml.model"), fields.get("tokenizer.ggml.pre")
+    patterns = family.pre_tokenizers
     if model != "gpt2" or pre not in patterns:
         raise ValueError(
             f"it has a {model!r} vocabulary with pre-tokenizer {pre!r}; handled are {list(patterns)}"
         )
-    kinds = fields["tokenizer.ggml.token_type"]
-    if len(kinds) != len(fields["tokenizer.ggml.tokens"]):
-        raise ValueError(
-            f"it has {len(fields['tokenizer.ggml.tokens'])} tokens and says what {len(kinds)} of them are"
-        )
+    tokens, types = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
+    if len(types) != len(tokens):
+        raise ValueError(f"it has {len(tokens)} tokens and says what {len(types)} of them are")
     return Tokenizer.from_gpt2_strings(
-        fields["tokenizer.ggml.tokens"],
+        tokens,
         fields["tokenizer.ggml.merges"],
-        special_ids=[i for i, kind in enumerate(kinds) if kind == SPECIAL],
+        special_ids=[i for i, kind in enumerate(types) if kind == gguf.TokenType.CONTROL],
         pattern=patterns[pre],
         unknown=fields.get("tokenizer.ggml.unknown_token_id"),
     )
 
 
-def _decoder(
+def _read_decoder(
     reader: gguf.GGUFReader, config: ModelConfig, family: Family, dtype: torch.dtype, quantized: bool
 ) -> Decoder:
-    with torch.device("meta"):  # no memory, no random numbers: the file's weights take every place
+    with torch.device("meta"):  # no memory and no random values: every weight comes from the file
         model = Decoder(config)
     weights = {}
     for tensor in reader.tensors:
-        if quantized and tensor.name.startswith("blk.") and tensor.tensor_type in BLOCKS:
-            _keep(model, tensor, _blocks(tensor, config, family), family)
+        if quantized and tensor.name.startswith("blk.") and tensor.tensor_type in BLOCK_FORMATS:
+            _exchange_linear(model, tensor, _read_blocks(tensor, config, family), family)
         else:
-            weights[_name(tensor.name, family)] = _weight(tensor, config, family).to(dtype)
+            weights[_parameter_name(tensor.name, family)] = _read_weight(tensor, config, family).to(dtype)
     if config.tie_embeddings:
         weights["head.weight"] = weights["embedding.weight"]
     weights |= {name: value for name, value in model.state_dict().items() if not value.is_meta}
@@ -149,17 +158,17 @@ def _decoder(
     return model.eval().requires_grad_(False)
 
 
-def _keep(model: Decoder, tensor: gguf.ReaderTensor, stored: BlockWeight, family: Family) -> None:
-    """Put a tensor's blocks where its weight belongs."""
-    name = _name(tensor.name, family)
+def _exchange_linear(model: Decoder, tensor: gguf.ReaderTensor, stored: BlockWeight, family: Family) -> None:
+    """Exchange the linear layer that a tensor belongs to for one over its blocks."""
+    name = _parameter_name(tensor.name, family)
     _require_finite(tensor, stored.weight())
     if model.get_parameter(name).shape != stored.shape:
         raise ValueError(f"{name} has the shape {tuple(stored.shape)}, which doesn't fit the settings")
     exchange(model, {name.removesuffix(".weight"): QuantizedLinear(stored)})
 
 
-def _name(name: str, family: Family) -> str:
-    """ "blk.13.attn_q.weight" → "blocks.13.attention.query.weight"."""
+def _parameter_name(name: str, family: Family) -> str:
+    """Translate a tensor's name: "blk.13.attn_q.weight" → "blocks.13.attention.query.weight"."""
     parts = name.split(".")
     try:
         if parts[0] == "blk":
@@ -169,12 +178,13 @@ def _name(name: str, family: Family) -> str:
         raise ValueError(f"it holds a tensor {name!r}, which this decoder has no place for") from None
 
 
-def _weight(tensor: gguf.ReaderTensor, config: ModelConfig, family: Family) -> Tensor:
-    if tensor.tensor_type in BLOCKS:
-        weight = _blocks(tensor, config, family).weight()
-    elif tensor.tensor_type in NUMBERS:
-        weight = NUMBERS[tensor.tensor_type](_raw(tensor)).view(tensor.shape.tolist()[::-1])
-        weight = _in_our_order(tensor, weight, config, family)
+def _read_weight(tensor: gguf.ReaderTensor, config: ModelConfig, family: Family) -> Tensor:
+    """Return a tensor of any handled type in 32 bits: a matrix (rows, columns) or a vector (rows,)."""
+    if tensor.tensor_type in BLOCK_FORMATS:
+        weight = _read_blocks(tensor, config, family).weight()
+    elif tensor.tensor_type in FLOAT_FORMATS:
+        weight = FLOAT_FORMATS[tensor.tensor_type](_read_bytes(tensor)).view(tensor.shape.tolist()[::-1])
+        weight = _reorder_rows(tensor, weight, config, family)
     else:
         raise ValueError(f"{tensor.name} is stored as {tensor.tensor_type.name}, which is not handled")
     _require_finite(tensor, weight)
@@ -186,29 +196,28 @@ def _require_finite(tensor: gguf.ReaderTensor, weight: Tensor) -> None:
         raise ValueError(f"{tensor.name} holds numbers that are not finite")
 
 
-def _blocks(tensor: gguf.ReaderTensor, config: ModelConfig, family: Family) -> BlockWeight:
-    """A matrix in blocks, as the file has it; only whole rows change places."""
-    rows = _raw(tensor).view(int(tensor.shape[1]), -1)
-    return BlockWeight(BLOCKS[tensor.tensor_type], _in_our_order(tensor, rows, config, family))
+def _read_blocks(tensor: gguf.ReaderTensor, config: ModelConfig, family: Family) -> BlockWeight:
+    """Return a matrix in the file's own blocks. At most its rows are reordered, as wholes."""
+    rows = _read_bytes(tensor).view(int(tensor.shape[1]), -1)  # (rows, bytes of a row)
+    return BlockWeight(BLOCK_FORMATS[tensor.tensor_type], _reorder_rows(tensor, rows, config, family))
 
 
-def _raw(tensor: gguf.ReaderTensor) -> Tensor:
+def _read_bytes(tensor: gguf.ReaderTensor) -> Tensor:
+    """Return a copy of the tensor's bytes."""
     return torch.from_numpy(np.array(tensor.data)).view(torch.uint8)
 
 
-def _in_our_order(tensor: gguf.ReaderTensor, rows: Tensor, config: ModelConfig, family: Family) -> Tensor:
+def _reorder_rows(tensor: gguf.ReaderTensor, rows: Tensor, config: ModelConfig, family: Family) -> Tensor:
+    """Return the rows (rows, …) in the order of `model.positions`."""
     rotary = family.pairs_of_rows and (".attn_q." in tensor.name or ".attn_k." in tensor.name)
-    return _halves_from_neighbours(rows, config.d_head) if rotary else rows
+    return _separate_pairs(rows, config.d_head) if rotary else rows
 
 
-def _halves_from_neighbours(weight: Tensor, d_head: int) -> Tensor:
-    """Undo llama.cpp's order of rows, which puts the two coordinates of a rotary pair side by side; `model.positions` wants
-    all the first ones, then all the second."""
-    return weight.unflatten(0, (-1, d_head // 2, 2)).transpose(1, 2).reshape(weight.shape)
+def _separate_pairs(weight: Tensor, d_head: int) -> Tensor:
+    """Undo llama.cpp's permutation of a query's or key's rows, (heads · d_head, …) → the same shape.
 
-
-BLOCKS = {Kind.Q8_0: Q8_0, Kind.Q4_0: Q4_0, Kind.Q4_1: Q4_1}
-NUMBERS: dict[Kind, Callable[[Tensor], Tensor]] = {
-    Kind.F32: lambda raw: raw.view(torch.float32),
-    Kind.F16: lambda raw: raw.view(torch.float16).float(),
-}
+    llama.cpp puts the two coordinates of each rotary pair side by side; `model.positions` expects all first
+    coordinates, then all second ones.
+    """
+    pairs = weight.unflatten(0, (-1, d_head // 2, 2))  # (heads, d_head / 2, 2, …)
+    return pairs.transpose(1, 2).reshape(weight.shape)

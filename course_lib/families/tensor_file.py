@@ -1,4 +1,4 @@
-"""Tensors and facts about them in one safetensors file, which can hold no code to run."""
+"""Tensors and facts about them in one safetensors file, a format that can't contain executable code."""
 
 import json
 import os
@@ -8,13 +8,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-MARK = "thirsty-tiger"  # the header's one entry: facts as JSON, so that equal contents make equal files
+# The header's one entry: all facts as JSON with sorted keys, so that equal contents give equal files.
+MARK = "thirsty-tiger"
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:
-    """All or nothing: a file that was there is replaced only once the new one is whole.
+    """Write tensors, by name, and facts that JSON can hold.
 
-    Raises FileNotFoundError where the folder is missing.
+    An existing file is replaced only once the new one is complete. Raises FileNotFoundError where the folder
+    is missing.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -29,8 +31,10 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> 
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:
-    """Tensors and facts. Raises FileNotFoundError, and ValueError for a file that is damaged, or that doesn't say it is a
-    `kind`."""
+    """Return the tensors, by name, and the facts that `write_tensors` wrote.
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged or that isn't of this kind.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -48,14 +52,14 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:
 
 
 def stored_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters and buffers by name, each tied parameter once, under its first name."""
+    """Return the model's parameters and buffers by name, each tied parameter once, under its first name."""
     every = dict(model.named_parameters(remove_duplicate=False))
     tied = every.keys() - dict(model.named_parameters()).keys()
     return {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
 
 
 def require_same(what: str, stored: dict, wanted: dict) -> None:
-    """Raise ValueError, naming the entries, unless the file's are as wanted."""
+    """Raise ValueError, naming the entries that differ, unless the file's entries equal the wanted ones."""
     stored = stored if isinstance(stored, dict) else {}
     names = [name for name in (wanted | stored) if stored.get(name) != wanted.get(name)]
     if names:
@@ -66,5 +70,5 @@ def require_same(what: str, stored: dict, wanted: dict) -> None:
 
 
 def layout(tensors: dict[str, Tensor]) -> dict[str, tuple]:
-    """Shape and precision of each."""
+    """Return each tensor's shape and dtype, by name."""
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}

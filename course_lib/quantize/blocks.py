@@ -64,8 +64,7 @@ class BlockWeight(Stored):
         return self.format.decode(self.raw.view(-1, self.format.bytes)).view(self.shape).to(dtype)
 
     def affine(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return 4-bit codes, (rows, columns), and scale and minimum of each block, (rows, blocks of a
-        row)."""
+        """Return 4-bit codes (rows, columns), and scale and minimum of each block (rows, blocks)."""
         parts = self.format.affine(self.raw.view(-1, self.format.bytes))
         return tuple(part.reshape(len(self.raw), -1) for part in parts)
 

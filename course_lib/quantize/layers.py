@@ -95,8 +95,7 @@ NOT_QUANTIZED = ("head", "router")
 
 
 def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
-    """Exchange the model's `nn.Linear` layers, except output layers and routers, for quantized ones, in
-    place.
+    """Exchange the model's `nn.Linear` layers for quantized ones, in place, except output layers and routers.
 
         quantize_linears(model, NF4())
 
@@ -108,8 +107,7 @@ def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
 
 
 def quantized_linears(model: nn.Module, format: Format) -> dict[str, QuantizedLinear]:
-    """Return the layers that `quantize_linears` puts into the model, by path, for an `exchange` to be
-    undone."""
+    """Return the layers that `quantize_linears` puts into the model, by path. `exchange` can undo them."""
     require_composable(model, "quantized")
     return {name: _quantized(name, layer, format) for name, layer in linears(model).items()}
 

@@ -110,8 +110,7 @@ class NF4Weight(Stored):
 
 
 def _quantize(x: Tensor, levels: Tensor, block: int) -> tuple[Tensor, Tensor]:
-    """Return each block's scale, (blocks,), and the index of the level nearest to each x / scale, (n,) of
-    uint8.
+    """Return each block's scale, (blocks,), and the nearest level's index for each x / scale, (n,).
 
     x: (n,). levels: in ascending order, from −1 to 1. block: how many elements share a scale.
     """

@@ -33,8 +33,7 @@ class FakeQuantizedLinear(Exchanged, nn.Linear):
 
 
 def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
-    """Let the layers that `quantize_linears` exchanges compute with rounded weights, in place; return the
-    model.
+    """Let the layers that `quantize_linears` exchanges compute with rounded weights; return the model.
 
     Raises ValueError, changing nothing, where there is no such layer or the format can't store one.
     """

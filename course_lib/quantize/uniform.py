@@ -42,8 +42,7 @@ class Uniform:
 
     @property
     def max_code(self) -> int:
-        """The largest code. The smallest is 0, so that codes can be packed: symmetric ones are shifted by
-        q."""
+        """The largest code. The smallest is 0, so that codes can be packed: symmetric codes are shifted."""
         return 2**self.bits - 1 - self.symmetric
 
     @property

@@ -54,7 +54,7 @@ TEXTS = [
 
 @cache
 def reference():
-    """transformers' Llama, read from the same file. The tests that need it are all in this module: it takes a while."""
+    """transformers' Llama, read from the same file. It takes a while, so only this module uses it."""
     path = find_smollm2()
     return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
 
@@ -76,7 +76,7 @@ def test_logits_are_transformers(text):
 
 @torch.no_grad()
 def test_greedy_tokens_are_transformers():
-    """Each of ours is the likeliest to transformers after all those before it, so its own greedy decoding writes the same."""
+    """Each of our tokens is the likeliest to transformers, so its greedy decoding writes the same."""
     lm = smollm2()
     prompt = lm.chat.encode("Tell me a story about a tiger that was thirsty.")
     ours = list(generate(lm.model, prompt, max_new_tokens=200))
@@ -136,7 +136,7 @@ def finite_halves(count, seed):
 
 
 def some_blocks(kind):
-    """Blocks of any bits, but for scales that are not finite."""
+    """Blocks of random bits whose scales are finite."""
     scales, size = {Kind.Q4_0: (1, 18), Kind.Q4_1: (2, 20), Kind.Q8_0: (1, 34)}[kind]
     blocks = np.random.default_rng(0).integers(0, 256, (5_000, size), dtype=np.uint8)
     for i in range(scales):
@@ -145,7 +145,7 @@ def some_blocks(kind):
 
 
 def numbers(format: BlockFormat, rows):
-    """The numbers that stored rows stand for, as bytes."""
+    """The dequantized weights of stored rows, as bytes."""
     return BlockWeight(format, torch.from_numpy(rows)).weight().numpy().tobytes()
 
 
@@ -213,7 +213,7 @@ def test_what_is_written_is_what_is_read(path, kind, tie_embeddings, quantized):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_the_files_own_blocks_are_kept(path, kind, dtype):
-    """In the layers of the blocks; embedding and norms are numbers. In our order of rows, and not as a view of the file."""
+    """Linear layers keep blocks, in our order of rows and copied; embedding and norms are dequantized."""
     write_gguf(path, tiny_model(), kind=kind)
     plain, kept = (read_gguf(path, dtype, quantized).model for quantized in (False, True))
     layers = {name: part for name, part in kept.named_modules() if isinstance(part, QuantizedLinear)}
@@ -233,7 +233,7 @@ def test_the_files_own_blocks_are_kept(path, kind, dtype):
 
 @torch.no_grad()
 def test_the_real_model_may_keep_its_4_bits():
-    """Same numbers, so same logits; and all its bytes, embedding in 16 bits, are at most a quarter of those in 32."""
+    """The logits are the same; the bytes, with the embedding in 16 bits, are at most a quarter."""
     lm, kept = smollm2(), load_smollm2(quantized=True)
     assert sum(isinstance(part, QuantizedLinear) for part in kept.model.modules()) == 30 * 7
     for layer in (0, 17, 29):
@@ -387,7 +387,7 @@ def test_settings_that_cannot_be_are_refused(path, fields, quantized):
     ],
 )
 def test_a_tensor_without_a_place_is_refused(path, name, kind, quantized):
-    """A matrix of blocks as well as a vector of numbers."""
+    """Both a matrix of blocks and a vector of floats."""
     extra = np.ones(8 if kind == Kind.F32 else (64, 64), np.float32)
     write_gguf(path, tiny_model(), kind=kind, extra={name: extra})
     with refused(path):
@@ -470,7 +470,7 @@ def test_a_flipped_magic_number_is_refused(path):
 
 @pytest.mark.parametrize("shift", range(4))
 def test_a_length_that_the_file_cannot_hold_is_refused(path, shift):
-    """Wherever the file's numbers lie, on a boundary of their size or beside it."""
+    """Whether or not the file's values are aligned to their size."""
     write_gguf(path, tiny_model(), fields={"general.name": "x" * (shift + 1)})
     whole = path.read_bytes()
     length = struct.pack("<Q", len(TINY_TOKENS))
@@ -486,7 +486,7 @@ def test_a_length_that_the_file_cannot_hold_is_refused(path, shift):
 @quantized_or_not
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_header_with_wrong_bytes_is_read_or_refused(path, quantized):
-    """Some bytes may change without harm (a letter of the model's name); no others may end in anything but a clear error."""
+    """A changed byte does no harm (a letter of the model's name), or leads to a clear error."""
     write_gguf(path, tiny_model(), kind=Kind.Q8_0)
     whole, rng = path.read_bytes(), random.Random(0)
     read = 0
