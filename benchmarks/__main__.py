@@ -1,8 +1,8 @@
-"""`python -m benchmarks [part …] [--quick] [--write]`: measure, print the tables, and say which goals were missed."""
+"""`python -m benchmarks [part …] [--quick] [--write]`: measure, print the tables, and name missed goals."""
 
 import os
 
-# Before torch is imported. As in the lessons, threads that wait leave the cores to others, unless you set it otherwise.
+# Before torch is imported. As in the lessons, waiting threads leave the cores to other programs by default.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ["HF_HUB_OFFLINE"] = os.environ["TQDM_DISABLE"] = "1"
 
@@ -25,9 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}; all unless named")
     parser.add_argument("--quick", action="store_true", help="one round: to see that it runs, not to quote")
-    parser.add_argument(
-        "--write", action="store_true", help="store the tables in benchmarks/RESULTS.md and README.md"
-    )
+    parser.add_argument("--write", action="store_true", help="store the tables in docs/benchmarks.md")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):
         parser.error(f"no part is called {', '.join(unknown)}; there are {', '.join(PARTS)}")

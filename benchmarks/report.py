@@ -35,12 +35,16 @@ COLUMNS = {
     "Kernels on a GPU, 16 bits": ("", "course_lib", "instead", "times as fast", "goal"),
     MEMORY: ("", "course_lib", "instead", "ratio"),
 }
-README_MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+PAGE = ROOT / "docs" / "benchmarks.md"
+MARKS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table `table`. why: for a goal that was missed, the profile that shows where the time goes."""
+    """One line of the table `table`.
+
+    why: for a goal that is missed, the profile that shows where the time goes.
+    """
 
     table: str
     cells: tuple[str, ...]
@@ -94,16 +98,19 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def machine(others: float | None) -> str:
-    """Where and with what it was measured, in one sentence. others: the part of the cores' time that others took."""
+    """Return where and with what it was measured, as text.
+
+    others: the fraction of the cores' time that other programs took.
+    """
     import torch
 
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "tokenizers"))
     busy = "" if others is None else f" Other programs took {others:.0%} of the cores' time meanwhile."
     return (
-        f"Measured on {datetime.date.today()}: {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads "
-        f"(OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}), "
-        f"Python {platform.python_version()}, {packages}. Medians of interleaved runs, in brackets the slowest and "
-        f"fastest.{busy}"
+        f"Measured on {datetime.date.today()}: {_processor()}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} threads (OMP_WAIT_POLICY={os.environ['OMP_WAIT_POLICY']}), "
+        f"Python {platform.python_version()}, {packages}. "
+        f"Medians of interleaved runs, in brackets the slowest and fastest.{busy}"
     )
 
 
@@ -122,15 +129,9 @@ def _processor() -> str:
 
 
 def write(text: str) -> None:
-    """Put the tables into benchmarks/RESULTS.md, and between the README's marks."""
-    readme = ROOT / "README.md"
-    start, end = README_MARKS
-    before, rest = readme.read_text(encoding="utf-8").split(start)
-    _replace(readme, f"{before}{start}\n{text}{end}{rest.split(end)[1]}")
-    _replace(ROOT / "benchmarks" / "RESULTS.md", f"# What `make bench` printed\n\n{text}")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    """Put the tables between the marks of docs/benchmarks.md. The README quotes six of their rows."""
+    start, end = MARKS
+    before, rest = PAGE.read_text(encoding="utf-8").split(start)
+    partial = PAGE.with_name(PAGE.name + ".partial")
+    partial.write_text(f"{before}{start}\n{text}{end}{rest.split(end)[1]}", encoding="utf-8")
+    os.replace(partial, PAGE)

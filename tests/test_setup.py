@@ -278,6 +278,21 @@ def test_readme_names_every_lesson_and_only_real_targets():
     }
 
 
+def test_other_pages_name_only_real_targets():
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    for page in ("docs/installing.md", "docs/maintaining.md", "docs/benchmarks.md", "docs/instructors.md"):
+        assert set(re.findall(r"(?:`|\n|and )make ([a-z-]+)", PAGES[page])) <= targets
+
+
+def test_the_speeds_of_the_readme_are_in_the_stored_tables():
+    """After `python -m benchmarks --write` this names the README's rows that must be brought up to date."""
+    stored = re.findall(
+        r"(?m)^\| ([^|]+) \| [^|]+ \| ([^:|]+): [^|]+ \| ([\d.]+) \| [^|]+ \|$", PAGES["docs/benchmarks.md"]
+    )
+    quoted = re.findall(r"(?m)^\| ([^|]+) \| ([^|]+) \| (\d+\.\d+) \|$", PAGES["README.md"])
+    assert len(quoted) == 6 and set(quoted) <= set(stored)
+
+
 # make
 
 
@@ -377,7 +392,7 @@ def test_failing_pip_is_said_in_one_line(make, said, told):
 NO_NETWORK = """WARNING: Retrying after connection broken by 'ProxyError('Cannot connect to proxy.')'
 ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: none)
 ERROR: No matching distribution found for torch==2.13.0"""
-NO_BUILD = """ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: 2.14)
+NO_BUILD = """ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: 2)
 ERROR: No matching distribution found for torch==2.13.0"""
 DISK_FULL = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device"
 HASHES = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE"
