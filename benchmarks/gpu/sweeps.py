@@ -23,11 +23,11 @@ from course_lib.kernels import (
     prepare_weight,
     quantized_matmul,
 )
-from course_lib.kernels.chosen_tiles import SIZES, use_tiles
+from course_lib.kernels.chosen_tiles import Tile, use_tiles
 from course_lib.kernels.flash_attention import forward_tile
-from course_lib.kernels.flash_backward import backward_tile
+from course_lib.kernels.flash_backward import grad_keys_values_tile, grad_queries_tile
 from course_lib.kernels.grouped_matmul import gradient_tile, product_tile
-from course_lib.kernels.int8_matmul import many_tokens_blocks, one_token_blocks
+from course_lib.kernels.int8_matmul import many_tokens_tile, one_token_tile
 from course_lib.kernels.linear_cross_entropy import CHUNK
 from course_lib.model import attend
 from course_lib.quantize import Q4_1, Uniform
@@ -140,25 +140,16 @@ def advice(found: dict) -> str:
     return f"{found['what']}: {found['times as fast']:.2f} times as fast with {numbers} (in {found['where']})"
 
 
-def _tiled(kernel: str, f: Callable[[], Tensor]) -> Callable[[tuple[int, ...]], Tensor]:
-    """f, computed with a tile that is given."""
+def _sweep(what: str, where: str, kernel: str, now: Tile, f: Callable, wanted: Callable) -> Sweep:
+    """The sweep of a kernel's tile, from `now` on, while f computes."""
 
-    def run(tile: tuple[int, ...]) -> Tensor:
-        with use_tiles(**{kernel: tile}):
+    def run(numbers: tuple[int, ...]) -> Tensor:
+        *sizes, warps, stages = numbers
+        with use_tiles(**{kernel: Tile(dict(zip(now.sizes, sizes, strict=True)), warps, stages)}):
             return f()
 
-    return run
-
-
-def _sweep(what: str, where: str, kernel: str, now: tuple[int, ...], f: Callable, wanted: Callable) -> Sweep:
-    return Sweep(
-        what,
-        f"course_lib/kernels/{where}",
-        (*SIZES[kernel], "warps", "stages"),
-        now,
-        _tiled(kernel, f),
-        wanted,
-    )
+    names, numbers = (*now.sizes, "warps", "stages"), (*now.sizes.values(), now.warps, now.stages)
+    return Sweep(what, f"course_lib/kernels/{where}", names, numbers, run, wanted)
 
 
 def forward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
@@ -178,11 +169,15 @@ def backward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
     sweeps = []
     for d_head in sizes.d_heads:
         q, k, v, grad = (randn(1, sizes.heads, sizes.tokens, d_head) for _ in range(4))
-        for place, kernel in ((0, "grad_queries"), (1, "grad_keys_values")):
+        kernels = {"grad_queries": grad_queries_tile(q), "grad_keys_values": grad_keys_values_tile(q)}
+        for place, (kernel, now) in enumerate(kernels.items()):
             f = _gradient(partial(flash_attention, backend=backend), (q, k, v), grad, place)
             wanted = _gradient(attend, (q.float(), k.float(), v.float()), grad.float(), place)
-            what, where = f"attention's way back, head {d_head}: {kernel}", "flash_backward.py, backward_tile"
-            sweeps.append(_sweep(what, where, kernel, backward_tile(q), f, wanted))
+            what, where = (
+                f"attention's way back, head {d_head}: {kernel}",
+                f"flash_backward.py, {kernel}_tile",
+            )
+            sweeps.append(_sweep(what, where, kernel, now, f, wanted))
     return sweeps
 
 
@@ -250,11 +245,11 @@ def _last_layer(sizes: Lengths, randn: Callable, backend: str) -> Sweep:
     return Sweep("the last layer's loss, forth and back", where, ("chunk",), (CHUNK,), run, wanted)
 
 
-def _product_tile(x: Tensor, rows: int) -> tuple[tuple[int, ...], str]:
+def _product_tile(x: Tensor, rows: int) -> tuple[Tile, str]:
     """The tile that the kernels of 8 and of 4 bits take for so many tokens, and where it is chosen."""
     if len(x) == 1:
-        return one_token_blocks(rows, x.shape[1]), "one_token_blocks"
-    return many_tokens_blocks(len(x), rows, x.dtype == torch.float32), "many_tokens_blocks"
+        return one_token_tile(rows, x.shape[1]), "one_token_tile"
+    return many_tokens_tile(len(x), rows, x.dtype == torch.float32), "many_tokens_tile"
 
 
 def _product(x: Tensor, weight) -> Tensor:

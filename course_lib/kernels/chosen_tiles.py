@@ -1,20 +1,20 @@
-"""Other tiles than a kernel's own: to try them, and to measure which are the fastest.
+"""The tile that a kernel works on, and a way to try other tiles than a kernel's own.
 
-    with use_tiles(attention_forward=(64, 64, 4, 3)):
+    with use_tiles(attention_forward=Tile({"BLOCK_Q": 64, "BLOCK_K": 64}, warps=4, stages=3)):
         flash_attention(q, k, v)
 
-Which tiles a kernel takes is written next to its launch; there, `chosen` lets through what is said here instead. A tile is named by
-its sizes, in the order of the table below, and behind them the warps that share it and the stages of its loop. The results differ by
-rounding alone. What `cost` calculates is of the kernels' own tiles.
+Beside each launch stands a function that returns the kernel's own tile. `chosen` replaces it by the tile that `use_tiles` names for
+this kernel. The results differ by rounding alone. The costs beside the kernels are calculated for the kernels' own tiles.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-SIZES = {
+SIZES = {  # kernel → the names of its tile's sizes
     "attention_forward": ("BLOCK_Q", "BLOCK_K"),
     "grad_queries": ("BLOCK_Q", "BLOCK_K"),
-    "grad_keys_values": ("BLOCK_K", "BLOCK_Q"),  # a program's own tile first, then those that it walks over
+    "grad_keys_values": ("BLOCK_K", "BLOCK_Q"),
     "int8_one_token": ("BLOCK_N", "BLOCK_K"),
     "int8_many_tokens": ("BLOCK_M", "BLOCK_N", "BLOCK_K"),
     "int4_one_token": ("BLOCK_N", "BLOCK_K"),
@@ -23,35 +23,50 @@ SIZES = {
     "grouped_weight_gradient": ("BLOCK_M", "BLOCK_N", "BLOCK_K"),
 }
 
-_instead: dict[
-    str, tuple[int, ...]
-] = {}  # of the whole process: on a GPU the way back runs in a thread of PyTorch's own
+
+@dataclass(frozen=True)
+class Tile:
+    """The tile of one program, as `launch` takes it; what `triton.Config` is to Triton's autotuner.
+
+    Raises ValueError for numbers that can't be a tile's.
+    """
+
+    sizes: dict[str, int] = field(default_factory=dict)  # the kernel's own names for them → powers of two
+    warps: int = 4  # groups of 32 threads that share the program
+    stages: int = 2  # iterations of the program's loop whose loads are under way at the same time
+
+    def __post_init__(self):
+        numbers = (*self.sizes.values(), self.warps, self.stages)
+        if any(not isinstance(number, int) or number < 1 for number in numbers):
+            raise ValueError(f"the sizes of a tile, warps and stages are whole numbers from 1 on, not {self}")
+        if any(number & (number - 1) for number in numbers[:-1]):
+            raise ValueError(f"the sizes of a tile and its warps are powers of two, not {self}")
+
+
+# Shared by all threads of the process, because PyTorch runs the backward pass on a GPU in a thread of its own.
+_replacements: dict[str, Tile] = {}
 
 
 @contextmanager
-def use_tiles(**tiles: tuple[int, ...]) -> Iterator[None]:
-    """Inside, these kernels work on these tiles: their sizes, warps, stages. Raises ValueError for what can't be a tile."""
+def use_tiles(**tiles: Tile) -> Iterator[None]:
+    """Launch the named kernels with these tiles inside the `with` block.
+
+    Raises ValueError for a kernel that isn't in SIZES, and for a tile whose sizes are not the kernel's.
+    """
     for kernel, tile in tiles.items():
-        _check(kernel, tile)
-    before = _instead.copy()
-    _instead.update(tiles)
+        if kernel not in SIZES:
+            raise ValueError(f"no kernel is called {kernel!r} here; there are {', '.join(SIZES)}")
+        if set(tile.sizes) != set(SIZES[kernel]):
+            raise ValueError(f"{kernel} takes {', '.join(SIZES[kernel])}; not {', '.join(tile.sizes)}")
+    before = _replacements.copy()
+    _replacements.update(tiles)
     try:
         yield
     finally:
-        _instead.clear()
-        _instead.update(before)
+        _replacements.clear()
+        _replacements.update(before)
 
 
-def chosen(kernel: str, own: tuple[int, ...]) -> tuple[int, ...]:
-    """The tile that `use_tiles` wants for this kernel; its own, where nothing is wanted."""
-    return _instead.get(kernel, own)
-
-
-def _check(kernel: str, tile: tuple[int, ...]) -> None:
-    if kernel not in SIZES:
-        raise ValueError(f"no kernel is called {kernel!r} here; there are {', '.join(SIZES)}")
-    wanted = (*SIZES[kernel], "warps", "stages")
-    if len(tile) != len(wanted) or any(not isinstance(size, int) or size < 1 for size in tile):
-        raise ValueError(f"{kernel} takes {', '.join(wanted)}, whole numbers from 1 on; not {tile!r}")
-    if any(size & (size - 1) for size in tile[:-1]):
-        raise ValueError(f"the sizes of a tile and its warps are powers of two, not {tile!r}")
+def chosen(kernel: str, own: Tile) -> Tile:
+    """Return the tile that `use_tiles` names for this kernel, or the kernel's own."""
+    return _replacements.get(kernel, own)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 
@@ -70,7 +71,7 @@ def cross_entropy_cost(
     counted = rows - ignored
     if not backward:
         return Cost(bytes_each * counted * (vocab + 1) + (8 + 4 + 4) * rows, 4 * counted * vocab)
-    across = tiles(vocab, _tile(rows, vocab)[1])
+    across = tiles(vocab, _tile(rows, vocab).sizes["COLUMNS"])
     return Cost(
         bytes_each * (counted + rows) * vocab + across * (8 * rows + (4 + 4) * counted), 4 * counted * vocab
     )
@@ -169,11 +170,11 @@ def cross_entropy_backward(
 
 def _forward(logits: Tensor, targets: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
     """Losses and log-sum-exps, (rows,) each."""
-    down, across = _tile(*logits.shape)
+    tile = _tile(*logits.shape)
     losses, lse = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
     launch(
-        cross_entropy_forward, (tiles(len(logits), down),), logits, targets, losses, lse, *logits.shape,
-        logits.stride(0), ignore, warps=_warps(down, across), ROWS=down, COLUMNS=across,
+        cross_entropy_forward, (tiles(len(logits), tile.sizes["ROWS"]),), logits, targets, losses, lse, *logits.shape,
+        logits.stride(0), ignore, tile=tile,
     )  # fmt: skip
     return losses, lse
 
@@ -182,11 +183,10 @@ def _backward(
     logits: Tensor, targets: Tensor, lse: Tensor, grad_losses: Tensor, grad: Tensor, ignore: int
 ) -> None:
     """Writes the logits' gradient into grad, for a gradient of each loss."""
-    down, across = _tile(*logits.shape)
+    tile = _tile(*logits.shape)
     launch(
-        cross_entropy_backward, (tiles(len(logits), down), tiles(logits.shape[1], across)), logits, targets, lse,
-        grad_losses, grad, *logits.shape, logits.stride(0), grad.stride(0), ignore, warps=_warps(down, across),
-        ROWS=down, COLUMNS=across,
+        cross_entropy_backward, tuple(map(tiles, logits.shape, tile.sizes.values())), logits, targets, lse,
+        grad_losses, grad, *logits.shape, logits.stride(0), grad.stride(0), ignore, tile=tile,
     )  # fmt: skip
 
 
@@ -208,11 +208,8 @@ class _TokenLosses(torch.autograd.Function):
         return grad, None, None
 
 
-def _tile(rows: int, vocab: int) -> tuple[int, int]:
-    """Rows and columns of a tile: columns up to TILE, and as many rows as keep it a handy size."""
+def _tile(rows: int, vocab: int) -> Tile:
+    """Up to TILE columns, and as many rows as fill TILE."""
     across = min(power_of_two(vocab), TILE)
-    return max(1, min(TILE // across, power_of_two(rows))), across
-
-
-def _warps(down: int, across: int) -> int:
-    return 8 if down * across > 2_048 else 4
+    down = max(1, min(TILE // across, power_of_two(rows)))
+    return Tile({"ROWS": down, "COLUMNS": across}, warps=8 if down * across > 2_048 else 4)

@@ -20,7 +20,7 @@ import math
 import torch
 from torch import Tensor
 
-from course_lib.kernels.chosen_tiles import chosen
+from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.flash_backward import flash_backward, near
 from course_lib.kernels.flash_tiles import sees, visible_keys
@@ -46,7 +46,7 @@ def flash_attention(
     end. On a GPU what starts and longest say isn't checked, since that would mean waiting for it: queries that they leave out
     get no output.
 
-    blocks: (BLOCK_Q, BLOCK_K), powers of two from 16 on, if you know better than `block_sizes`. scale: the factor on q kᵀ, 1 / √d_head
+    blocks: (BLOCK_Q, BLOCK_K), powers of two from 16 on, if you know better than `forward_tile`. scale: the factor on q kᵀ, 1 / √d_head
     unless told otherwise. return_lse: also hand back each query's log-sum-exp of its scores, (batch, heads, query) of 32 bits, in nats, −∞
     where there are no keys: what it takes to merge attention over parts of the keys. It has no gradient.
 
@@ -65,7 +65,9 @@ def flash_attention(
             f"a head of {q.shape[-1]} doesn't fit on the chip (at most {WIDEST_HEAD}): use backend='torch'"
         )
     starts = None if starts is None else starts.to(torch.int32).contiguous()
-    tile = forward_tile(q) if blocks is None else (*blocks, *forward_tile(q)[2:])
+    tile = chosen("attention_forward", forward_tile(q))
+    if blocks is not None:
+        tile = Tile(dict(zip(("BLOCK_Q", "BLOCK_K"), blocks, strict=True)), tile.warps, tile.stages)
     out, lse = _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, tile, scale)
     return (out, lse * math.log(2)) if return_lse else out
 
@@ -102,19 +104,16 @@ def _log_sum_exp(q: Tensor, k: Tensor, causal: bool, window: int | None, scale: 
     return scores.logsumexp(dim=-1)
 
 
-def forward_tile(q: Tensor) -> tuple[int, int, int, int]:
-    """BLOCK_Q, BLOCK_K, warps, stages."""
-    return chosen("attention_forward", (*block_sizes(q), 8, 3 if q.shape[-1] <= 128 else 2))
-
-
-def block_sizes(q: Tensor) -> tuple[int, int]:
-    """(BLOCK_Q, BLOCK_K): as large as the chip's registers allow, since each tile of queries reads all keys once."""
+def forward_tile(q: Tensor) -> Tile:
+    """The tile of `attention_forward`: as large as the chip's registers allow, since each tile of queries reads all keys once."""
     d_head = q.shape[-1]
     if q.dtype == torch.float32:
-        return (32, 32) if d_head <= 64 else (32, 16)
-    if d_head > 128:
-        return 64, 32
-    return (128, 64) if d_head <= 64 or hopper(q) else (128, 32)
+        block_q, block_k = (32, 32) if d_head <= 64 else (32, 16)
+    elif d_head > 128:
+        block_q, block_k = 64, 32
+    else:
+        block_q, block_k = (128, 64) if d_head <= 64 or hopper(q) else (128, 32)
+    return Tile({"BLOCK_Q": block_q, "BLOCK_K": block_k}, warps=8, stages=3 if d_head <= 128 else 2)
 
 
 def attention_cost(
@@ -213,13 +212,11 @@ class _FlashAttention(torch.autograd.Function):
         batch, heads, queries, d_head = q.shape
         out, lse = torch.empty_like(q), q.new_empty(batch, heads, queries, dtype=torch.float32)
         sequences = batch if starts is None else len(starts) - 1
-        block_q, block_k, warps, stages = tile
-        grid = (tiles(queries if longest is None else longest, block_q), heads, sequences)
+        grid = (tiles(queries if longest is None else longest, tile.sizes["BLOCK_Q"]), heads, sequences)
         launch(
             attention_forward, grid, q, k, v, out, lse, starts, *q.stride()[:3], *k.stride()[:3], *v.stride()[:3],
             *out.stride()[:3], queries, k.shape[2], queries, heads // k.shape[1], scale * math.log2(math.e),
-            warps=warps, stages=stages, CAUSAL=causal, WINDOW=window, D_HEAD=d_head,
-            WIDTH=max(16, power_of_two(d_head)), BLOCK_Q=block_q, BLOCK_K=block_k,
+            tile=tile, CAUSAL=causal, WINDOW=window, D_HEAD=d_head, WIDTH=max(16, power_of_two(d_head)),
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, out, lse, starts)
         ctx.dials = causal, window, longest, scale

@@ -23,7 +23,7 @@ import math
 import torch
 from torch import Tensor
 
-from course_lib.kernels.chosen_tiles import chosen
+from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.flash_tiles import sees, visible_keys, visible_queries
 from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton
@@ -43,19 +43,19 @@ def flash_backward(
     (batch, heads, queries, d_head), (kv_heads, keys) = q.shape, k.shape[1:3]
     sequences = batch if starts is None else len(starts) - 1
     sizes = (queries, keys, queries, heads // kv_heads, scale * math.log2(math.e))
-    dials = {"CAUSAL": causal, "WINDOW": window, "D_HEAD": d_head, "WIDTH": max(16, power_of_two(d_head))}
+    constants = {"CAUSAL": causal, "WINDOW": window, "D_HEAD": d_head, "WIDTH": max(16, power_of_two(d_head))}
     strides = [stride for x in (q, k, v, out, grad_out) for stride in x.stride()[:3]]
     longest = max(queries, keys) if longest is None else longest
-    own, walked, warps, stages = chosen("grad_queries", backward_tile(q))
+    tile = chosen("grad_queries", grad_queries_tile(q))
     launch(
-        grad_queries, (tiles(longest, own), heads, sequences), q, k, v, out, grad_out, lse, delta, grad_q, starts,
-        *strides, *grad_q.stride()[:3], *sizes, warps=warps, stages=stages, BLOCK_Q=own, BLOCK_K=walked, **dials,
+        grad_queries, (tiles(longest, tile.sizes["BLOCK_Q"]), heads, sequences), q, k, v, out, grad_out, lse, delta,
+        grad_q, starts, *strides, *grad_q.stride()[:3], *sizes, tile=tile, **constants,
     )  # fmt: skip
-    own, walked, warps, stages = chosen("grad_keys_values", backward_tile(q))
+    tile = chosen("grad_keys_values", grad_keys_values_tile(q))
     launch(
-        grad_keys_values, (tiles(longest, own), kv_heads, sequences), q, k, v, grad_out, lse, delta, grad_k, grad_v,
-        starts, *strides[:9], *strides[12:], *grad_k.stride()[:3], *grad_v.stride()[:3], *sizes,
-        warps=warps, stages=stages, BLOCK_Q=walked, BLOCK_K=own, **dials,
+        grad_keys_values, (tiles(longest, tile.sizes["BLOCK_K"]), kv_heads, sequences), q, k, v, grad_out, lse, delta,
+        grad_k, grad_v, starts, *strides[:9], *strides[12:], *grad_k.stride()[:3], *grad_v.stride()[:3], *sizes,
+        tile=tile, **constants,
     )  # fmt: skip
     return grad_q, grad_k, grad_v
 
@@ -66,16 +66,28 @@ def near(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 and x.stride(2) < 2**23 else x.contiguous()
 
 
-def backward_tile(q: Tensor) -> tuple[int, int, int, int]:
-    """Rows of a program's own tile, and of those that it walks over; warps; stages."""
+def grad_queries_tile(q: Tensor) -> Tile:
+    """The tile of `grad_queries`."""
+    own, visited = _block_sizes(q)
+    return Tile({"BLOCK_Q": own, "BLOCK_K": visited}, warps=8, stages=2)
+
+
+def grad_keys_values_tile(q: Tensor) -> Tile:
+    """The tile of `grad_keys_values`."""
+    own, visited = _block_sizes(q)
+    return Tile({"BLOCK_K": own, "BLOCK_Q": visited}, warps=8, stages=2)
+
+
+def _block_sizes(q: Tensor) -> tuple[int, int]:
+    """Rows of a program's own tile, and rows of the tiles that it visits one after the other."""
     d_head = q.shape[-1]
     if q.dtype == torch.float32:
-        return 32, 16, 8, 2
+        return 32, 16
     if d_head > 128:
-        return 32, 32, 8, 2
+        return 32, 32
     if hopper(q):
-        return (128, 64, 8, 2) if d_head <= 64 else (128, 32, 8, 2)
-    return (128, 32, 8, 2) if d_head <= 64 else (64, 64, 8, 2)
+        return (128, 64) if d_head <= 64 else (128, 32)
+    return (128, 32) if d_head <= 64 else (64, 64)
 
 
 def attention_backward_cost(

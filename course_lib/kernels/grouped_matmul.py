@@ -16,7 +16,7 @@ says where each is to be read, and each row of x may serve several experts, so t
 import torch
 from torch import Tensor
 
-from course_lib.kernels.chosen_tiles import chosen
+from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, product_dtype, tiles, tl, triton, use_triton
 
@@ -59,7 +59,7 @@ def grouped_matmul_cost(
 ) -> Cost:
     """Each tile reads its rows and its expert's weights, walking over d_in, and the table. counts: rows of each expert. bytes_each:
     of a number of x and weight. order: whether rows are looked up."""
-    block_m, block_n, block_k = product_tile(bytes_each == 4)[:3]
+    block_m, block_n, block_k = product_tile(bytes_each == 4).sizes.values()
     down, across = sum(tiles(count, block_m) for count in counts), tiles(d_out, block_n)
     read = across * sum(counts) * d_in + sum(tiles(count, block_m) for count in counts) * d_out * d_in
     spare = (
@@ -154,41 +154,46 @@ class _GroupedProduct(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
             tile = chosen("grouped_weight_gradient", gradient_tile(x.dtype == torch.float32))
-            block_m, block_n, block_k, warps, stages = tile
-            grid = tiles(weight.shape[2], block_k), tiles(weight.shape[1], block_n), len(weight)
+            across, down = (
+                tiles(weight.shape[2], tile.sizes["BLOCK_K"]),
+                tiles(weight.shape[1], tile.sizes["BLOCK_N"]),
+            )
+            grid = across, down, len(weight)
             launch(
                 grouped_weight_gradient, grid, x, grad_y, grad_weight, order, starts, x.stride(0), *weight.shape[1:],
-                ctx.times, warps=warps, stages=stages, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
+                ctx.times, tile=tile,
             )  # fmt: skip
         return grad_x, grad_weight, None, None, None
 
 
 def _multiply(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, times: int) -> Tensor:
     (n_experts, d_out, d_in), rows = weight.shape, len(x) * times
-    block_m, block_n, block_k, warps, stages = chosen(
-        "grouped_product", product_tile(x.dtype == torch.float32)
-    )
-    down, across = tiles(rows, block_m) + n_experts, tiles(d_out, block_n)
+    tile = chosen("grouped_product", product_tile(x.dtype == torch.float32))
+    block_m = tile.sizes["BLOCK_M"]
+    down, across = tiles(rows, block_m) + n_experts, tiles(d_out, tile.sizes["BLOCK_N"])
     ends = ((starts.diff() + block_m - 1) // block_m).cumsum(0)
     owner = torch.searchsorted(ends, torch.arange(down, device=x.device), right=True).int()
     tile_starts = torch.nn.functional.pad(ends, (1, 0)).int()
     y = x.new_empty(rows, d_out)
     launch(
         grouped_product, (down * across,), x, weight, y, order, starts, tile_starts, owner, x.stride(0),
-        *weight.stride(), d_out, d_in, n_experts, times, down, across, warps=warps, stages=stages, BLOCK_M=block_m,
-        BLOCK_N=block_n, BLOCK_K=block_k, NEIGHBOURS=NEIGHBOURS,
+        *weight.stride(), d_out, d_in, n_experts, times, down, across, tile=tile, NEIGHBOURS=NEIGHBOURS,
     )  # fmt: skip
     return y
 
 
-def product_tile(in_32_bits: bool) -> tuple[int, int, int, int, int]:
-    """BLOCK_M, BLOCK_N, BLOCK_K, warps, stages."""
-    return (32, 32, 32, 4, 2) if in_32_bits else (128, 128, 64, 8, 3)
+def product_tile(in_32_bits: bool) -> Tile:
+    """The tile of `grouped_product`."""
+    if in_32_bits:
+        return Tile({"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}, warps=4, stages=2)
+    return Tile({"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 64}, warps=8, stages=3)
 
 
-def gradient_tile(in_32_bits: bool) -> tuple[int, int, int, int, int]:
-    """The same of `grouped_weight_gradient`."""
-    return (32, 32, 32, 8, 3) if in_32_bits else (64, 128, 128, 8, 3)
+def gradient_tile(in_32_bits: bool) -> Tile:
+    """The tile of `grouped_weight_gradient`."""
+    if in_32_bits:
+        return Tile({"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}, warps=8, stages=3)
+    return Tile({"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128}, warps=8, stages=3)
 
 
 def _check(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, times: int) -> None:

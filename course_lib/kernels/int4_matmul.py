@@ -18,7 +18,7 @@ from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import chosen
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.int8_matmul import many_tokens_blocks, one_token_blocks
+from course_lib.kernels.int8_matmul import many_tokens_tile, one_token_tile
 from course_lib.kernels.language import launch, tiles, tl, triton
 
 GRID_BLOCK = 32  # weights that share a scale on the grid; in NF4 twice as many do
@@ -34,18 +34,17 @@ def int4_matmul(
     y, nf4 = x.new_empty(tokens, rows), levels is not None
     per = rows * columns // GRID_BLOCK // max(1, scale.numel())  # blocks that share a scale
     if tokens == 1:
-        block_n, block_k, warps, stages = chosen("int4_one_token", one_token_blocks(rows, columns))
+        tile = chosen("int4_one_token", one_token_tile(rows, columns))
         launch(
-            int4_one_token, (tiles(rows, block_n),), x, codes, scale, minimum, levels, y, rows, columns // GRID_BLOCK,
-            warps=warps, stages=stages, NF4=nf4, PER=per, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
+            int4_one_token, (tiles(rows, tile.sizes["BLOCK_N"]),), x, codes, scale, minimum, levels, y, rows,
+            columns // GRID_BLOCK, tile=tile, NF4=nf4, PER=per,
         )  # fmt: skip
     else:
-        tile = chosen("int4_many_tokens", many_tokens_blocks(tokens, rows, x.dtype == torch.float32))
-        block_m, block_n, block_k, warps, stages = tile
+        tile = chosen("int4_many_tokens", many_tokens_tile(tokens, rows, x.dtype == torch.float32))
+        grid = tiles(rows, tile.sizes["BLOCK_N"]), tiles(tokens, tile.sizes["BLOCK_M"])
         launch(
-            int4_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, minimum, levels, y,
-            tokens, rows, columns // GRID_BLOCK, x.stride(0), warps=warps, stages=stages, NF4=nf4, PER=per,
-            BLOCK_M=block_m, BLOCK_N=block_n, BLOCKS=block_k // GRID_BLOCK,
+            int4_many_tokens, grid, x, codes, scale, minimum, levels, y, tokens, rows, columns // GRID_BLOCK,
+            x.stride(0), tile=tile, NF4=nf4, PER=per,
         )  # fmt: skip
     return y
 
@@ -59,10 +58,10 @@ def int4_matmul_cost(
         rows * columns // 2 + rows * columns // GRID_BLOCK * scale_bytes + (4 * rows * columns if nf4 else 0)
     )
     if tokens == 1:
-        programs = tiles(rows, one_token_blocks(rows, columns)[0])
+        programs = tiles(rows, one_token_tile(rows, columns).sizes["BLOCK_N"])
         return Cost(weights + (programs * columns + rows) * bytes_each, 2 * rows * columns)
-    block_m, block_n, *_ = many_tokens_blocks(tokens, rows, bytes_each == 4)
-    down, across = tiles(tokens, block_m), tiles(rows, block_n)
+    sizes = many_tokens_tile(tokens, rows, bytes_each == 4).sizes
+    down, across = tiles(tokens, sizes["BLOCK_M"]), tiles(rows, sizes["BLOCK_N"])
     moved = down * weights + (across * columns + rows) * tokens * bytes_each
     return Cost(moved, 2 * tokens * rows * columns)
 
@@ -101,8 +100,9 @@ def load_weights(
 @triton.jit
 def int4_one_token(
     x_ptr, codes_ptr, scale_ptr, minimum_ptr, levels_ptr, y_ptr, rows, blocks,
-    NF4: tl.constexpr, PER: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
+    NF4: tl.constexpr, PER: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
+    BLOCKS: tl.constexpr = BLOCK_K // 32
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     total = tl.zeros((BLOCK_N, BLOCKS, 16), tl.float32)
     for first in range(0, blocks, BLOCKS):
@@ -123,8 +123,9 @@ def int4_one_token(
 @triton.jit
 def int4_many_tokens(
     x_ptr, codes_ptr, scale_ptr, minimum_ptr, levels_ptr, y_ptr, tokens, rows, blocks, x_token,
-    NF4: tl.constexpr, PER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCKS: tl.constexpr,
+    NF4: tl.constexpr, PER: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
+    BLOCKS: tl.constexpr = BLOCK_K // 32
     row = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     byte = tl.arange(0, 16 * BLOCKS)

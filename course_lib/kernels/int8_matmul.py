@@ -15,7 +15,7 @@ codes overflow 32 bits before the scale makes them small.
 import torch
 from torch import Tensor
 
-from course_lib.kernels.chosen_tiles import chosen
+from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton
 
@@ -28,49 +28,47 @@ def int8_matmul(x: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     (tokens, columns), rows = x.shape, len(codes)
     y = x.new_empty(tokens, rows)
     if tokens == 1:
-        block_n, block_k, warps, stages = chosen("int8_one_token", one_token_blocks(rows, columns))
-        launch(
-            int8_one_token, (tiles(rows, block_n),), x, codes, scale, y, rows, columns, warps=warps, stages=stages,
-            BLOCK_N=block_n, BLOCK_K=block_k,
-        )  # fmt: skip
+        tile = chosen("int8_one_token", one_token_tile(rows, columns))
+        grid = (tiles(rows, tile.sizes["BLOCK_N"]),)
+        launch(int8_one_token, grid, x, codes, scale, y, rows, columns, tile=tile)
     else:
-        tile = chosen("int8_many_tokens", many_tokens_blocks(tokens, rows, x.dtype == torch.float32))
-        block_m, block_n, block_k, warps, stages = tile
-        launch(
-            int8_many_tokens, (tiles(rows, block_n), tiles(tokens, block_m)), x, codes, scale, y, tokens, rows,
-            columns, x.stride(0), warps=warps, stages=stages, BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_K=block_k,
-        )  # fmt: skip
+        tile = chosen("int8_many_tokens", many_tokens_tile(tokens, rows, x.dtype == torch.float32))
+        grid = tiles(rows, tile.sizes["BLOCK_N"]), tiles(tokens, tile.sizes["BLOCK_M"])
+        launch(int8_many_tokens, grid, x, codes, scale, y, tokens, rows, columns, x.stride(0), tile=tile)
     return y
 
 
 def int8_matmul_cost(tokens: int, rows: int, columns: int, bytes_each: int) -> Cost:
     """One token: weights once, x once for each program's rows. Many: both as often as there are tiles of the other."""
     if tokens == 1:
-        programs = tiles(rows, one_token_blocks(rows, columns)[0])
+        programs = tiles(rows, one_token_tile(rows, columns).sizes["BLOCK_N"])
         read = rows * columns + 4 * rows + programs * columns * bytes_each
         return Cost(read + rows * bytes_each, 2 * rows * columns)
-    block_m, block_n, *_ = many_tokens_blocks(tokens, rows, bytes_each == 4)
-    down, across = tiles(tokens, block_m), tiles(rows, block_n)
+    sizes = many_tokens_tile(tokens, rows, bytes_each == 4).sizes
+    down, across = tiles(tokens, sizes["BLOCK_M"]), tiles(rows, sizes["BLOCK_N"])
     read = down * (rows * columns + 4 * rows) + across * tokens * columns * bytes_each
     return Cost(read + tokens * rows * bytes_each, 2 * tokens * rows * columns)
 
 
-def one_token_blocks(rows: int, columns: int) -> tuple[int, int, int, int]:
-    """BLOCK_N, BLOCK_K, warps, stages. The fewer rows the matrix has, the fewer a program takes, and the more columns at a time."""
+def one_token_tile(rows: int, columns: int) -> Tile:
+    """The tile of the kernels for one token. The fewer rows the matrix has, the fewer a program takes, and the more columns at a time."""
     block_n = _fewer(8, rows, programs_each=1, least=1)
     block_k = max(32, min(8_192 // block_n, power_of_two(columns)))
-    return block_n, block_k, min(4, max(1, block_n * block_k // 1_024)), 2
+    warps = min(4, max(1, block_n * block_k // 1_024))
+    return Tile({"BLOCK_N": block_n, "BLOCK_K": block_k}, warps, stages=2)
 
 
-def many_tokens_blocks(tokens: int, rows: int, in_32_bits: bool) -> tuple[int, int, int, int, int]:
-    """BLOCK_M, BLOCK_N, BLOCK_K, warps, stages. With few tokens the weights' bytes are the limit: small tiles, many programs."""
+def many_tokens_tile(tokens: int, rows: int, in_32_bits: bool) -> Tile:
+    """The tile of the kernels for several tokens. With few tokens the weights' bytes are the limit: small tiles, many programs."""
     if in_32_bits:
-        return 32, 32, 32, 4, 2
+        return Tile({"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}, warps=4, stages=2)
     if tokens <= 64:
         block_m = max(16, power_of_two(tokens))
         block_n = _fewer(64, rows, programs_each=1, least=16 if block_m == 16 else 32)
-        return block_m, block_n, max(128, 4_096 // block_n), 4, 4
-    return 128, _fewer(128, rows, programs_each=tiles(tokens, 128), least=64), 64, 8, 3
+        sizes = {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": max(128, 4_096 // block_n)}
+        return Tile(sizes, warps=4, stages=4)
+    block_n = _fewer(128, rows, programs_each=tiles(tokens, 128), least=64)
+    return Tile({"BLOCK_M": 128, "BLOCK_N": block_n, "BLOCK_K": 64}, warps=8, stages=3)
 
 
 def _fewer(block_n: int, rows: int, programs_each: int, least: int) -> int:

@@ -40,6 +40,7 @@ else:
     INSTALLED, INTERPRETED = True, isinstance(tl.sum, InterpretedFunction)
 
 from course_lib.kernels import compiled
+from course_lib.kernels.chosen_tiles import Tile
 
 BACKENDS = ("auto", "torch", "triton")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -112,11 +113,12 @@ def hopper(tensor: Tensor) -> bool:
     return not tensor.is_cuda or torch.cuda.get_device_capability(tensor.device) >= (9, 0)
 
 
-def launch(kernel, grid: tuple[int, ...], *arguments, warps: int = 4, stages: int = 2, **constants) -> None:
-    """Run the kernel's programs, as many as `grid` says, on the tensors among the arguments.
+def launch(kernel, grid: tuple[int, ...], *arguments, tile: Tile | None = None, **constants) -> None:
+    """Run the programs of a kernel on the device of the tensors among the arguments.
 
-    warps: groups of 32 threads that share a program. stages: how many turns of its loop are being loaded ahead. constants:
-    what the kernel is compiled for, tile sizes above all.
+    grid: how many programs there are along each of up to three axes.
+    tile: what each program works on, and with how many threads; the kernel is compiled for its sizes.
+    constants: the other arguments that the kernel is compiled for.
 
     Raises ValueError for more programs than a GPU takes.
     """
@@ -127,11 +129,13 @@ def launch(kernel, grid: tuple[int, ...], *arguments, warps: int = 4, stages: in
         raise ValueError(
             f"{size} programs are too many, {MOST_PROGRAMS} along the second and third axis: take smaller batches"
         )
+    tile = tile or Tile()
+    constants = tile.sizes | constants
     if compiled.wanted():
-        return compiled.compile_instead(kernel, arguments, constants, warps, stages)
+        return compiled.compile_instead(kernel, arguments, constants, tile.warps, tile.stages)
     tensor = next(x for x in arguments if isinstance(x, Tensor))
     with torch.cuda.device(tensor.device if tensor.is_cuda else -1):
-        kernel[grid](*arguments, **constants, num_warps=warps, num_stages=stages)
+        kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
 
 
 def tiles(length: int, tile: int) -> int:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 
@@ -46,7 +47,7 @@ def layer_norm(
 def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False) -> Cost:
     """Forward: x in, y out, a factor a row out, and each program reads the weights. Backward: x and the gradient in, a gradient
     out, and each program writes its share of the weights' gradients. bytes_each: of a number of x."""
-    programs = tiles(rows, _tile(rows, width)[1])
+    programs = tiles(rows, _tile(rows, width).sizes["ROWS"])
     if not backward:
         return Cost(bytes_each * (2 * rows + programs) * width + 4 * rows, 4 * rows * width)
     programs = min(PROGRAMS, programs)
@@ -135,10 +136,10 @@ class _Norm(torch.autograd.Function):
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         mean, factor = torch.empty(2, len(rows), dtype=torch.float32, device=x.device)
         weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
-        width, per_program = _tile(*rows.shape)
+        tile = _tile(*rows.shape)
         launch(
-            norm_forward, (tiles(len(rows), per_program),), rows, weight, bias, y, mean, factor, *rows.shape,
-            rows.stride(0), eps, warps=_warps(width), CENTER=center, ROWS=per_program, WIDTH=width,
+            norm_forward, (tiles(len(rows), tile.sizes["ROWS"]),), rows, weight, bias, y, mean, factor, *rows.shape,
+            rows.stride(0), eps, tile=tile, CENTER=center,
         )  # fmt: skip
         ctx.save_for_backward(rows, weight, mean, factor)
         ctx.center, ctx.has_bias = center, bias is not None
@@ -150,22 +151,20 @@ class _Norm(torch.autograd.Function):
         rows, weight, mean, factor = ctx.saved_tensors
         grad_rows = grad_y.reshape(rows.shape).contiguous()
         grad_x = torch.empty_like(rows, memory_format=torch.contiguous_format)
-        width, per_program = _tile(*rows.shape)
-        programs = min(PROGRAMS, tiles(len(rows), per_program))
+        tile = _tile(*rows.shape)
+        programs = min(PROGRAMS, tiles(len(rows), tile.sizes["ROWS"]))
         shares = torch.empty(2, programs, rows.shape[1], dtype=torch.float32, device=rows.device)
         launch(
             norm_backward, (programs,), rows, weight, mean, factor, grad_rows, grad_x, *shares, *rows.shape,
-            rows.stride(0), programs, warps=_warps(width), CENTER=ctx.center, ROWS=per_program, WIDTH=width,
+            rows.stride(0), programs, tile=tile, CENTER=ctx.center,
         )  # fmt: skip
         grad_weight, grad_bias = shares.sum(dim=1).to(weight.dtype)
         return grad_x.view(grad_y.shape), grad_weight, grad_bias if ctx.has_bias else None, None, None
 
 
-def _tile(rows: int, width: int) -> tuple[int, int]:
-    """Columns of a tile, and rows: as many as keep it a handy size."""
+def _tile(rows: int, width: int) -> Tile:
+    """Whole rows: one, or as many as fill TILE."""
     width = power_of_two(width)
-    return width, max(1, min(TILE // width, power_of_two(rows)))
-
-
-def _warps(width: int) -> int:
-    return 16 if width > 8_192 else 8 if width > 2_048 else 4
+    per_program = max(1, min(TILE // width, power_of_two(rows)))
+    warps = 16 if width > 8_192 else 8 if width > 2_048 else 4
+    return Tile({"ROWS": per_program, "WIDTH": width}, warps)

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 from course_lib.model import attend
@@ -211,25 +212,18 @@ def _run(
     lse = None
     if splits > 1:
         split_out, lse = (q.new_empty(batch, heads, splits, n, dtype=torch.float32) for n in (d_head, 1))
-    launch(  # 5 stages: page numbers must arrive before the keys they lead to, of which two tiles are then on their way
+    # 5 stages: page numbers must arrive before the keys they lead to, of which two tiles are then on their way.
+    sizes = {"ROWS": rows, "WIDTH": width, "TILE": max(16, min(128, TILE_BYTES // (width * q.itemsize)))}
+    tile = Tile(sizes, warps=4 if rows == 16 and q.itemsize == 2 else 8, stages=5)
+    launch(
         attend_to_split, (batch, programs, splits), q, key_pages, value_pages, block_table,
         lengths.to(torch.int32).contiguous(), split_out, lse, *q.stride()[:2], *key_pages.stride()[:3],
         *value_pages.stride()[:3], block_table.stride(0), heads, group, window, scale * math.log2(math.e),
-        warps=4 if rows == 16 and q.itemsize == 2 else 8, stages=5, PAGE=page_size, D_HEAD=d_head, ROWS=rows, WIDTH=width,
-        TILE=max(16, min(128, TILE_BYTES // (width * q.itemsize))),
+        tile=tile, PAGE=page_size, D_HEAD=d_head,
     )  # fmt: skip
     if splits > 1:
-        sizes = {"D_HEAD": d_head, "SPLITS": power_of_two(splits), "WIDTH": width}
-        launch(
-            merge_splits,
-            (batch * heads,),
-            split_out,
-            lse,
-            out,
-            splits,
-            warps=8 if splits > 64 else 4,
-            **sizes,
-        )
+        tile = Tile({"SPLITS": power_of_two(splits), "WIDTH": width}, warps=8 if splits > 64 else 4)
+        launch(merge_splits, (batch * heads,), split_out, lse, out, splits, tile=tile, D_HEAD=d_head)
     return out
 
 

@@ -12,6 +12,7 @@ expert got.
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 
@@ -40,39 +41,31 @@ def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tu
         counts = flat.bincount(minlength=n_experts)
         return flat.argsort(stable=True).int(), _starts(counts)
     tile = _tile(n_experts)
-    programs, padded = tiles(len(flat), tile), power_of_two(n_experts)
+    programs = tiles(len(flat), tile.sizes["TILE"])
     counts = torch.empty(programs, n_experts, dtype=torch.int32, device=flat.device)
-    launch(count_choices, (programs,), flat, counts, len(flat), n_experts, TILE=tile, EXPERTS=padded)
+    launch(count_choices, (programs,), flat, counts, len(flat), n_experts, tile=tile)
     before = counts.T.flatten().cumsum(0).view(n_experts, programs).T - counts
     order = torch.empty(len(flat), dtype=torch.int32, device=flat.device)
     first = before.to(torch.int32).contiguous()
-    launch(
-        place_choices,
-        (programs,),
-        flat,
-        first,
-        order,
-        len(flat),
-        n_experts,
-        warps=8,
-        TILE=tile,
-        EXPERTS=padded,
-    )
+    tile = Tile(tile.sizes, warps=8)
+    launch(place_choices, (programs,), flat, first, order, len(flat), n_experts, tile=tile)
     return order, _starts(counts.sum(0))
 
 
 def group_by_expert_cost(choices: int, n_experts: int, bytes_each: int = 8) -> Cost:
     """Both kernels: choices in twice, their order out, and a number for each tile and expert out and in."""
-    return Cost(choices * (2 * bytes_each + 4) + 2 * 4 * tiles(choices, _tile(n_experts)) * n_experts, 0)
+    programs = tiles(choices, _tile(n_experts).sizes["TILE"])
+    return Cost(choices * (2 * bytes_each + 4) + 2 * 4 * programs * n_experts, 0)
 
 
 def _starts(counts: Tensor) -> Tensor:
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()
 
 
-def _tile(n_experts: int) -> int:
-    """Choices of a program: as many as keep its table of choices by experts on the chip."""
-    return max(16, min(1_024, 8_192 // power_of_two(n_experts)))
+def _tile(n_experts: int) -> Tile:
+    """All experts, and as many choices as keep the table of choices by experts on the chip."""
+    experts = power_of_two(n_experts)
+    return Tile({"TILE": max(16, min(1_024, 8_192 // experts)), "EXPERTS": experts})
 
 
 @triton.jit

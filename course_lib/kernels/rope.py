@@ -13,6 +13,7 @@ Turning back is turning by the angle's opposite, so the way back is the same ker
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 from course_lib.model import rotate
@@ -43,8 +44,7 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split", backen
 
 def rope_cost(batch: int, heads: int, time: int, d_head: int, bytes_each: int) -> Cost:
     """x in, the result out, and each program reads its cosines and sines. The same backward. bytes_each: of a number of either."""
-    together = _tile(heads, time, d_head)[0]
-    tables = batch * tiles(heads, together) * time * d_head
+    tables = batch * tiles(heads, _tile(heads, time, d_head).sizes["HEADS"]) * time * d_head
     return Cost(bytes_each * (2 * batch * heads * time * d_head + tables), 3 * batch * heads * time * d_head)
 
 
@@ -98,17 +98,18 @@ class _Rope(torch.autograd.Function):
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, layout: str, sign: float) -> Tensor:
     y = torch.empty_like(x)
     batch, heads, time, d_head = x.shape
-    together, times, width = _tile(heads, time, d_head)
+    tile = _tile(heads, time, d_head)
+    grid = tiles(time, tile.sizes["TIMES"]), tiles(heads, tile.sizes["HEADS"]), batch
     launch(
-        rope_kernel, (tiles(time, times), tiles(heads, together), batch), x, cos, sin, y, *x.stride(), *y.stride(),
-        heads, time, sign, INTERLEAVED=layout == "interleaved", PAIRS=d_head // 2, HEADS=together, TIMES=times,
-        WIDTH=width,
+        rope_kernel, grid, x, cos, sin, y, *x.stride(), *y.stride(), heads, time, sign, tile=tile,
+        INTERLEAVED=layout == "interleaved", PAIRS=d_head // 2,
     )  # fmt: skip
     return y
 
 
-def _tile(heads: int, time: int, d_head: int) -> tuple[int, int, int]:
-    """Heads, positions and pairs of a tile."""
+def _tile(heads: int, time: int, d_head: int) -> Tile:
+    """All pairs of a head, for up to 8 heads and as many positions as fill TILE."""
     width = power_of_two(d_head // 2)
     together = max(1, min(TILE // width, 8, power_of_two(heads)))
-    return together, max(1, min(TILE // width // together, power_of_two(time))), width
+    times = max(1, min(TILE // width // together, power_of_two(time)))
+    return Tile({"HEADS": together, "TIMES": times, "WIDTH": width})

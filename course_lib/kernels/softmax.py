@@ -16,6 +16,7 @@ be −∞, whose exponential is 0, and not stored.
 import torch
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 
@@ -78,19 +79,9 @@ class _Softmax(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         rows = rows if rows.stride(-1) == 1 else rows.contiguous()
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        per_program, width, warps = _tile(*rows.shape)
-        grid = (tiles(len(rows), per_program),)
-        launch(
-            softmax_forward,
-            grid,
-            rows,
-            y,
-            *rows.shape,
-            rows.stride(0),
-            warps=warps,
-            ROWS=per_program,
-            WIDTH=width,
-        )
+        tile = _tile(*rows.shape)
+        grid = (tiles(len(rows), tile.sizes["ROWS"]),)
+        launch(softmax_forward, grid, rows, y, *rows.shape, rows.stride(0), tile=tile)
         ctx.save_for_backward(y)
         return y
 
@@ -99,19 +90,15 @@ class _Softmax(torch.autograd.Function):
     def backward(ctx, grad_y: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         grad_y, grad_x, rows = grad_y.contiguous(), torch.empty_like(y), y.view(-1, y.shape[-1])
-        per_program, width, warps = _tile(*rows.shape)
-        grid = (tiles(len(rows), per_program),)
-        launch(
-            softmax_backward, grid, y, grad_y, grad_x, *rows.shape, warps=warps, ROWS=per_program, WIDTH=width
-        )
+        tile = _tile(*rows.shape)
+        grid = (tiles(len(rows), tile.sizes["ROWS"]),)
+        launch(softmax_backward, grid, y, grad_y, grad_x, *rows.shape, tile=tile)
         return grad_x
 
 
-def _tile(rows: int, width: int) -> tuple[int, int, int]:
-    """Rows of a tile, as many as keep it a handy size; its columns; and warps."""
+def _tile(rows: int, width: int) -> Tile:
+    """Whole rows: one, or as many as fill TILE."""
     width = power_of_two(width)
-    return (
-        max(1, min(TILE // width, power_of_two(rows))),
-        width,
-        32 if width > 16_384 else 8 if width > 2_048 else 4,
-    )
+    per_program = max(1, min(TILE // width, power_of_two(rows)))
+    warps = 32 if width > 16_384 else 8 if width > 2_048 else 4
+    return Tile({"ROWS": per_program, "WIDTH": width}, warps)

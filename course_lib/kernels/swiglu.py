@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 
@@ -77,8 +78,9 @@ class _SwiGLU(torch.autograd.Function):
     def forward(ctx, gate: Tensor, up: Tensor) -> Tensor:
         y = torch.empty_like(gate, memory_format=torch.contiguous_format)
         gate, up = _rows(gate), _rows(up)
-        grid, tile = _tile(*gate.shape)
-        launch(swiglu_forward, grid, gate, up, y, *gate.shape, gate.stride(0), up.stride(0), **tile)
+        tile = _tile(*gate.shape)
+        grid = tuple(map(tiles, gate.shape, tile.sizes.values()))
+        launch(swiglu_forward, grid, gate, up, y, *gate.shape, gate.stride(0), up.stride(0), tile=tile)
         ctx.save_for_backward(gate, up)
         return y
 
@@ -88,19 +90,11 @@ class _SwiGLU(torch.autograd.Function):
         gate, up = ctx.saved_tensors
         grad_rows = grad_y.reshape(gate.shape).contiguous()
         grads = [torch.empty_like(gate, memory_format=torch.contiguous_format) for _ in range(2)]
-        grid, tile = _tile(*gate.shape)
+        tile = _tile(*gate.shape)
         launch(
-            swiglu_backward,
-            grid,
-            gate,
-            up,
-            grad_rows,
-            *grads,
-            *gate.shape,
-            gate.stride(0),
-            up.stride(0),
-            **tile,
-        )
+            swiglu_backward, tuple(map(tiles, gate.shape, tile.sizes.values())), gate, up, grad_rows, *grads,
+            *gate.shape, gate.stride(0), up.stride(0), tile=tile,
+        )  # fmt: skip
         return tuple(grad.view(grad_y.shape) for grad in grads)
 
 
@@ -110,8 +104,7 @@ def _rows(x: Tensor) -> Tensor:
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
-def _tile(rows: int, width: int) -> tuple[tuple[int, int], dict[str, int]]:
-    """The grid, and its tiles: as wide as the rows, if that is not too wide."""
+def _tile(rows: int, width: int) -> Tile:
+    """As wide as the rows, up to COLUMNS, and as many rows as fill TILE."""
     columns = min(COLUMNS, power_of_two(width))
-    down = max(1, min(TILE // columns, power_of_two(rows)))
-    return (tiles(rows, down), tiles(width, columns)), {"ROWS": down, "COLUMNS": columns}
+    return Tile({"ROWS": max(1, min(TILE // columns, power_of_two(rows))), "COLUMNS": columns})

@@ -19,7 +19,7 @@ from benchmarks.gpu.results import GPU, INTERPRETER, Results, load, write
 from benchmarks.gpu.stages import GRACE, STAGES, Stage, run_apart, run_here
 from benchmarks.measure import Times
 from course_lib.kernels import Cost, flash_attention
-from course_lib.kernels.chosen_tiles import SIZES, chosen, use_tiles
+from course_lib.kernels.chosen_tiles import SIZES, Tile, chosen, use_tiles
 
 ROOT = Path(__file__).parents[2]
 here = pytest.mark.skipif(DEVICE != "cpu", reason="runs in the interpreter")
@@ -173,7 +173,10 @@ def test_tests_that_are_stopped_are_counted_and_those_that_ran_are_kept(monkeypa
 
 def sleeper(share, shares, path, small):
     """A share of three tests, of which one has passed when it is stopped."""
-    lines = {"collected": 3}, {"test": "tests/kernels/test_kernels_rows.py::x", "outcome": "passed", "why": ""}
+    lines = (
+        {"collected": 3},
+        {"test": "tests/kernels/test_kernels_rows.py::x", "outcome": "passed", "why": ""},
+    )
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **quiet)
@@ -264,8 +267,9 @@ def test_times_that_mean_nothing_are_not_quoted(tmp_path):
 # Other tiles than a kernel's own
 
 
-@pytest.mark.parametrize("tile", [(16, 16, 4, 2), (32, 16, 8, 1), (16, 64, 4, 3)])
-def test_other_tiles_compute_the_same(tile):
+@pytest.mark.parametrize("block_q, block_k, warps, stages", [(16, 16, 4, 2), (32, 16, 8, 1), (16, 64, 4, 3)])
+def test_other_tiles_compute_the_same(block_q, block_k, warps, stages):
+    tile = Tile({"BLOCK_Q": block_q, "BLOCK_K": block_k}, warps, stages)
     q = torch.randn(1, 2, 50, 32, generator=torch.Generator().manual_seed(0)).to(DEVICE).requires_grad_()
     plain = flash_attention(q, q, q, backend="triton")
     (wanted,) = torch.autograd.grad(plain.sum(), q)
@@ -274,22 +278,34 @@ def test_other_tiles_compute_the_same(tile):
         (grad,) = torch.autograd.grad(other.sum(), q)
     assert_close(other, plain.double())
     assert_close(grad, wanted.double(), terms=1.0)
-    assert chosen("attention_forward", (1, 2, 3, 4)) == (1, 2, 3, 4)
+    own = Tile({"BLOCK_Q": 1, "BLOCK_K": 2}, 4, 3)
+    assert chosen("attention_forward", own) is own
 
 
 @pytest.mark.parametrize(
     "tiles",
     [
-        {"wings": (1,)},
-        {"attention_forward": (16, 16)},
-        {"attention_forward": (16, 24, 4, 2)},
-        {"grad_queries": (0, 16, 4, 2)},
+        {"wings": Tile({"BLOCK_Q": 16})},
+        {"attention_forward": Tile({"BLOCK_Q": 16})},
+        {"attention_forward": Tile({"BLOCK_Q": 16, "BLOCK_M": 16})},
     ],
 )
-def test_what_cannot_be_a_tile_is_refused(tiles):
+def test_a_tile_that_is_not_the_kernels_is_refused(tiles):
     with (
-        pytest.raises(ValueError, match="no kernel is called|whole numbers from 1 on|powers of two"),
+        pytest.raises(ValueError, match="no kernel is called|takes BLOCK_Q, BLOCK_K; not"),
         use_tiles(**tiles),
     ):
         pass
-    assert all(chosen(kernel, ()) == () for kernel in SIZES)
+    assert all(chosen(kernel, Tile()) == Tile() for kernel in SIZES)
+
+
+def test_what_cannot_be_a_tile_is_refused():
+    for sizes, warps, stages, message in [
+        ({"BLOCK_Q": 24}, 4, 2, "powers of two"),
+        ({"BLOCK_Q": 16}, 3, 2, "powers of two"),
+        ({"BLOCK_Q": 0}, 4, 2, "whole numbers from 1 on"),
+        ({"BLOCK_Q": 16.0}, 4, 2, "whole numbers from 1 on"),
+        ({"BLOCK_Q": 16}, 4, 0, "whole numbers from 1 on"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Tile(sizes, warps, stages)

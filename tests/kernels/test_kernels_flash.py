@@ -17,8 +17,8 @@ from kernel_checks import (
 
 from course_lib.kernels.flash_attention import (
     attention_cost,
-    block_sizes,
     flash_attention,
+    forward_tile,
     naive_attention_cost,
 )
 from course_lib.kernels.flash_backward import attention_backward_cost
@@ -317,4 +317,4 @@ def test_pytorch_computes_the_same():
     assert_close(
         flash_attention(q, k, v, backend="triton"), F.scaled_dot_product_attention(q, k, v, is_causal=True)
     )
-    assert block_sizes(q.half()) == (128, 64)
+    assert forward_tile(q.half()).sizes == {"BLOCK_Q": 128, "BLOCK_K": 64}
