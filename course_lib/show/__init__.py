@@ -1,18 +1,11 @@
-"""Pictures and widgets, in three layers: compute gives numbers, draw a figure of
-them, explore a widget over that.
+"""Pictures and widgets in three layers: compute returns values, draw a figure of them, explore a widget.
 
-A lesson shows a figure with `show(fig, alt="what there is to see")`.
+A lesson displays a figure with `show(fig, alt="what the figure shows")`.
 """
 
 from course_lib.show.alignment import draw_alignment
-from course_lib.show.attention import (
-    Attention,
-    attention,
-    draw_attention,
-    draw_head_grid,
-    draw_row,
-    explore_attention,
-)
+from course_lib.show.attention import AttentionWeights, attention, draw_attention, draw_head_grid
+from course_lib.show.attention_row import draw_row, explore_attention
 from course_lib.show.bertviz_offline import head_view, model_view
 from course_lib.show.course_map import describe_map, draw_map
 from course_lib.show.experts import Routing, describe_routing, draw_routing, routing
@@ -24,7 +17,7 @@ from course_lib.show.tokens import draw_tokens, explore_tokens, figure_tokens
 from course_lib.show.training import draw_loss, live_loss
 
 __all__ = [
-    "Attention",
+    "AttentionWeights",
     "Html",
     "NextToken",
     "Routing",

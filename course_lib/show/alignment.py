@@ -1,4 +1,4 @@
-"""Cross-attention as an alignment: two texts, one above the other, and lines from each word written to the words read."""
+"""Cross-attention as an alignment: two texts, one above the other, and lines from target to source words."""
 
 from collections.abc import Collection, Sequence
 
@@ -11,11 +11,11 @@ from matplotlib.path import Path
 from course_lib.show.style import BLUE, INK, MUTED, ORANGE, blank_page
 from course_lib.show.tokens import text_width
 
-SIZE = 17  # of the type, in points
+FONT_SIZE = 17  # in points
 GAP = 16  # between words, in points
 DROP = 120  # from one text to the other, in points
 THICKNESS = 11  # of a line of weight 1, in points
-DRAWN = 0.05  # weights from here on get a line
+MIN_DRAWN = 0.05  # smaller weights get no line
 
 # draw
 
@@ -27,33 +27,34 @@ def draw_alignment(
     links: Collection[tuple[int, int]] = (),
     title: str = "",
 ) -> Figure:
-    """`source` above, `target` below, and for each target word a line to each source word that it looked at.
+    """Draw `source` above `target`, and a line from each target word to each source word it attends to.
 
-    weights: (target, source), each row a target word's attention, adding up to 1; the thickness of its lines. links: pairs
-    (source place, target place) that truly translate each other; their lines are blue, all others orange. Weights below
-    0.05 aren't drawn. Raises ValueError where weights and words don't fit.
+    weights: (target, source), the attention weights of each target word. A line is as thick as its weight;
+    weights below 0.05 aren't drawn. links: pairs (source index, target index) of words that translate each
+    other; their lines are blue, all other lines orange. Raises ValueError if weights and words don't fit.
     """
     weights = np.asarray(weights, dtype=float)
     if weights.shape != (len(target), len(source)):
-        raise ValueError(
-            f"weights must be ({len(target)}, {len(source)}), target and source, not {weights.shape}"
-        )
-    above, below = _places(source), _places(target)
-    fig, ax = blank_page(max(above[-1], below[-1], 600) + 40, bottom=-1.4 * SIZE, top=DROP + 5 * SIZE)
-    for j, i in np.argwhere(weights >= DRAWN):
+        expected = f"({len(target)}, {len(source)})"
+        raise ValueError(f"weights must be {expected}, target and source, not {weights.shape}")
+    above, below = _centers(source), _centers(target)
+    fig, ax = blank_page(
+        max(above[-1], below[-1], 600) + 40, bottom=-1.4 * FONT_SIZE, top=DROP + 5 * FONT_SIZE
+    )
+    for j, i in np.argwhere(weights >= MIN_DRAWN):
         color = BLUE if (i, j) in links else ORANGE
         ax.add_patch(_line(above[i], below[j], THICKNESS * weights[j, i], color))
-    _write(ax, source, above, DROP + 0.5 * SIZE)
-    _write(ax, target, below, -SIZE)
-    ax.text(0, DROP + 5 * SIZE, title, fontsize=16, va="top", parse_math=False)
+    _write(ax, source, above, DROP + 0.5 * FONT_SIZE)
+    _write(ax, target, below, -FONT_SIZE)
+    ax.text(0, DROP + 5 * FONT_SIZE, title, fontsize=16, va="top", parse_math=False)
     key = "Thickness is attention weight. Blue: a word and its translation. Orange: any other word"
-    ax.text(0, DROP + 3.5 * SIZE, key, fontsize=12, va="top", color=MUTED)
+    ax.text(0, DROP + 3.5 * FONT_SIZE, key, fontsize=12, va="top", color=MUTED)
     return fig
 
 
-def _places(words: Sequence[str]) -> np.ndarray:
-    """Where the middle of each word stands, in points."""
-    widths = np.array([SIZE * text_width(word) for word in words])
+def _centers(words: Sequence[str]) -> np.ndarray:
+    """Return the x-coordinate of each word's centre, (words,), in points."""
+    widths = np.array([FONT_SIZE * text_width(word) for word in words])
     return np.cumsum(widths + GAP) - GAP - widths / 2
 
 
@@ -63,6 +64,6 @@ def _line(x_above: float, x_below: float, width: float, color: str) -> PathPatch
     return PathPatch(path, fill=False, linewidth=width, edgecolor=color, alpha=0.75, capstyle="butt")
 
 
-def _write(ax: Axes, words: Sequence[str], places: np.ndarray, y: float) -> None:
-    for word, x in zip(words, places, strict=True):
-        ax.text(x, y, word, fontsize=SIZE, color=INK, ha="center", va="baseline", parse_math=False)
+def _write(ax: Axes, words: Sequence[str], centers: np.ndarray, y: float) -> None:
+    for word, x in zip(words, centers, strict=True):
+        ax.text(x, y, word, fontsize=FONT_SIZE, color=INK, ha="center", va="baseline", parse_math=False)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from course_lib.show.figures import Html
-from course_lib.show.tokens import name
+from course_lib.show.tokens import token_name
 
 # Paul Tol's "muted" scheme in place of bertviz's ten colours, not all told apart by a colour-blind reader.
 COLORS = ["#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE"]
@@ -68,7 +68,7 @@ def head_view(
     attention, layers, heads = _prepare(weights, tokens, layers, heads)
     page = view(
         attention,
-        [name(token) for token in tokens],
+        [token_name(token) for token in tokens],
         layer=layers[0],
         heads=heads,
         include_layers=layers,
@@ -95,7 +95,7 @@ def model_view(
     attention, layers, heads = _prepare(weights, tokens, layers, heads)
     page = view(
         attention,
-        [name(token) for token in tokens],
+        [token_name(token) for token in tokens],
         display_mode="light",
         include_layers=layers,
         include_heads=heads,

@@ -1,4 +1,4 @@
-"""Who goes where: the tokens of a text, the experts they choose, and who is turned away."""
+"""Routing in a mixture of experts: the experts that each token chooses, and the choices that are dropped."""
 
 import math
 from dataclasses import dataclass
@@ -18,22 +18,22 @@ MAX_TOKENS = 40  # more rows don't fit on a projector
 
 @dataclass(frozen=True, eq=False)
 class Routing:
-    """Where the tokens of a text are sent.
+    """The experts that each token of a text chooses.
 
     tokens   the n tokens, as text
-    shares   (token, expert): the weight that an expert's output gets, 0 where it wasn't chosen
-    refused  (token, expert): chosen, but the expert was full
-    room     how many tokens an expert takes; None for as many as come
+    shares   (token, expert): the weight of the expert's output, 0 if the token doesn't choose the expert
+    dropped  (token, expert): whether the token chooses the expert, but the expert is full
+    limit    how many tokens an expert takes; None for no limit
     """
 
     tokens: list[str]
     shares: np.ndarray
-    refused: np.ndarray
-    room: int | None = None
+    dropped: np.ndarray
+    limit: int | None = None
 
     @property
     def load(self) -> np.ndarray:
-        """(expert,): how many tokens chose it, those it refused included."""
+        """How many tokens choose each expert, (expert,), dropped ones included."""
         return (self.shares > 0).sum(axis=0)
 
 
@@ -43,50 +43,54 @@ class Routing:
 def routing(
     tokens: list[str], scores: Tensor, n_active: int, normalize: bool = True, capacity: float | None = None
 ) -> Routing:
-    """Send each token to its `n_active` best experts. scores: the router's, (token, expert).
+    """Send each token to its `n_active` best experts.
 
-    capacity: as in `ModelConfig`; an expert takes the first tokens that come. Raises ValueError when tokens and scores
-    don't fit together, when there aren't that many experts, and for no tokens or more than 40.
+    scores: the router's scores, (token, expert). normalize, capacity: as `normalize_gates` and `capacity` in
+    `ExpertsConfig`; a full expert drops the tokens that come last. Raises ValueError if tokens and scores don't
+    fit, for more active experts than there are, and for no tokens or more than 40.
     """
-    if scores.dim() != 2 or len(tokens) != len(scores):
-        raise ValueError(
-            f"{len(tokens)} tokens need scores ({len(tokens)}, experts), not {tuple(scores.shape)}"
-        )
-    if not 1 <= len(tokens) <= MAX_TOKENS:
-        raise ValueError(f"one picture shows 1 to {MAX_TOKENS} tokens, not {len(tokens)}")
-    if not 1 <= n_active <= scores.shape[1]:
-        raise ValueError(
-            f"of {scores.shape[1]} experts a token can take 1 to {scores.shape[1]}, not {n_active}"
-        )
-    shares, chosen = route(scores, n_active, normalize)
-    table = torch.zeros_like(scores).scatter(1, chosen, shares).detach().float().numpy()
+    _check_routing(tokens, scores, n_active)
+    shares, chosen = route(scores, n_active, normalize)  # (token, n_active) each
+    table = torch.zeros_like(scores).scatter(1, chosen, shares).detach().float().numpy()  # (token, expert)
     if capacity is None:
         return Routing(tokens, table, np.zeros(table.shape, bool))
-    room = math.ceil(capacity * len(tokens) * n_active / scores.shape[1])
-    return Routing(tokens, table, (table > 0) & ((table > 0).cumsum(axis=0) > room), room)
+    limit = math.ceil(capacity * len(tokens) * n_active / scores.shape[1])
+    rank = (table > 0).cumsum(axis=0)  # (token, expert): how many choices the expert has so far
+    return Routing(tokens, table, (table > 0) & (rank > limit), limit)
+
+
+def _check_routing(tokens: list[str], scores: Tensor, n_active: int) -> None:
+    if scores.dim() != 2 or len(tokens) != len(scores):
+        shape = tuple(scores.shape)
+        raise ValueError(f"{len(tokens)} tokens need scores ({len(tokens)}, experts), not {shape}")
+    if not 1 <= len(tokens) <= MAX_TOKENS:
+        raise ValueError(f"one picture shows 1 to {MAX_TOKENS} tokens, not {len(tokens)}")
+    experts = scores.shape[1]
+    if not 1 <= n_active <= experts:
+        raise ValueError(f"of {experts} experts a token can take 1 to {experts}, not {n_active}")
 
 
 def describe_routing(r: Routing) -> str:
-    """The picture in words, for those who don't see it."""
+    """Describe `draw_routing` in a sentence, the figure's alternative text."""
     load = ", ".join(map(str, r.load))
-    return f"{len(r.tokens)} tokens; choices an expert: {load}; turned away: {r.refused.sum()}"
+    return f"{len(r.tokens)} tokens; choices an expert: {load}; turned away: {r.dropped.sum()}"
 
 
 # draw
 
 
 def draw_routing(r: Routing, title: str = "") -> Figure:
-    """A row for each token, a column for each expert; a square is as large as the expert's share in the token's output.
+    """Draw a row for each token and a column for each expert; a square's area is the expert's share.
 
-    Above stands how many tokens chose each expert, and (dashed) how many it takes; orange and crossed out is who was
-    turned away.
+    Bars above the columns show how many tokens choose each expert, and a dashed line how many it takes.
+    Dropped choices are orange and crossed out.
     """
     n, experts = r.shares.shape
     fig = Figure(figsize=(2.2 + 0.62 * experts, 2.2 + 0.36 * n), layout="constrained")
     top, grid = fig.subplots(2, 1, sharex=True, height_ratios=[1.3, 0.36 * n])
     _draw_load(top, r)
     for token, expert in np.argwhere(r.shares > 0):
-        _square(grid, expert, token, r.shares[token, expert], r.refused[token, expert])
+        _draw_choice(grid, expert, token, r.shares[token, expert], r.dropped[token, expert])
     grid.set_xticks(range(experts), range(experts))
     grid.set_yticks(range(n), r.tokens, parse_math=False)
     grid.set(xlim=(-0.5, experts - 0.5), ylim=(n - 0.5, -0.5), xlabel="expert")
@@ -102,21 +106,18 @@ def draw_routing(r: Routing, title: str = "") -> Figure:
 def _draw_load(ax: Axes, r: Routing) -> None:
     bars = ax.bar(range(len(r.load)), r.load, color=MUTED, width=0.7)
     ax.bar_label(bars, fontsize=12)
-    if r.room is not None:
-        ax.axhline(r.room, color=ORANGE, linestyle="--", linewidth=1.5)
-    ax.set(ylim=(0, 1.35 * max(r.load.max(), r.room or 0)), yticks=[], ylabel="chosen by")
+    if r.limit is not None:
+        ax.axhline(r.limit, color=ORANGE, linestyle="--", linewidth=1.5)
+    ax.set(ylim=(0, 1.35 * max(r.load.max(), r.limit or 0)), yticks=[], ylabel="chosen by")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0, labelbottom=False)
 
 
-def _square(ax: Axes, x: int, y: int, share: float, refused: bool) -> None:
-    """A full cell is a share of 1; a thin share is still visible."""
+def _draw_choice(ax: Axes, x: int, y: int, share: float, dropped: bool) -> None:
+    """Draw a square whose area is `share` of a cell, but at least 0.03 of it so that it stays visible."""
     side = 0.9 * math.sqrt(max(share, 0.03))
-    color = ORANGE if refused else BLUE
-    ax.add_patch(
-        Rectangle(
-            (x - side / 2, y - side / 2), side, side, facecolor="none" if refused else color, edgecolor=color
-        )
-    )
-    if refused:
+    edge = ORANGE if dropped else BLUE
+    face = "none" if dropped else BLUE
+    ax.add_patch(Rectangle((x - side / 2, y - side / 2), side, side, facecolor=face, edgecolor=edge))
+    if dropped:
         ax.plot(x, y, marker="x", color=INK, markersize=8, markeredgewidth=2)

@@ -1,4 +1,4 @@
-"""A figure on the page, with words for those who don't see it."""
+"""Displaying figures and widgets in a notebook, each with a text alternative for readers who can't see it."""
 
 import base64
 import functools
@@ -14,8 +14,8 @@ from ipywidgets import DOMWidget
 from matplotlib.figure import Figure
 from PIL import Image
 
-SHARPNESS = 2  # pixels of the file for each pixel on the page
-ENOUGH = 80_000  # bytes, so that a lesson of twenty figures stays small
+PIXEL_RATIO = 2  # pixels of the file for each pixel on the page
+MAX_BYTES = 80_000  # of a figure, so that a lesson of twenty figures stays small
 NAME_SLIDERS = """
 window.namesSliders ??= new MutationObserver(() => {
   for (const handle of document.querySelectorAll(".widget-slider .noUi-handle:not([aria-label])")) {
@@ -30,55 +30,61 @@ window.namesSliders.observe(document.body, {childList: true, subtree: true});
 def show(fig: Figure, alt: str) -> None:
     """Display `fig` in a notebook, and close it.
 
-    `alt` says in a sentence what there is to see: it is what a screen reader reads, and what stands for the figure in a terminal and
-    where tests compare outputs. Raises ValueError when it is empty.
+    alt: a sentence that says what the figure shows. A screen reader reads it, a terminal prints it instead of
+    the figure, and tests compare it. Raises ValueError if it is empty.
     """
     if not alt.strip():
-        raise ValueError(
-            'say what the figure shows: show(fig, alt="The first token takes half of the attention")'
-        )
+        example = "The first token takes half of the attention"
+        raise ValueError(f'say what the figure shows: show(fig, alt="{example}")')
     display(Html(image(png(fig), alt, width=int(fig.get_figwidth() * fig.dpi)), alt))
     plt.close(fig)
 
 
-def image(picture: bytes, alt: str, width: int) -> str:
-    """HTML for a PNG file. (JupyterLab has no place for the words about a bare `image/png`; HTML's `alt` it shows, trusted or not.)"""
-    data = base64.b64encode(picture).decode()
+def image(png_bytes: bytes, alt: str, width: int) -> str:
+    """Return a PNG file as an HTML `<img>`, `width` pixels wide.
+
+    JupyterLab has no alternative text for a plain `image/png` output, but it keeps the `alt` of HTML, in
+    trusted and untrusted notebooks.
+    """
+    data = base64.b64encode(png_bytes).decode()
     return f'<img alt="{html.escape(alt)}" width="{width}" src="data:image/png;base64,{data}">'
 
 
 def in_notebook() -> bool:
-    """Whether a kernel runs this, and so a page may be watching."""
+    """Return whether a Jupyter kernel runs this code, so that widgets can work."""
     return hasattr(get_ipython(), "kernel")
 
 
 def show_widget(widget: DOMWidget, text: str) -> None:
-    """Display a widget. `text`, a sentence, stands for it wherever no kernel runs, as in the stored page."""
+    """Display a widget; where no kernel runs, as in a stored notebook, `text` appears instead."""
     view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
     display({"application/vnd.jupyter.widget-view+json": view, "text/plain": text}, raw=True)
 
 
 def name_sliders() -> None:
-    """Give each slider that this page draws from now on its label as its name, for screen readers: ipywidgets leaves it without one."""
+    """Give every slider drawn on this page from now on its label as its accessible name.
+
+    Screen readers need the name, and ipywidgets doesn't set one.
+    """
     display(Html(f"<script>{NAME_SLIDERS}</script>", ""))
 
 
 def png(fig: Figure) -> bytes:
-    """`fig` as a PNG file of so few colours (256, or 64 if it must be) that it takes less than 80 kB."""
+    """Return `fig` as a PNG file with a palette of 256 colours, or of 64 if the file is 80 kB or more."""
     full = io.BytesIO()
-    fig.savefig(full, format="png", dpi=SHARPNESS * fig.dpi)
+    fig.savefig(full, format="png", dpi=PIXEL_RATIO * fig.dpi)
     picture = Image.open(full).convert("RGB")
     for colors in (256, 64):
-        few = picture.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-        few.save(small := io.BytesIO(), "PNG", optimize=True)
-        if len(small.getvalue()) < ENOUGH:
+        reduced = picture.quantize(colors, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        reduced.save(file := io.BytesIO(), "PNG", optimize=True)
+        if len(file.getvalue()) < MAX_BYTES:
             break
-    return small.getvalue()
+    return file.getvalue()
 
 
 @dataclass(frozen=True)
 class Html:
-    """HTML that a notebook displays, and the text that stands for it where there is no HTML."""
+    """HTML for a notebook to display, and the text to show where HTML can't be displayed."""
 
     html: str
     text: str
@@ -90,14 +96,14 @@ class Html:
         return self.text
 
 
-def say_errors(draw: Callable[..., None]) -> Callable[..., None]:
-    """`draw`, but what is wrong with its input is printed in one line, and no traceback."""
+def print_errors(draw: Callable[..., None]) -> Callable[..., None]:
+    """Wrap `draw` so that a ValueError or IndexError is printed in one line, without a traceback."""
 
     @functools.wraps(draw)
-    def careful(**values: object) -> None:
+    def wrapped(**values: object) -> None:
         try:
             draw(**values)
         except (ValueError, IndexError) as error:
             print(error)
 
-    return careful
+    return wrapped

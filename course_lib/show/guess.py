@@ -1,4 +1,4 @@
-"""A game: which of these wrote which text? Menus where a notebook is alive, and the texts alone on any other page."""
+"""A game: guess who wrote which text. A running notebook shows menus for it, a stored one only the texts."""
 
 import html
 import textwrap
@@ -12,36 +12,39 @@ LETTERS = "ABCDEFGHIJ"
 
 
 def guess_game(texts: Sequence[tuple[str, str]], width: int = 96) -> None:
-    """Print each text under a letter, without saying who wrote it, and ask.
+    """Print each text after a letter, then all writers' names; in a notebook, display a menu for each text.
 
-    texts: pairs (who wrote it, text), in the order in which they are shown. Raises ValueError for none, or more than ten.
+    texts: pairs (writer, text), in the order in which they are shown. Raises ValueError for no text, or more
+    than ten.
     """
     if not 1 <= len(texts) <= len(LETTERS):
         raise ValueError(f"a game has 1 to {len(LETTERS)} texts, not {len(texts)}")
-    answers = {letter: who for letter, (who, _) in zip(LETTERS, texts, strict=False)}
     for letter, (_, text) in zip(LETTERS, texts, strict=False):
-        print(
-            textwrap.fill(f"{letter}  {' '.join(text.split())}", width, subsequent_indent="   "), end="\n\n"
-        )
+        words = " ".join(text.split())
+        print(textwrap.fill(f"{letter}  {words}", width, subsequent_indent="   "), end="\n\n")
+    answers = {letter: writer for letter, (writer, _) in zip(LETTERS, texts, strict=False)}
     print("Who wrote which? " + " · ".join(sorted(set(answers.values()))))
     if in_notebook():
         _show_menus(answers)
 
 
 def mark(guesses: Mapping[str, str], answers: Mapping[str, str]) -> list[str]:
-    """A line for each letter, then how many are right. A letter without a guess counts as wrong."""
+    """Return a line for each letter, and a last line with the number of right guesses.
+
+    guesses, answers: letter → writer. A letter without a guess counts as wrong.
+    """
     lines = []
-    for letter, who in answers.items():
+    for letter, writer in answers.items():
         guess = guesses.get(letter)
-        verdict = "right" if guess == who else f"you said {guess}" if guess else "no guess"
-        lines.append(f"{letter}: {who} ({verdict})")
-    right = sum(guesses.get(letter) == who for letter, who in answers.items())
-    blind = len(answers) / len(set(answers.values()))
-    return [*lines, f"{right} of {len(answers)} right; guessing blindly gets {blind:.1f} on average"]
+        verdict = "right" if guess == writer else f"you said {guess}" if guess else "no guess"
+        lines.append(f"{letter}: {writer} ({verdict})")
+    right = sum(guesses.get(letter) == writer for letter, writer in answers.items())
+    by_chance = len(answers) / len(set(answers.values()))
+    return [*lines, f"{right} of {len(answers)} right; guessing blindly gets {by_chance:.1f} on average"]
 
 
 def _show_menus(answers: dict[str, str]) -> None:
-    choices = [("?", None), *((who, who) for who in sorted(set(answers.values())))]
+    choices = [("?", None), *((writer, writer) for writer in sorted(set(answers.values())))]
     menus = {letter: Dropdown(options=choices, description=letter) for letter in answers}
     button, verdict = Button(description="Who was it?"), HTML()
 

@@ -1,4 +1,4 @@
-"""What may come next, before a knob is turned and after."""
+"""The distribution of the next token before and after a change to its logits, such as a temperature."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from torch import Tensor
 from course_lib.evaluate import entropy
 from course_lib.show.style import BLUE, FAINT, INK, SKY, drawable
 
-MOST = 20  # rows that fit on a projector
+MAX_TOKENS = 20  # more rows don't fit on a projector
 
 
 @dataclass(frozen=True, eq=False)
 class NextToken:
-    """The likeliest tokens, with their probabilities before and after, and the sum over all others as the last one.
+    """The n likeliest tokens with their probabilities before and after; the last entry is all other tokens.
 
-    tokens         (n + 1,) as text, the likeliest before first, the last naming the others
-    before, after  (n + 1,) probabilities; each adds up to 1
-    kept           how many of the whole vocabulary can still come
-    entropies      in nats, before and after
+    tokens         (n + 1,), as text, by falling probability before; the last one is "… others"
+    before, after  (n + 1,), probabilities; each sums to 1
+    kept           how many tokens of the vocabulary have a probability above 0 after
+    entropies      before and after, in nats
     """
 
     tokens: list[str]
@@ -35,29 +35,30 @@ class NextToken:
 
 
 def next_token(before: Tensor, after: Tensor, token_text: Callable[[int], str], n: int = 12) -> NextToken:
-    """Compare two sets of logits (vocab_size,) or (1, vocab_size). Raises ValueError when they differ in size, or n isn't 1 to 20."""
-    before, after = before.flatten().double(), after.flatten().double()
+    """Compare two sets of logits, each (vocab_size,) or (1, vocab_size).
+
+    token_text: returns the text of a token id. n: how many tokens to list. Raises ValueError if the logits
+    differ in size, or if n isn't from 1 to 20.
+    """
+    before, after = before.flatten().double(), after.flatten().double()  # (vocab_size,)
     if len(before) != len(after):
-        raise ValueError(
-            f"{len(before)} logits before and {len(after)} after: they must be of one vocabulary"
-        )
-    if not 1 <= n <= min(MOST, len(before)):
-        raise ValueError(f"one picture shows 1 to {min(MOST, len(before))} tokens, not {n}")
-    ranks = before.argsort(descending=True, stable=True)[:n]
-    chances = [logits.softmax(dim=-1)[ranks] for logits in (before, after)]
-    rows = [np.append(part.numpy(), max(0.0, 1 - part.sum().item())) for part in chances]
-    names = [repr(token_text(int(i)))[1:-1].replace(" ", "␣") for i in ranks] + [
-        f"{len(before) - n:,} others"
-    ]
+        sizes = f"{len(before)} logits before and {len(after)} after"
+        raise ValueError(f"{sizes}: they must be of one vocabulary")
+    if not 1 <= n <= min(MAX_TOKENS, len(before)):
+        raise ValueError(f"one picture shows 1 to {min(MAX_TOKENS, len(before))} tokens, not {n}")
+    likeliest = before.argsort(descending=True, stable=True)[:n]  # (n,)
+    listed = [logits.softmax(dim=-1)[likeliest] for logits in (before, after)]  # (n,) each
+    rows = [np.append(part.numpy(), max(0.0, 1 - part.sum().item())) for part in listed]  # (n + 1,) each
+    names = [repr(token_text(int(i)))[1:-1].replace(" ", "␣") for i in likeliest]
+    names.append(f"{len(before) - n:,} others")
     both = (entropy(before).item(), entropy(after).item())
     return NextToken(names, *rows, kept=int((after > -float("inf")).sum()), entropies=both)
 
 
 def describe_next_token(t: NextToken) -> str:
-    """The picture in words, for those who don't see it."""
-    pairs = ", ".join(
-        f"{name} {b:.2f} → {a:.2f}" for name, b, a in zip(t.tokens[:3], t.before, t.after, strict=False)
-    )
+    """Describe `draw_next_token` in a sentence, the figure's alternative text."""
+    first = zip(t.tokens[:3], t.before, t.after, strict=False)
+    pairs = ", ".join(f"{name} {before:.2f} → {after:.2f}" for name, before, after in first)
     return f"{t.kept:,} tokens can come; {pairs}; entropy {t.entropies[0]:.1f} → {t.entropies[1]:.1f} nats"
 
 
@@ -65,7 +66,10 @@ def describe_next_token(t: NextToken) -> str:
 
 
 def draw_next_token(t: NextToken, title: str = "", ax: Axes | None = None) -> Figure:
-    """A row for each token: pale what the model said, solid what is left after the knobs. Crossed out is what can't come."""
+    """Draw two bars for each token: pale for its probability before, solid for its probability after.
+
+    A token whose probability after is 0 is crossed out. ax: where to draw; a new figure by default.
+    """
     if ax is None:
         ax = Figure(figsize=(9, 1.4 + 0.34 * len(t.tokens)), layout="constrained").subplots()
     rows = range(len(t.tokens))

@@ -1,4 +1,4 @@
-"""Text cut into tokens, in colour: HTML for the notebook, and a figure for where HTML loses its colours."""
+"""Tokens as coloured blocks: HTML for the notebook, and a figure for pages that drop HTML's colours."""
 
 import html
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
-from course_lib.show.figures import Html, say_errors
+from course_lib.show.figures import Html, print_errors
 from course_lib.show.style import INK, MUTED, blank_page, drawable
 from course_lib.text import Tokenizer
 
@@ -20,24 +20,24 @@ MARKS = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 MAX_CHARACTERS = 2000
 
 
-def visible(piece: str) -> str:
-    """`piece` with spaces and line ends made visible, and what can't be printed written as an escape."""
-    marked = piece.translate(MARKS)
+def visible(text: str) -> str:
+    """Return `text` with whitespace replaced by visible marks, and unprintable characters by escapes."""
+    marked = text.translate(MARKS)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in marked)
 
 
-def name(piece: str) -> str:
-    """What to call a token: its text without the spaces around it, where any is left."""
-    return visible(piece.strip() or piece)
+def token_name(token: str) -> str:
+    """Return a token's text without the spaces around it; a token of spaces alone keeps them, as marks."""
+    return visible(token.strip() or token)
 
 
-def label(piece: str) -> str:
-    """`name`, for a figure."""
-    return drawable(name(piece))
+def token_label(token: str) -> str:
+    """Return `token_name`, with characters that the figures' font lacks written as code points."""
+    return drawable(token_name(token))
 
 
 def text_width(text: str, bold: bool = False) -> float:
-    """Width of `text`, drawn in type of size 1."""
+    """Return the width of `text` in units of the font size."""
     font = FontProperties(size=100, weight="bold" if bold else "normal")
     return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] / 100
 
@@ -45,49 +45,52 @@ def text_width(text: str, bold: bool = False) -> float:
 # draw
 
 
-def draw_tokens(pieces: Sequence[str], ids: Sequence[int] | None = None) -> Html:
-    """Tokens as coloured blocks, spaces as · and line ends as ⏎, with their ids below when given.
+def draw_tokens(tokens: Sequence[str], ids: Sequence[int] | None = None) -> Html:
+    """Return tokens as coloured blocks, spaces as · and line ends as ⏎, with their ids below if given.
 
-    On GitHub, which drops the colours, spaces still part the tokens; `figure_tokens` keeps its colours there.
-    Raises ValueError when there aren't as many ids as pieces.
+    GitHub drops the colours, and only spaces separate the tokens there; `figure_tokens` keeps its colours.
+    Raises ValueError if there aren't as many ids as tokens.
     """
-    _require_as_many(pieces, ids)
-    blocks = [_block(i, piece, None if ids is None else ids[i]) for i, piece in enumerate(pieces)]
+    _check_ids(tokens, ids)
+    blocks = [_block(i, token, None if ids is None else ids[i]) for i, token in enumerate(tokens)]
     style = "font: 16px/1.3 monospace; color: #111; background: #fff; padding: 6px"
-    text = " | ".join(visible(piece) for piece in pieces)
+    text = " | ".join(visible(token) for token in tokens)
     return Html(f'<div style="{style}">{" ".join(blocks)}</div>', text)
 
 
-def _require_as_many(pieces: Sequence[str], ids: Sequence[int] | None) -> None:
-    if ids is not None and len(ids) != len(pieces):
-        raise ValueError(f"{len(pieces)} tokens can't have {len(ids)} ids: give one id for each")
+def _check_ids(tokens: Sequence[str], ids: Sequence[int] | None) -> None:
+    if ids is not None and len(ids) != len(tokens):
+        raise ValueError(f"{len(tokens)} tokens can't have {len(ids)} ids: give one id for each")
 
 
-def _block(i: int, piece: str, token_id: int | None) -> str:
-    title = f"token {i}: {piece!r}" + ("" if token_id is None else f", id {token_id}")
+def _block(i: int, token: str, token_id: int | None) -> str:
+    title = f"token {i}: {token!r}" + ("" if token_id is None else f", id {token_id}")
     below = "" if token_id is None else f'<br><small style="color: #444">{token_id}</small>'
     style = (
         f"background: {TINTS[i % len(TINTS)]}; border-radius: 4px; padding: 1px 4px; margin: 2px -2px; "
         "display: inline-block; text-align: center; white-space: pre"
     )
-    end = "<br>" if piece.endswith("\n") else ""
-    text = html.escape(visible(piece))
+    end = "<br>" if token.endswith("\n") else ""
+    text = html.escape(visible(token))
     return f'<span title="{html.escape(title)}" style="{style}">{text}{below}</span>{end}'
 
 
-def figure_tokens(pieces: Sequence[str], ids: Sequence[int] | None = None, width: float = 10.0) -> Figure:
-    """The picture of `draw_tokens` as a figure of `width` inches. Raises ValueError like it."""
-    _require_as_many(pieces, ids)
-    size, depth = 15, 6 if ids is None else 23  # of a block's text, and below its baseline
-    line = size + depth + 5
-    words = [drawable(visible(piece)) for piece in pieces]
-    numbers = [""] * len(pieces) if ids is None else [str(i) for i in ids]
+def figure_tokens(tokens: Sequence[str], ids: Sequence[int] | None = None, width: float = 10.0) -> Figure:
+    """Draw the blocks of `draw_tokens` as a figure of `width` inches.
+
+    Raises ValueError if there aren't as many ids as tokens.
+    """
+    _check_ids(tokens, ids)
+    size, depth = 15, 6 if ids is None else 23  # a block's font size, and its extent below the baseline
+    line_height = size + depth + 5
+    words = [drawable(visible(token)) for token in tokens]
+    numbers = [""] * len(tokens) if ids is None else [str(i) for i in ids]
     pairs = zip(words, numbers, strict=True)
     widths = [max(size * text_width(word), 11 * text_width(number)) + 8 for word, number in pairs]
-    places = _flow(pieces, widths, line, 72 * width)
-    lowest = min((y for _, y in places), default=0)
+    positions = _wrap(tokens, widths, line_height, 72 * width)
+    lowest = min((y for _, y in positions), default=0)
     fig, ax = blank_page(72 * width, bottom=lowest - depth, top=size)
-    for i, (x, y) in enumerate(places):
+    for i, (x, y) in enumerate(positions):
         ax.add_patch(_box(x, y - depth, widths[i], size + depth, TINTS[i % len(TINTS)]))
         center, style = x + widths[i] / 2, {"ha": "center", "parse_math": False}
         ax.text(center, y, words[i], fontsize=size, color=INK, **style)
@@ -95,16 +98,18 @@ def figure_tokens(pieces: Sequence[str], ids: Sequence[int] | None = None, width
     return fig
 
 
-def _flow(pieces: Sequence[str], widths: list[float], line: float, limit: float) -> list[tuple[float, float]]:
-    """Top-left corners of blocks set like words: a new line when one is full, and after a line end."""
+def _wrap(
+    tokens: Sequence[str], widths: list[float], line_height: float, limit: float
+) -> list[tuple[float, float]]:
+    """Return each block's left end and baseline, (x, y), with line breaks at `limit` and after line ends."""
     x = y = 0.0
-    places = []
-    for piece, width in zip(pieces, widths, strict=True):
+    positions = []
+    for token, width in zip(tokens, widths, strict=True):
         if x and x + width > limit:
-            x, y = 0.0, y - line
-        places.append((x, y))
-        x, y = (0.0, y - line) if piece.endswith("\n") else (x + width + 3, y)
-    return places
+            x, y = 0.0, y - line_height
+        positions.append((x, y))
+        x, y = (0.0, y - line_height) if token.endswith("\n") else (x + width + 3, y)
+    return positions
 
 
 def _box(x: float, y: float, width: float, height: float, color: str) -> FancyBboxPatch:
@@ -116,7 +121,7 @@ def _box(x: float, y: float, width: float, height: float, color: str) -> FancyBb
 
 
 def explore_tokens(tokenizer: Tokenizer, text: str) -> None:
-    """A box to type in, with its text cut into tokens at each keystroke."""
+    """Display a box to type in, and below it the tokens of its text, updated at each keystroke."""
 
     def draw(text: str) -> None:
         if len(text) > MAX_CHARACTERS:
@@ -128,4 +133,4 @@ def explore_tokens(tokenizer: Tokenizer, text: str) -> None:
         display(draw_tokens([tokenizer.token_text(i) for i in ids], ids))
 
     box = widgets.Textarea(value=text, description="text", layout=widgets.Layout(width="95%"))
-    display(widgets.VBox([box, widgets.interactive_output(say_errors(draw), {"text": box})]))
+    display(widgets.VBox([box, widgets.interactive_output(print_errors(draw), {"text": box})]))

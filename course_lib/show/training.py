@@ -1,4 +1,4 @@
-"""Learning in pictures: the loss, step by step, while it falls and afterwards."""
+"""Training as a loss curve: one that is redrawn while the model trains, and one for afterwards."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,19 +14,22 @@ from course_lib.show.figures import image
 from course_lib.show.style import MUTED, PALETTE
 from course_lib.train import History, Training
 
-MEMORY = 20  # steps that the smooth line mostly looks back on
-SHARE = 0.1  # of the time of training that may go into drawing it
-PAUSE = 0.3  # seconds between two pictures, at least
+MEMORY = 20  # steps over which the smooth line mostly averages
+MAX_SHARE = 0.1  # of the training time, spent on drawing
+MIN_PAUSE = 0.3  # seconds between two redraws
 
 
 # compute
 
 
 def smooth(values: Sequence[float], memory: float = MEMORY) -> np.ndarray:
-    """Means of the values so far, each older one counting less by the factor 1 − 1/memory."""
-    kept, total, weight, means = 1 - 1 / memory, 0.0, 0.0, []
+    """Return the exponential moving average of `values`, (time,), with the decay 1 − 1/memory.
+
+    Each mean is divided by the sum of its weights, so that the first one is the first value.
+    """
+    decay, total, weight, means = 1 - 1 / memory, 0.0, 0.0, []
     for value in values:
-        total, weight = kept * total + value, kept * weight + 1
+        total, weight = decay * total + value, decay * weight + 1
         means.append(total / weight)
     return np.array(means)
 
@@ -35,9 +38,10 @@ def smooth(values: Sequence[float], memory: float = MEMORY) -> np.ndarray:
 
 
 def draw_loss(histories: History | Mapping[str, History], marks: Mapping[str, float] | None = None) -> Figure:
-    """Loss against steps: each batch's, pale, and their smoothed mean; one run, or several by name.
+    """Draw each step's loss (pale) and the moving average (solid) of one run, or of several by name.
 
-    marks: levels to compare with, by name, such as {"guessing": math.log(vocab_size)}. Raises ValueError for a run of no step.
+    marks: losses to compare with, by name, such as {"guessing": math.log(vocab_size)}. Raises ValueError for
+    a run without a step.
     """
     runs = {"": histories} if isinstance(histories, History) else histories
     ax = Figure(figsize=(9, 4.5), layout="constrained").subplots()
@@ -47,11 +51,10 @@ def draw_loss(histories: History | Mapping[str, History], marks: Mapping[str, fl
         steps, color = range(1, len(history.losses) + 1), PALETTE[i % len(PALETTE)]
         ax.plot(steps, history.losses, color=color, alpha=0.25, linewidth=1)
         ax.plot(steps, smooth(history.losses), color=color, label=name or None)
+    style = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "color": MUTED}
     for name, level in (marks or {}).items():
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1.5)
-        ax.annotate(
-            name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=MUTED
-        )
+        ax.annotate(name, (1, level), **style)
     if len(runs) > 1:
         ax.legend()
     ax.set(xlabel="step", ylabel="loss (nats a token)")
@@ -62,26 +65,27 @@ def draw_loss(histories: History | Mapping[str, History], marks: Mapping[str, fl
 
 
 class live_loss:
-    """The curve while it grows: pass one to `train(…, watch=live_loss())` in a notebook.
+    """A loss curve that grows during training: pass one to `train(…, watch=live_loss())` in a notebook.
 
-    The picture is redrawn in place, as often as a tenth of the training's time allows, and after the last of `config.steps`. It lives
-    in the running notebook only: for the stored page, show `draw_loss(history)` after it. Outside notebooks it does nothing.
+    The curve is redrawn as often as a tenth of the training time allows, and after the last step. It appears
+    in the running notebook only; for the stored page, show `draw_loss(history)` after training. Outside
+    notebooks it does nothing. marks: as in `draw_loss`.
     """
 
     def __init__(self, marks: Mapping[str, float] | None = None):
-        self.marks, self.next = marks, 0.0
+        self.marks, self.next_redraw = marks, 0.0
         self.picture = widgets.HTML()
-        self.seen = get_ipython() is not None
-        if self.seen:
+        self.displayed = get_ipython() is not None
+        if self.displayed:
             display(self.picture)
 
     def __call__(self, training: Training) -> None:
         last = training.step == training.config.steps
-        if not self.seen or not (last or perf_counter() >= self.next):
+        if not self.displayed or not (last or perf_counter() >= self.next_redraw):
             return
         start = perf_counter()
         alt = f"The loss after {training.step} steps: {training.history.losses[-1]:.2f}."
         draw_loss(training.history, self.marks).savefig(png := io.BytesIO(), format="png")
         self.picture.value = image(png.getvalue(), alt, width=650)
         end = perf_counter()
-        self.next = end + max(PAUSE, (end - start) / SHARE)
+        self.next_redraw = end + max(MIN_PAUSE, (end - start) / MAX_SHARE)

@@ -17,7 +17,7 @@ from course_lib.course import quiz, start
 start()
 --
 import numpy as np
-from course_lib.show import Attention, draw_tokens, explore_tokens, head_view, model_view, use_style
+from course_lib.show import draw_tokens, explore_tokens, head_view, model_view, use_style
 use_style()
 words = ["The", " tiger", " drank"]
 weights = np.tril(np.ones((2, 3, 3, 3))) / np.arange(1, 4)[:, None]

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from course_lib.show import (
-    Attention,
+    AttentionWeights,
     attention,
     draw_attention,
     draw_head_grid,
@@ -32,7 +32,8 @@ from course_lib.show import (
     show,
     use_style,
 )
-from course_lib.show.attention import RIBBON, describe_row
+from course_lib.show.attention import describe_row
+from course_lib.show.attention_row import RIBBON
 from course_lib.show.figures import png
 from course_lib.show.style import INK, MUTED, drawable
 from course_lib.show.tokens import TINTS, visible
@@ -53,7 +54,7 @@ def att():
     """Two layers of three causal heads; in head 1.2 "it" gives 0.7 to "tiger" and 0.06 to itself."""
     weights = np.tril(np.random.default_rng(0).random((2, 3, 6, 6)) + 0.01)
     weights[1, 2, 4] = [0.2, 0.7, 0.039, 0.001, 0.06, 0]
-    return Attention(TOKENS, weights / weights.sum(-1, keepdims=True))
+    return AttentionWeights(TOKENS, weights / weights.sum(-1, keepdims=True))
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_tokens_are_found_by_their_word(att):
 
 def test_attention_must_fit_its_tokens(att):
     with pytest.raises(ValueError, match=r"5 tokens need weights \(layers, heads, 5, 5\).*\(2, 3, 6, 6\)"):
-        Attention(TOKENS[:5], att.weights)
+        AttentionWeights(TOKENS[:5], att.weights)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_weights_from_a_twentieth_on_are_written(att):
 
 
 def test_a_word_in_pieces_stays_together(att):
-    words = Attention(["a", " b", "c"], att.weights[:, :, :3, :3])
+    words = AttentionWeights(["a", " b", "c"], att.weights[:, :, :3, :3])
     left, middle, right = (
         text for text in draw_row(words, 0, 0, 0).axes[0].texts if text.get_text() in "abc"
     )
@@ -176,7 +177,9 @@ def test_a_word_in_pieces_stays_together(att):
 
 def test_later_tokens_make_way_in_a_long_sentence():
     n = 60
-    seen = Attention([" elephant"] * n, (np.tril(np.ones((1, 1, n, n))) / np.arange(1, n + 1)[:, None]))
+    seen = AttentionWeights(
+        [" elephant"] * n, (np.tril(np.ones((1, 1, n, n))) / np.arange(1, n + 1)[:, None])
+    )
     early, late = draw_row(seen, 0, 0, 2), draw_row(seen, 0, 0, n - 1)
     assert " …" in texts(early) and early.axes[0].texts[0].get_fontsize() == 17
     assert " …" not in texts(late) and texts(late).count("elephant") == n
@@ -184,7 +187,7 @@ def test_later_tokens_make_way_in_a_long_sentence():
 
 
 def test_a_model_that_sees_ahead_gets_ribbons_ahead(att):
-    drawn = ribbons(draw_row(Attention(TOKENS, np.full((1, 1, 6, 6), 1 / 6)), 0, 0, 2))
+    drawn = ribbons(draw_row(AttentionWeights(TOKENS, np.full((1, 1, 6, 6), 1 / 6)), 0, 0, 2))
     assert sorted(drawn) == [0, 1, 2, 3, 4, 5]
     assert drawn[5].get_path().vertices[-1, 0] > drawn[2].get_path().vertices[0, 0]
 
@@ -208,7 +211,7 @@ def test_the_heat_map_shows_the_weights_and_masks_the_future(att):
 
 
 def test_a_weight_of_zero_in_the_past_is_not_masked():
-    seen = Attention(["a", "b"], np.array([[[[1.0, 0.0], [0.0, 1.0]]]]))
+    seen = AttentionWeights(["a", "b"], np.array([[[[1.0, 0.0], [0.0, 1.0]]]]))
     assert draw_attention(seen, 0, 0).axes[0].images[0].get_array().mask.tolist() == [
         [False, True],
         [False, False],
@@ -275,7 +278,7 @@ def test_every_token_needs_its_id(draw):
 def test_signs_without_a_glyph_and_dollars_are_drawn_as_text(att):
     odd = ["$x$", " 日", "🐯", "\n", "\\frac", "_^"]
     assert drawable(visible(" 日")) == "·‹65E5›"
-    seen = Attention(odd, att.weights)
+    seen = AttentionWeights(odd, att.weights)
     for fig in (
         draw_row(seen, 0, 0, 5),
         draw_attention(seen, 0, 0),
@@ -308,7 +311,7 @@ def test_show_insists_on_words(att):
 def test_pictures_stay_small(att):
     n = 32
     rows = np.random.default_rng(0).dirichlet(np.ones(n), (1, 1, n))
-    busy = Attention([" elephant"] * n, rows)
+    busy = AttentionWeights([" elephant"] * n, rows)
     grid = np.random.default_rng(0).normal(size=(30, 9))
     for fig in (draw_row(busy, 0, 0, 31), draw_attention(busy, 0, 0), draw_head_grid(grid)):
         assert len(png(fig)) < 80_000

@@ -1,10 +1,10 @@
-"""The alignment picture: a line for each weight worth drawing, blue where the two words translate each other."""
+"""The alignment figure: a line for each large weight, blue where two words translate each other."""
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from course_lib.show.alignment import DRAWN, THICKNESS, draw_alignment
+from course_lib.show.alignment import MIN_DRAWN, THICKNESS, draw_alignment
 from course_lib.show.style import BLUE, ORANGE
 
 ENGLISH, FRENCH = ["the", "black", "tiger"], ["le", "tigre", "noir"]
@@ -15,7 +15,7 @@ LINKS = {(0, 0), (2, 1), (1, 2)}
 def test_a_line_for_each_weight_worth_drawing():
     lines = draw_alignment(ENGLISH, FRENCH, WEIGHTS, LINKS).axes[0].patches
     drawn = [(line.get_linewidth() / THICKNESS, to_hex(line.get_edgecolor()).upper()) for line in lines]
-    assert [weight for weight, _ in drawn] == pytest.approx(WEIGHTS[WEIGHTS >= DRAWN])
+    assert [weight for weight, _ in drawn] == pytest.approx(WEIGHTS[WEIGHTS >= MIN_DRAWN])
     assert [color for _, color in drawn] == [BLUE, ORANGE, BLUE, BLUE]
 
 

@@ -26,7 +26,7 @@ def test_shares_are_those_of_the_chosen():
     assert np.allclose(sent.shares[0], [0.7311, 0.2689, 0], atol=1e-4)
     assert np.allclose(sent.shares.sum(axis=1), 1)
     assert sent.load.tolist() == [3, 3, 2]
-    assert not sent.refused.any() and sent.room is None
+    assert not sent.dropped.any() and sent.limit is None
 
 
 def test_without_normalizing_the_shares_are_probabilities_among_all():
@@ -34,10 +34,10 @@ def test_without_normalizing_the_shares_are_probabilities_among_all():
     assert np.allclose(sent.shares.max(axis=1), SCORES.softmax(dim=-1).amax(dim=-1))
 
 
-def test_who_comes_too_late_is_refused():
+def test_choices_beyond_the_limit_are_dropped():
     sent = routing(WORDS, SCORES, n_active=1, capacity=1.0)
-    assert sent.room == 2  # 4 choices, 3 experts: 1.33, rounded up
-    assert np.argwhere(sent.refused).tolist() == [[2, 0]]
+    assert sent.limit == 2  # 4 choices, 3 experts: 1.33, rounded up
+    assert np.argwhere(sent.dropped).tolist() == [[2, 0]]
     assert sent.load.tolist() == [3, 1, 0]
     assert describe_routing(sent) == "4 tokens; choices an expert: 3, 1, 0; turned away: 1"
 
@@ -51,8 +51,8 @@ def test_the_layer_turns_the_same_tokens_away(capacity):
     layer = Experts(config).requires_grad_(False)
     layer.router.weight.copy_(torch.eye(3))
     served = layer(SCORES).abs().sum(dim=-1) > 0
-    refused = routing(WORDS, SCORES, n_active=1, capacity=capacity).refused.any(axis=1)
-    assert served.tolist() == (~refused).tolist()
+    dropped = routing(WORDS, SCORES, n_active=1, capacity=capacity).dropped.any(axis=1)
+    assert served.tolist() == (~dropped).tolist()
 
 
 @pytest.mark.parametrize(
