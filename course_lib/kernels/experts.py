@@ -1,10 +1,14 @@
-"""A mixture of SwiGLU experts, from the router's choices to the sum, in five steps on the GPU.
+"""A mixture of SwiGLU experts: y = Σ over a token's experts e of share_e · down_e(silu(gate_e x) ⊙ up_e x).
 
-    chosen ─ group_by_expert → order, starts
-    x ─ grouped_matmul(gate), grouped_matmul(up), each reading x in that order ─ swiglu ─ grouped_matmul(down)
-      ─ back in the tokens' order, weighted by the shares, each token's choices added up
+    chosen (tokens, n_active)
+      → group_by_expert                      order, starts: the choices, sorted by expert
+      → grouped_matmul of x, gate and of x, up       (choices, d_ff), reading the rows of x in that order
+      → swiglu                               (choices, d_ff)
+      → grouped_matmul with down             (choices, d_model)
+      → back in the tokens' order, times the shares, summed over each token's experts: (tokens, d_model)
 
-`model.Experts` does the same expert by expert, which makes the processor wait once to learn how many tokens each has.
+`model.Experts` computes the same expert by expert, and the CPU waits once for the number of tokens of each
+expert.
 """
 
 import torch
@@ -19,34 +23,36 @@ from course_lib.model import Experts, SwiGLU
 def mixture(
     x: Tensor, shares: Tensor, chosen: Tensor, gate: Tensor, up: Tensor, down: Tensor, backend: str = "auto"
 ) -> Tensor:
-    """Σ over a token's experts of share · down(silu(gate x) ⊙ up x), (tokens, d_model) → the same shape.
+    """Return Σ over a token's experts of share · down(silu(gate x) ⊙ up x), (tokens, d_model) as x.
 
-    shares, chosen: (tokens, n_active), as `model.route` gives them. gate, up: (experts, d_ff, d_model); down: (experts,
-    d_model, d_ff). Differentiable in all but `chosen`. Raises ValueError for shapes that don't fit; other errors:
-    `grouped_matmul`, `group_by_expert`.
+    shares, chosen: (tokens, n_active), the result of `model.route`. gate, up: (experts, d_ff, d_model).
+    down: (experts, d_model, d_ff). Differentiable in all but `chosen`.
+    Raises ValueError for shapes that don't fit; for other errors see `grouped_matmul` and `group_by_expert`.
     """
     if chosen.dim() != 2 or shares.shape != chosen.shape or len(chosen) != len(x):
         shapes = f"shares {tuple(shares.shape)} and chosen {tuple(chosen.shape)} for x {tuple(x.shape)}"
         raise ValueError(f"{shapes}: both must be (tokens, n_active)")
     order, starts = group_by_expert(chosen, len(gate), backend)
     n_active = chosen.shape[1]
-    hidden = swiglu(*(grouped_matmul(x, w, starts, order, n_active, backend) for w in (gate, up)), backend)
-    done = grouped_matmul(hidden, down, starts, backend=backend)
-    found = torch.empty_like(done).index_copy_(0, order.long(), done).view(*chosen.shape, down.shape[1])
-    return (found * shares.to(found.dtype).unsqueeze(-1)).sum(1)
+    gate_and_up = (grouped_matmul(x, weight, starts, order, n_active, backend) for weight in (gate, up))
+    hidden = swiglu(*gate_and_up, backend)  # (tokens · n_active, d_ff), expert after expert
+    by_expert = grouped_matmul(hidden, down, starts, backend=backend)  # (tokens · n_active, d_model)
+    by_token = torch.empty_like(by_expert).index_copy_(0, order.long(), by_expert)
+    by_token = by_token.view(*chosen.shape, down.shape[1])  # (tokens, n_active, d_model)
+    return (by_token * shares.to(by_token.dtype).unsqueeze(-1)).sum(1)
 
 
 def stackable(experts: Experts) -> bool:
-    """Whether all experts are SwiGLUs of ordinary linear layers without biases: not quantized, and nothing attached to them."""
-    swiglus = all(isinstance(one, SwiGLU) and one.activation is SwiGLU.activation for one in experts.experts)
-    parts = [part for one in experts.experts for part in one.children()]
-    return swiglus and all(isinstance(part, nn.Linear) and part.bias is None for part in parts)
+    """Return whether all experts are SwiGLUs of plain linear layers: no biases, quantization or adapters."""
+    swiglus = all(isinstance(e, SwiGLU) and e.activation is SwiGLU.activation for e in experts.experts)
+    layers = [layer for expert in experts.experts for layer in expert.children()]
+    return swiglus and all(isinstance(layer, nn.Linear) and layer.bias is None for layer in layers)
 
 
 def stack_experts(experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
-    """gate, up and down of all experts, one behind the other: (experts, d_ff, d_model) twice, (experts, d_model, d_ff).
+    """Return gate, up (experts, d_ff, d_model) and down (experts, d_model, d_ff) of all experts.
 
-    Gradients reach the experts' own weights. It copies them, at each call. Raises ValueError for experts that aren't
+    Each call copies the weights; gradients reach the experts' own. Raises ValueError for experts that aren't
     `stackable`.
     """
     if not stackable(experts):
@@ -54,5 +60,6 @@ def stack_experts(experts: Experts) -> tuple[Tensor, Tensor, Tensor]:
             "only SwiGLU experts without biases can be stacked, with nothing quantized or attached to them"
         )
     return tuple(
-        torch.stack([getattr(one, name).weight for one in experts.experts]) for name in ("gate", "up", "down")
+        torch.stack([getattr(expert, name).weight for expert in experts.experts])
+        for name in ("gate", "up", "down")
     )

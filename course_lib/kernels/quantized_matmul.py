@@ -1,10 +1,10 @@
-"""Products with weights of 4 and 8 bits, whatever the format: laying the bits out, choosing the kernel, and a layer.
+"""y = x Wᵀ with W in 4 or 8 bits: W's layout for the kernels, the choice of the kernel, and a layer.
 
     weight = prepare_weight(Q4_1.store(matrix)).to("cuda")
     y = quantized_matmul(x, weight)
 
-The bits of `quantize` lie as files have them, scales among the codes. A GPU reads neighbouring bytes by neighbouring threads, so
-here codes, scales and minima have tensors of their own.
+`quantize` keeps the bits as they lie in files, with scales between the codes. On a GPU neighbouring threads
+read neighbouring bytes, so here the codes, the scales and the minima are separate tensors.
 """
 
 import torch
@@ -22,7 +22,13 @@ from course_lib.quantize.uniform import UniformWeight
 
 
 class PreparedWeight(Stored):
-    """A stored matrix as the kernels read it. codes: int8, or bytes of two codes; scale; on a grid of 4 bits minimum; of NF4 levels."""
+    """A quantized matrix W (rows, columns) in the layout that the kernels read.
+
+    8 bits: W = codes · scale;            codes (rows, columns) of int8, scale (rows,).
+    4 bits: W = codes · scale + minimum;  codes (rows, columns / 2), two to a byte, scale and minimum (rows,
+    groups). NF4:    W = levels[codes] · scale;    codes as in 4 bits, levels (16,), scale (rows · columns /
+    64,).
+    """
 
     def __init__(
         self, shape, codes: Tensor, scale: Tensor, minimum: Tensor | None = None, levels: Tensor | None = None
@@ -34,97 +40,101 @@ class PreparedWeight(Stored):
             self.register_buffer(name, None if part is None else part.contiguous())
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The weights as numbers again, (rows, columns)."""
+        """Return the dequantized weights, (rows, columns)."""
         if self.codes.dtype == torch.int8:
             return (self.codes * self.scale[:, None]).to(dtype)
-        codes = self.codes.view(len(self.codes), -1, 1, 16)
-        codes = torch.cat([codes & 15, codes >> 4], dim=2).flatten(1)  # both halves of each block
+        codes = self.codes.view(len(self.codes), -1, 1, 16)  # (rows, blocks, 1, 16): two codes to a byte
+        codes = torch.cat([codes & 15, codes >> 4], dim=2).flatten(1)  # (rows, columns)
         if self.levels is None:
             group = self.shape[1] // self.scale.shape[1]
             scale, minimum = (x.float().repeat_interleave(group, dim=1) for x in (self.scale, self.minimum))
-            return (codes * scale + minimum).to(dtype)
+            return (codes * scale + minimum).to(dtype)  # scale, minimum: (rows, columns)
         scale = self.scale.repeat_interleave(codes.numel() // len(self.scale)).view(codes.shape)
         return (self.levels[codes.int()] * scale).to(dtype)
 
 
 def prepare_weight(stored: Stored) -> PreparedWeight:
-    """What `quantize`'s formats store, laid out for the kernels: 8 bits with a scale a row; Q4_0, Q4_1, and `Uniform` of 4 bits in groups of a
-    multiple of 32 columns or whole rows; NF4 (whose scales, if quantized themselves, become numbers of 32 bits). Raises ValueError for
-    what has no kernel."""
-    if isinstance(stored, UniformWeight) and stored.format == Uniform(bits=8):
-        codes = (stored.codes().short() - 127).to(torch.int8)
-        return PreparedWeight(stored.shape, codes.view(stored.shape), stored.scale.flatten().float())
-    if (
-        isinstance(stored, UniformWeight)
-        and stored.format.bits == 4
-        and stored.shape.numel() // len(stored.scale) % GRID_BLOCK == 0
-    ):
-        return _prepare_uniform(stored)
+    """Return a weight stored by `quantize` in the layout of the kernels.
+
+    These formats have kernels: `Uniform` of 8 bits with one scale a row; `Uniform` of 4 bits with groups of
+    whole rows or of a multiple of 32 columns; Q4_0; Q4_1; NF4, whose scales become float32 if they are
+    quantized themselves. Raises ValueError for any other.
+    """
+    if isinstance(stored, UniformWeight):
+        if stored.format == Uniform(bits=8):
+            codes = (stored.codes().short() - 127).to(torch.int8)
+            return PreparedWeight(stored.shape, codes.view(stored.shape), stored.scale.flatten().float())
+        if stored.format.bits == 4 and stored.shape.numel() // len(stored.scale) % GRID_BLOCK == 0:
+            return _prepare_uniform(stored)
     if isinstance(stored, BlockWeight) and stored.format.affine is not None:
         codes, scale, minimum = stored.affine()
         return PreparedWeight(stored.shape, _two_a_byte(codes), scale.half(), minimum.half())
     if isinstance(stored, NF4Weight) and stored.shape[1] % GRID_BLOCK == 0:
         codes = _two_a_byte(stored.codes().view(stored.shape))
-        return PreparedWeight(
-            stored.shape, codes, stored.block_scales(), levels=nf4_levels().to(codes.device)
-        )
-    raise ValueError(
-        f"there is no kernel for {type(stored).__name__} of {tuple(stored.shape)} in this format"
-    )
+        levels = nf4_levels().to(codes.device)
+        return PreparedWeight(stored.shape, codes, stored.block_scales(), levels=levels)
+    kind = type(stored).__name__
+    raise ValueError(f"there is no kernel for {kind} of {tuple(stored.shape)} in this format")
 
 
 def _prepare_uniform(stored: UniformWeight) -> PreparedWeight:
-    """A scale and a minimum for each group of a row. Where zero has a code, the minimum is so many scales, in 32 bits, lest it be rounded."""
+    """Return a 4-bit `Uniform` weight with a scale and a minimum, (rows, groups) each.
+
+    A symmetric format stores no minimum: it is −zero · scale, where `zero` is the code of 0. It is kept in 32
+    bits, so that it isn't rounded. Raises ValueError for one scale a matrix.
+    """
     rows, group = stored.shape[0], stored.shape.numel() // len(stored.scale)
     if group > stored.shape[1]:
-        raise ValueError(
-            f"there is no kernel for one scale a matrix: group by channel, or by a multiple of {GRID_BLOCK} columns"
-        )
+        groups = f"group by channel, or by a multiple of {GRID_BLOCK} columns"
+        raise ValueError(f"there is no kernel for one scale a matrix: {groups}")
     minimum = -stored.format.zero * stored.scale.float() if stored.minimum is None else stored.minimum
     codes = _two_a_byte(stored.codes().view(stored.shape))
     return PreparedWeight(stored.shape, codes, stored.scale.view(rows, -1), minimum.view(rows, -1))
 
 
 def _two_a_byte(codes: Tensor) -> Tensor:
-    """(rows, columns) codes → (rows, columns / 2) bytes: of each 32, the first 16 in the low halves, the others in the high ones."""
-    low, high = codes.to(torch.uint8).view(len(codes), -1, 2, 16).unbind(2)
+    """Return codes (rows, columns) as bytes (rows, columns / 2).
+
+    The first 16 of each 32 codes are the low halves of 16 bytes, and the last 16 are their high halves.
+    """
+    low, high = codes.to(torch.uint8).view(len(codes), -1, 2, 16).unbind(2)  # (rows, blocks, 16) each
     return (low | high << 4).flatten(1)
 
 
 def quantized_matmul(x: Tensor, weight: PreparedWeight, backend: str = "auto") -> Tensor:
-    """x Wᵀ, (…, columns) → (…, rows) in x's dtype; sums in 32 bits. Differentiable in x: the way back multiplies by the weights as
-    numbers, by PyTorch, as `quantize.QuantizedLinear` does.
+    """Return x Wᵀ, (…, columns) → (…, rows), summed in 32 bits and rounded to x's dtype.
 
-    Raises ValueError for a width that isn't the weight's; for other errors see `use_triton`.
+    Differentiable in x: in backward, PyTorch multiplies by the dequantized weights, as in
+    `quantize.QuantizedLinear`. Raises ValueError for a width that isn't the weight's; for other errors see
+    `use_triton`.
     """
     if not x.dim() or x.shape[-1] != weight.shape[1]:
-        raise ValueError(
-            f"x {tuple(x.shape)} has no columns for a weight of {tuple(weight.shape)}: {weight.shape[1]} are wanted"
-        )
+        shapes = f"x {tuple(x.shape)} has no columns for a weight of {tuple(weight.shape)}"
+        raise ValueError(f"{shapes}: {weight.shape[1]} are wanted")
     if not use_triton(backend, x, weight.scale, products=x.numel() > x.shape[-1]) or not x.numel():
         return F.linear(x, weight.weight(x.dtype))
-    return _Product.apply(x, weight)
+    return _QuantizedProduct.apply(x, weight)
 
 
 def quantized_matmul_cost(tokens: int, weight: PreparedWeight, bytes_each: int) -> Cost:
-    """What the kernel that `quantized_matmul` would choose asks of memory, and computes."""
+    """Return the cost of the kernel that `quantized_matmul` launches. bytes_each: of an element of x."""
     if weight.codes.dtype == torch.int8:
         return int8_matmul_cost(tokens, *weight.shape, bytes_each)
     scale_bytes = weight.scale.itemsize + (0 if weight.minimum is None else weight.minimum.itemsize)
     return int4_matmul_cost(tokens, *weight.shape, bytes_each, weight.levels is not None, scale_bytes)
 
 
-class _Product(torch.autograd.Function):
+class _QuantizedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: PreparedWeight) -> Tensor:
         ctx.weight = weight
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1])  # (tokens, columns)
         rows = rows if rows.stride(1) == 1 else rows.contiguous()
         if weight.codes.dtype == torch.int8:
             y = int8_matmul(rows, weight.codes, weight.scale)
         else:
             y = int4_matmul(rows, weight.codes, weight.scale, weight.minimum, weight.levels)
-        return y.view(*x.shape[:-1], y.shape[-1])
+        return y.view(*x.shape[:-1], y.shape[-1])  # (…, rows of the weight)
 
     @staticmethod
     def backward(ctx, grad_y: Tensor) -> tuple[Tensor, None]:
@@ -132,36 +142,40 @@ class _Product(torch.autograd.Function):
 
 
 class KernelLinear(QuantizedLinear):
-    """`QuantizedLinear` whose bits become numbers inside the product. Formats without a kernel compute as before.
-    backend: as in `use_triton`.
+    """A `QuantizedLinear` that dequantizes its weight inside the product.
 
-    The weight laid out for the kernels is kept beside the stored one, so that on a GPU both take memory.
+    backend: as in `use_triton`. Formats without a kernel compute as in `QuantizedLinear`. The weight in the
+    layout of the kernels is kept beside the stored one, so that on a GPU both take memory.
     """
 
     kind = "kernels"
     backend: str = "auto"
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self._prepared()
+        weight = self._prepared_weight()
         if weight is None or not use_triton(self.backend, x, weight.scale, products=x.numel() > x.shape[-1]):
             return super().forward(x)
         y = quantized_matmul(x, weight, self.backend)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
-    def _prepared(self) -> PreparedWeight | None:
-        """The weight for the kernels, made at first use on a device; None where there is no kernel, or none is wanted."""
-        where = next(self.stored.buffers()).device
-        if self.backend == "torch" or (self.backend == "auto" and where.type != "cuda"):
+    def _prepared_weight(self) -> PreparedWeight | None:
+        """Return the weight for the kernels, prepared at its first use on a device.
+
+        None where PyTorch computes, or where the format has no kernel.
+        """
+        device = next(self.stored.buffers()).device
+        if self.backend == "torch" or (self.backend == "auto" and device.type != "cuda"):
             return None
-        made = vars(self).get("prepared")  # a plain attribute: no part of the model's state
-        if made is None or made[0] is not self.stored or made[1] != where:
+        # The cache is a plain attribute and not a buffer, so that it is not part of the model's state.
+        cached = vars(self).get("prepared")
+        if cached is None or cached[0] is not self.stored or cached[1] != device:
             try:
                 weight = prepare_weight(self.stored)
             except ValueError:
                 weight = None
-            made = vars(self)["prepared"] = self.stored, where, weight
-        return made[2]
+            cached = vars(self)["prepared"] = self.stored, device, weight
+        return cached[2]
 
     def _load_from_state_dict(self, *args) -> None:
-        vars(self).pop("prepared", None)  # it was made of other weights
+        vars(self).pop("prepared", None)  # it was prepared from the weights before
         super()._load_from_state_dict(*args)
