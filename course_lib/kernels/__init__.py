@@ -1,10 +1,11 @@
 """The same operations for a GPU, in Triton, each beside its few lines of PyTorch.
 
-Read in this order: `language` (how a kernel is launched), `cost` and `meter` (bytes and operations, calculated and counted);
-`softmax`, the gentlest kernel, then `norms`, `swiglu`, `rope` and `cross_entropy`, whose limit is the memory; `flash_tiles`,
-`flash_attention` and `flash_backward`; `paged_attention` (decoding); `linear_cross_entropy`; `int8_matmul`, `int4_matmul` and
-`quantized_matmul`, which chooses between them; `permute`, `grouped_matmul` and `experts` (mixtures); `use` (a model that computes
-by all these); and `compiled`, what the compiler makes of them.
+Read `plain_flash_attention` first: the idea that made kernels famous, on one page. Then, in this order: `language`
+(how a kernel is launched), `chosen_tiles`, `cost` and `meter` (bytes and operations, calculated and counted);
+`softmax`, the gentlest kernel, then `norms`, `swiglu`, `rope` and `cross_entropy`, whose limit is the memory;
+`flash_tiles`, `flash_attention` and `flash_backward`; `paged_attention` (decoding); `linear_cross_entropy`;
+`int8_matmul`, `int4_matmul` and `quantized_matmul`, which chooses between them; `permute`, `grouped_matmul` and
+`experts` (mixtures); `use` (a model that computes by all these); and `compiled`, what the compiler makes of them.
 
     rms_norm(x, weight)                            on a GPU Triton's kernel, elsewhere PyTorch
     rms_norm(x, weight, backend="triton")          on a CPU: in Triton's interpreter
@@ -24,6 +25,7 @@ from course_lib.kernels.meter import Meter
 from course_lib.kernels.norms import layer_norm, rms_norm, rms_norm_cost
 from course_lib.kernels.paged_attention import paged_attention, paged_attention_cost
 from course_lib.kernels.permute import group_by_expert, group_by_expert_cost
+from course_lib.kernels.plain_flash_attention import plain_flash_attention
 from course_lib.kernels.quantized_matmul import (
     PreparedWeight,
     prepare_weight,
@@ -60,6 +62,7 @@ __all__ = [
     "naive_attention_cost",
     "paged_attention",
     "paged_attention_cost",
+    "plain_flash_attention",
     "prepare_weight",
     "quantized_matmul",
     "quantized_matmul_cost",

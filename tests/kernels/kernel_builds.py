@@ -61,6 +61,8 @@ def products(dtype):
                 f"attention {d_head}{name}",
                 partial(both_ways, partial(K.flash_attention, backend="triton", **dials), q, k, v),
             )
+        plain = [new(1, HEADS, TIME, d_head) for _ in range(3)]
+        yield f"plain attention {d_head}", partial(K.plain_flash_attention, *plain)
         pages = new(64, KV_HEADS, 16, d_head)
         table, lengths = torch.zeros(4, 16, dtype=torch.int32), torch.zeros(4, dtype=torch.int32)
         paged = partial(K.paged_attention, splits=4, backend="triton")
@@ -98,6 +100,7 @@ def smallest():
     for dials in ({}, {"causal": False}, {"window": 1}, {"starts": torch.tensor([0, 1])}):
         attend = partial(K.flash_attention, **dials, **triton)
         yield f"attention, {dials}", partial(both_ways, attend, *(new(1, 1, 1, 1) for _ in range(3)))
+    yield "plain attention", partial(K.plain_flash_attention, *(new(1, 1, 1, 16) for _ in range(3)))
     for splits in (1, 2):
         paged = partial(K.paged_attention, splits=splits, window=1, **triton)
         yield (
@@ -126,13 +129,15 @@ def main(capability: int) -> None:
                     print(json.dumps(report(name, dtype, kernel)))
 
 
+# Those are enough in other dtypes.
 FEW = (
     "attention 64",
     "attention 128",
+    "plain attention 64",
     "grouped_matmul",
     "cross_entropy",
     "nf4 × 256",
-)  # those are enough in other dtypes
+)
 
 
 def report(case: str, dtype: torch.dtype, kernel: K.Compiled) -> dict:

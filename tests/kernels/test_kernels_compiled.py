@@ -55,7 +55,7 @@ def test_products_of_16_bits_run_on_tensor_cores(capability, folder):
         if line["dtype"] != "float32" and line["kernel"] not in SIMPLE | ONE_TOKEN:
             uses[line["kernel"]].add(line["tensor_cores"])
     assert uses.keys() == {
-        "attention_forward", "grad_queries", "grad_keys_values", "attend_to_split", "grouped_product",
+        "plain_attention_forward", "attention_forward", "grad_queries", "grad_keys_values", "attend_to_split", "grouped_product",
         "grouped_weight_gradient", "int8_many_tokens", "int4_many_tokens",
     }  # fmt: skip
     assert all(used == {True} for used in uses.values()), uses
@@ -65,7 +65,7 @@ def test_on_an_h100_attention_uses_its_own_instructions(folder):
     wgmma = {line["kernel"] for line in builds(90, folder) if line["wgmma"]}
     # Decoding has too few rows a program for these, which take 64 at least.
     assert wgmma == {
-        "attention_forward", "grad_queries", "grad_keys_values", "grouped_product", "grouped_weight_gradient",
+        "plain_attention_forward", "attention_forward", "grad_queries", "grad_keys_values", "grouped_product", "grouped_weight_gradient",
         "int8_many_tokens", "int4_many_tokens",
     }  # fmt: skip
 

@@ -24,7 +24,8 @@ from course_lib.kernels.flash_attention import (
 from course_lib.kernels.flash_backward import attention_backward_cost
 from course_lib.kernels.language import INTERPRETED
 from course_lib.kernels.meter import Meter
-from course_lib.model import attention_by_hand
+from course_lib.kernels.plain_flash_attention import plain_flash_attention
+from course_lib.model import attend, attention_by_hand
 
 
 def by_hand(q, k, v, causal=True, window=None, starts=None):
@@ -318,3 +319,39 @@ def test_pytorch_computes_the_same():
         flash_attention(q, k, v, backend="triton"), F.scaled_dot_product_attention(q, k, v, is_causal=True)
     )
     assert forward_tile(q.half()).sizes == {"BLOCK_Q": 128, "BLOCK_K": 64}
+
+
+# The plain kernel
+
+
+@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 16), (2, 3, 64, 16), (1, 2, 65, 32), (2, 1, 150, 64), (1, 1, 33, 128)]
+)
+def test_the_plain_kernel_computes_the_same(shape, dtype):
+    q, k, v = (numbers(*shape, dtype=dtype, seed=seed) for seed in range(3))
+    y = plain_flash_attention(q, k, v)
+    assert y.dtype == dtype
+    assert_close(y, attend(*in_64_bits(q, k, v)))
+    assert_close(y, flash_attention(q, k, v, backend="triton"), factor=2)
+
+
+def test_the_plain_kernel_takes_large_scores_and_empty_texts():
+    q, k, v = (numbers(1, 2, 100, 16, seed=seed, scale=60.0) for seed in range(3))
+    assert_close(plain_flash_attention(q, k, v), attend(*in_64_bits(q, k, v)), factor=10)
+    assert plain_flash_attention(*[x[:, :, :0].contiguous() for x in (q, k, v)]).shape == (1, 2, 0, 16)
+
+
+def test_what_the_plain_kernel_does_not_handle_is_refused():
+    q, k, v = (numbers(1, 2, 8, 16, seed=seed) for seed in range(3))
+    for inputs, message in [
+        ((q, k[:, :1], v[:, :1]), "must be .batch, heads, time, d_head."),
+        ((q[0], k[0], v[0]), "must be .batch, heads, time, d_head."),
+        ([numbers(1, 2, 8, 24)] * 3, "d_head 16, 32, 64 or 128"),
+        ((q, k.half(), v), "one dtype"),
+        ([x.mT.contiguous().mT for x in (q, k, v)], "must be contiguous"),
+        ((q.requires_grad_(), k, v), "has no gradient"),
+        ([x.detach().long() for x in (q, k, v)], "doesn't compute with torch.int64"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            plain_flash_attention(*inputs)
