@@ -648,7 +648,7 @@ def test_weights_that_lie_column_by_column_are_continued_too(tmp_path):
 def peft_twin(model, targets, rank=3, alpha=6):
     from peft import LoraConfig, get_peft_model
 
-    names = [course_lib.train.peft.peft_files.THEIRS[target].rpartition(".")[2] for target in targets]
+    names = [course_lib.train.peft.peft_files.PEFT_PATHS[target].rpartition(".")[2] for target in targets]
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, task_type="CAUSAL_LM")
     return get_peft_model(llama_twin(model), config).eval()
 

@@ -1,16 +1,21 @@
-"""Fine-tuning a small part, the rest frozen: wrapped around a model from outside, trained, taken off again.
+"""Parameter-efficient fine-tuning: freeze a model and train a small part that is attached to it.
 
-Read in this order: `attach` (what all methods share), `lora` (low-rank changes to matrices), `bottleneck` (small layers between the
-model's), `soft_prompt` (learned vectors in front of the text, or in front of every attention), and `peft_files` (LoRA as the
-package `peft` stores it).
+Read in this order:
+
+    attach         what all methods share: attaching, detaching, merging, saving
+    lora           low-rank updates of matrices
+    bottleneck     adapters: small layers between the model's own
+    soft_prompt    prompt tuning and prefix tuning: learned vectors before the text
+    peft_files     reading and writing LoRA in the format of the package `peft`
 
     attached = attach(model, LoRA(rank=8, alpha=16))      the same model, its base frozen
-    train(model, batches, TrainConfig(steps=40))          only the small part learns
-    with attached.off(): …                                the old model, bit for bit
-    attached.save("tiger.safetensors")                    the small part alone
+    train(model, batches, TrainConfig(steps=40))          trains the attached parts only
+    with attached.off(): …                                the base model, bit for bit
+    attached.save("tiger.safetensors")                    the attached parts without the base
     attached.detach()                                     or attached.merge()
 
-QLoRA (Dettmers et al. 2023) is the same over a model whose matrices were stored in four bits first (`quantize`).
+QLoRA (Dettmers et al. 2023) is LoRA over a model whose matrices were quantized to four bits first
+(`quantize`).
 """
 
 from course_lib.train.peft.attach import Attached, Method, Wrapper, attach

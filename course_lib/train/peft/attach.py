@@ -1,11 +1,12 @@
-"""A small trainable part around a frozen model, put on from outside and taken off again.
+"""Attaching small trainable parts to a frozen model, and detaching them.
 
-A method of fine-tuning says which modules it wraps, and by what (`Method.wrap`). All else is the same for every method, and is
-here: freeze the base, put the wrappers in the modules' places, take them out, store what was learned. The base's own modules
-are never written to: to switch the wrappers off is to put those very modules back. What a model may be beside that (quantized,
-packed, computed by kernels) is said in `model.exchange`.
+A method of fine-tuning defines which modules it wraps, and in what (`Method.wrap`). Everything else is the
+same for all methods and is done here: freezing the base, exchanging modules for their wrappers and back, and
+saving what was trained. The base's own modules are never written to, so that switching the wrappers off
+restores the base exactly. `model.exchange` defines which other changes of a model (quantized layers, packed
+layers, kernels) attached parts can be combined with.
 
-Not handled: two methods at once on one model.
+Not handled: two methods attached to one model at once.
 """
 
 import json
@@ -22,11 +23,11 @@ from course_lib.families.tensor_file import read_tensors, require_same, write_te
 from course_lib.model.exchange import Exchange, Exchanged, exchange, require_composable
 
 KIND = "adapter"
-SAMPLE = 64  # numbers of the embedding table by which a base is known again
+SAMPLE_SIZE = 64  # elements of the embedding table that a file stores, to recognize its base by
 
 
 class Wrapper(Exchanged, nn.Module):
-    """A module in the place of another, `base`, which it calls. Its own parameters are what is trained."""
+    """A module that replaces another, `base`, and calls it. Its parameters besides the base's are trained."""
 
     kind = "adapter"
 
@@ -36,37 +37,40 @@ class Wrapper(Exchanged, nn.Module):
 
 
 class Method(Protocol):
-    """What a way of fine-tuning must say of itself: a frozen dataclass of dials, with this one method."""
+    """A method of fine-tuning: a frozen dataclass of its settings, with this one method."""
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
-        """Module path → what stands there from now on, holding the module as `base`. generator: for first values.
+        """Return a wrapper for each module to wrap, by the module's path; `base` is that module.
 
-        Raises ValueError, having changed nothing, where the model has no such module or a dial doesn't fit it.
+        generator: for the initial values. Raises ValueError, changing nothing, where the model has no such
+        module or a setting doesn't fit it.
         """
 
 
 def attach(model: nn.Module, method: Method, seed: int = 0) -> "Attached":
-    """Freeze `model` and put the method's wrappers into it, in place. seed: of the small part's first values; PyTorch's own
-    random state is not touched.
+    """Freeze the model and put the method's wrappers into it, in place.
 
-    Raises ValueError, changing nothing, for a model that has something attached already, and for what the method can't be put on.
+    seed: of the initial values. PyTorch's global random state is not used.
+
+    Raises ValueError, changing nothing, for a model that has something attached already, and where the method
+    doesn't fit the model.
     """
     require_composable(model, "adapter")
     return Attached(model, method, method.wrap(model, torch.Generator().manual_seed(seed)))
 
 
 class Attached:
-    """A model with something attached. `parts`: the wrappers by the path of what they wrap."""
+    """A model with wrappers attached. parts: the wrappers, by the path of the module that each wraps."""
 
     def __init__(self, model: nn.Module, method: Method, parts: dict[str, Wrapper]):
         self.model, self.method, self.parts = model, method, parts
-        self._flags = [(weight, weight.requires_grad) for weight in model.parameters()]
+        self._requires_grad = [(weight, weight.requires_grad) for weight in model.parameters()]
         model.requires_grad_(False)
         self._exchange = exchange(model, parts)
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
-        """What is trained, by name."""
+        """The trained parameters, by name."""
         return {
             f"{path}.{name}": weight
             for path, part in self.parts.items()
@@ -76,89 +80,98 @@ class Attached:
 
     @property
     def count(self) -> int:
-        """How many numbers are trained."""
+        """The number of trained parameters."""
         return sum(weight.numel() for weight in self.weights.values())
 
     @contextmanager
     def off(self) -> Iterator[nn.Module]:
-        """While inside, the model as it was, made of the very modules that it had.
+        """Restore the base model, with its own modules, inside a `with` block.
 
-        Raises ValueError at the end where these were exchanged meanwhile (packed, say, or attached to): it then stays off.
+        Raises ValueError at the end of the block if these modules were exchanged inside it (packed or
+        attached to, for example); the wrappers then stay off.
         """
-        with self._on().undone() as model:
+        with self._current_exchange().undone() as model:
             yield model
 
     def detach(self) -> nn.Module:
-        """The model as it was, for good: its own modules, each parameter trainable or not as before. What was learned stays
-        in this object and can still be saved."""
-        self._on().undo()
-        for weight, flag in self._flags:
+        """Restore the base model for good, and return it.
+
+        Each parameter is trainable or frozen again as it was before. This object keeps the trained weights,
+        which can still be saved.
+        """
+        self._current_exchange().undo()
+        for weight, flag in self._requires_grad:
             weight.requires_grad_(flag)
         return self.model
 
     def merge(self) -> nn.Module:
-        """The model with what was learned added to its weights: an ordinary model, with nothing left to switch off.
+        """Add what was trained to the model's own weights, and return it as an ordinary model.
 
-        There is no way back: the sum is rounded, and what is taken away again later need not give the old bits. Raises
-        ValueError, changing nothing, for a method whose part can't be written as a change of weights (all but LoRA), and over
-        quantized weights.
+        This can't be undone: the sum is rounded, so subtracting the change need not restore the old bits.
+
+        Raises ValueError, changing nothing, for a method other than LoRA, whose wrappers no change of weights
+        can replace, and over quantized weights.
         """
-        self._on()
-        merged = {path: self._merged(path, part) for path, part in self.parts.items()}
+        self._current_exchange()
+        merged = {path: self._merge_part(path, part) for path, part in self.parts.items()}
         self.detach()
         exchange(self.model, merged)
-        for path, layer in merged.items():  # as trainable as the weight that it replaces
+        for path, layer in merged.items():
             layer.weight.requires_grad_(self.parts[path].base.weight.requires_grad)
         return self.model
 
     def save(self, path: str | Path) -> None:
-        """Write what was learned, and nothing of the base. An older file there stays until this one is whole."""
+        """Write the trained weights, without the base.
+
+        An existing file is replaced only once the new one is complete.
+        """
         tensors = {name: weight.detach() for name, weight in self.weights.items()}
-        write_tensors(path, tensors | {"base": _sample(self.model)}, {"kind": KIND, **self._facts()})
+        tensors["base"] = _sample_embedding(self.model)
+        write_tensors(path, tensors, {"kind": KIND, **self._facts()})
 
     def load(self, path: str | Path) -> None:
-        """Take over what `save` wrote, for the same method and base (in any precision).
+        """Load the weights that `save` wrote for the same method and base. Its precision may differ.
 
-        Raises ValueError, changing nothing, for a file that is damaged or foreign, or that belongs to other dials or another
-        base. A base is known again by its embedding: one that differs elsewhere only isn't told apart.
+        Raises ValueError, changing nothing, for a file that is damaged, isn't an adapter, or was made with
+        other settings or on another base. A base is recognized by its embedding table: a difference elsewhere
+        is not noticed.
         """
         tensors, facts = read_tensors(path, KIND)
         for name, fact in self._facts().items():
             require_same(f"the {name} of {path}", facts.get(name) or {}, fact)
-        stored, here = tensors.pop("base", torch.zeros(0)), _sample(self.model)
-        if stored.shape != here.shape or not torch.allclose(stored.float(), here, rtol=0.02, atol=1e-6):
+        stored, sample = tensors.pop("base", torch.zeros(0)), _sample_embedding(self.model)
+        if stored.shape != sample.shape or not torch.allclose(stored.float(), sample, rtol=0.02, atol=1e-6):
             raise ValueError(f"{path} was trained on a model with other weights: load it onto that one")
-        fill(self.weights, tensors, path)
+        copy_weights(self.weights, tensors, path)
 
     def _facts(self) -> dict[str, dict]:
-        """What a file must agree with, as JSON gives it back."""
-        dials = {"method": type(self.method).__name__, **asdict(self.method)}
-        return json.loads(json.dumps({"method": dials, "model": asdict(self.model.config)}))
+        """The settings that a file must agree with, as JSON returns them."""
+        settings = {"method": type(self.method).__name__, **asdict(self.method)}
+        return json.loads(json.dumps({"method": settings, "model": asdict(self.model.config)}))
 
-    def _merged(self, path: str, part: Wrapper) -> nn.Module:
+    def _merge_part(self, path: str, part: Wrapper) -> nn.Module:
         if not hasattr(part, "merged"):
             raise ValueError(
-                f"{type(self.method).__name__} adds a step of its own at {path}, which no change of weights can replace: "
-                "keep it attached, or detach it"
+                f"{type(self.method).__name__} adds a step of its own at {path}, "
+                "which no change of weights can replace: keep it attached, or detach it"
             )
         return part.merged()
 
-    def _on(self) -> Exchange:
-        """The exchange that can be undone. Raises ValueError where it was, or where other parts were put over these."""
+    def _current_exchange(self) -> Exchange:
+        """Return the exchange, to be undone. Raises ValueError unless the wrappers are in place."""
         if not self._exchange.in_place:
             raise ValueError(
                 "this isn't attached to its model any more: attach anew, and load what was saved"
             )
-        self._exchange.old = {
-            path: part.base for path, part in self.parts.items()
-        }  # by kernels, perhaps, since it was attached
+        # A base may have been exchanged inside its wrapper since, for kernels for example.
+        self._exchange.old = {path: part.base for path, part in self.parts.items()}
         return self._exchange
 
 
-def fill(weights: dict[str, Tensor], tensors: dict[str, Tensor], source: str | Path) -> None:
-    """Write what was read from `source` into the weights of the same names, in their own precision.
+def copy_weights(weights: dict[str, Tensor], tensors: dict[str, Tensor], source: str | Path) -> None:
+    """Copy tensors read from `source` into the weights of the same names, in the weights' dtype.
 
-    Raises ValueError, changing nothing, unless names and shapes agree and every number is finite.
+    Raises ValueError, changing nothing, unless names and shapes agree and all values are finite floats.
     """
     shapes = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (tensors, weights))
     require_same(f"what {source} holds", *shapes)
@@ -171,20 +184,27 @@ def fill(weights: dict[str, Tensor], tensors: dict[str, Tensor], source: str | P
             weight.copy_(tensors[name])
 
 
-def kind_of_numbers(model: nn.Module) -> dict:
-    """Where and how precisely to keep what is trained over `model`: at its embedding's place, with 32 bits or more. Small steps
-    would be lost in 16."""
-    weight = _table(model)
+def factory_kwargs(model: nn.Module) -> dict:
+    """Return dtype and device for trained parameters: the embedding table's device, and 32 bits at least.
+
+    In 16 bits, small steps of the optimizer would be lost.
+    """
+    weight = _embedding_table(model)
     return {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
 
 
-def _table(model: nn.Module) -> Tensor:
-    """The embedding table; of an encoder-decoder, the encoder's."""
+kind_of_numbers = factory_kwargs
+
+
+def _embedding_table(model: nn.Module) -> Tensor:
+    """Return the embedding table, (vocab_size, d_model); that of the encoder, in an encoder-decoder."""
     return getattr(model, "encoder", model).embedding.weight
 
 
-def _sample(model: nn.Module) -> Tensor:
-    """A few numbers of the embedding table, from all over it: enough to tell two models apart, and nearly the same when a model
-    is stored in 16 bits."""
-    table = _table(model).detach().flatten()
-    return table[:: max(1, len(table) // SAMPLE)][:SAMPLE].float().cpu()
+def _sample_embedding(model: nn.Module) -> Tensor:
+    """Return evenly spaced elements of the embedding table, (64,) in 32 bits.
+
+    They are enough to tell two models apart, and nearly the same when a model is stored in 16 bits.
+    """
+    table = _embedding_table(model).detach().flatten()
+    return table[:: max(1, len(table) // SAMPLE_SIZE)][:SAMPLE_SIZE].float().cpu()

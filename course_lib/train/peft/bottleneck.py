@@ -1,13 +1,13 @@
 """Adapters: small layers between the model's own (Houlsby et al. 2019, section 2.1; Bapna & Firat 2019).
 
-Behind each attention and each feed-forward layer, before its result joins the residual stream:
+After each attention and each feed-forward layer, before its output y is added to the residual stream:
 
     y + up(gelu(down(y)))          down: d_model → width      up: width → d_model
 
-`up` begins as zeros, so at first nothing is changed. Unlike LoRA's, this path is not linear, so it can't be merged into weights: every
-token takes two more small steps in each layer.
+`up` is initialized with zeros, so that attaching it changes no output. Unlike LoRA's update, this step isn't
+linear and can't be merged into weights: each token takes two further small steps in each layer.
 
-Houlsby et al. also train the layer norms; here, as in most later work, the adapters alone are trained.
+Houlsby et al. also train the layer norms. Here, as in most later work, only the adapters are trained.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model import Block
-from course_lib.train.peft.attach import Wrapper, kind_of_numbers
+from course_lib.train.peft.attach import Wrapper, factory_kwargs
 
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """width: of the small layer. Raises ValueError below 1."""
+    """Adapters of a given width in all blocks. Raises ValueError for a width below 1."""
 
     width: int = 16
 
@@ -32,9 +32,9 @@ class Bottleneck:
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`."""
-        d_model, numbers = model.config.d_model, kind_of_numbers(model)
+        d_model, kwargs = model.config.d_model, factory_kwargs(model)
         return {
-            f"{path}.{part}": BottleneckAdapter(getattr(block, part), d_model, self.width, generator, numbers)
+            f"{path}.{part}": BottleneckAdapter(getattr(block, part), d_model, self.width, generator, kwargs)
             for path, block in model.named_modules()
             if isinstance(block, Block)
             for part in ("attention", "feed_forward")
@@ -42,7 +42,12 @@ class Bottleneck:
 
 
 class BottleneckAdapter(Wrapper):
-    """A sublayer and a small layer behind it, with the sublayer's own arguments; (batch, time, d_model) → the same shape."""
+    """A sublayer and the adapter after it, (batch, time, d_model) → the same shape.
+
+    `forward` takes the sublayer's arguments.
+
+    generator: for the initial values of `down`. kwargs: dtype and device of the adapter's parameters.
+    """
 
     def __init__(
         self,
@@ -50,19 +55,19 @@ class BottleneckAdapter(Wrapper):
         d_model: int,
         width: int,
         generator: torch.Generator,
-        numbers: dict | None = None,
+        kwargs: dict | None = None,
     ):
         super().__init__(base)
-        numbers = numbers or {}
-        first = torch.randn(width, d_model, generator=generator) * d_model**-0.5
-        self.down = nn.Parameter(first.to(**numbers))
-        self.down_bias = nn.Parameter(torch.zeros(width, **numbers))
-        self.up = nn.Parameter(torch.zeros(d_model, width, **numbers))
-        self.up_bias = nn.Parameter(torch.zeros(d_model, **numbers))
+        kwargs = kwargs or {}
+        initial = torch.randn(width, d_model, generator=generator) * d_model**-0.5
+        self.down = nn.Parameter(initial.to(**kwargs))
+        self.down_bias = nn.Parameter(torch.zeros(width, **kwargs))
+        self.up = nn.Parameter(torch.zeros(d_model, width, **kwargs))
+        self.up_bias = nn.Parameter(torch.zeros(d_model, **kwargs))
 
     def forward(self, *inputs, **named) -> Tensor:
-        y = self.base(*inputs, **named)
-        down, down_bias, up, up_bias = (
-            w.to(y.dtype) for w in (self.down, self.down_bias, self.up, self.up_bias)
-        )
-        return y + F.linear(F.gelu(F.linear(y, down, down_bias)), up, up_bias)
+        y = self.base(*inputs, **named)  # (batch, time, d_model)
+        parameters = (self.down, self.down_bias, self.up, self.up_bias)
+        down, down_bias, up, up_bias = (weight.to(y.dtype) for weight in parameters)
+        hidden = F.gelu(F.linear(y, down, down_bias))  # (batch, time, width)
+        return y + F.linear(hidden, up, up_bias)

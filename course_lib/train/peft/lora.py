@@ -1,12 +1,13 @@
-"""Low-rank adaptation (Hu et al. 2021, section 4.1).
+"""LoRA, low-rank adaptation (Hu et al. 2021, section 4.1).
 
-A matrix of out × in numbers stays as it is; beside it, a narrow path learns what to add to its result:
+The weight W of a linear layer, (out, in), stays frozen. Two narrow matrices learn an update of rank `rank` at
+most:
 
     y = x Wᵀ + (alpha / rank) · x Aᵀ Bᵀ          A: (rank, in)    B: (out, rank)
 
-B A is a change of W of rank at most `rank`. B begins as zeros, so at first nothing is changed, bit for bit.
+B is initialized with zeros, so that attaching it changes no output.
 
-Not handled: dropout on the path, ranks that differ between matrices, rsLoRA's and DoRA's other scales.
+Not handled: dropout, ranks that differ between layers, the scaling of rsLoRA and DoRA.
 """
 
 import re
@@ -19,19 +20,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.exchange import require_mergeable
-from course_lib.train.peft.attach import Wrapper, kind_of_numbers
+from course_lib.train.peft.attach import Wrapper, factory_kwargs
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """rank: how narrow the path is. alpha: its strength, divided by the rank. targets: which linear layers get one, by the
-    last parts of their paths ("attention.query" is every block's).
-
-    Raises ValueError for a rank below 1, an alpha that isn't above 0, or no target.
-    """
+    """LoRA's settings. Raises ValueError for a rank below 1, an alpha that isn't above 0, or no target."""
 
     rank: int = 8
-    alpha: float = 16
+    alpha: float = 16  # the update is multiplied by alpha / rank
+    # The linear layers to update, by the last parts of their paths: "attention.query" is every block's.
     targets: Sequence[str] = ("attention.query", "attention.value")
 
     def __post_init__(self):
@@ -45,18 +43,19 @@ class LoRA:
             raise ValueError('name at least one target, such as "attention.query"')
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
-        """See `attach.Method`. The wrapped layers may be quantized: what is needed is in_features and out_features."""
-        numbers = kind_of_numbers(model)
+        """See `attach.Method`. The layers may be quantized: only in_features and out_features are needed."""
+        kwargs = factory_kwargs(model)
         return {
-            path: LoRALinear(layer, self.rank, self.alpha, generator, numbers)
-            for path, layer in _linears(model, self.targets).items()
+            path: LoRALinear(layer, self.rank, self.alpha, generator, kwargs)
+            for path, layer in _target_layers(model, self.targets).items()
         }
 
 
 class LoRALinear(Wrapper):
-    """A linear layer with a low-rank path beside it, (…, in_features) → (…, out_features).
+    """A linear layer with a low-rank update, (…, in_features) → (…, out_features).
 
-    The path's weights are kept in 32 bits and used in those of the input.
+    generator: for the initial values of A. kwargs: dtype and device of A and B. They are cast to the input's
+    dtype at each use.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class LoRALinear(Wrapper):
         rank: int,
         alpha: float,
         generator: torch.Generator,
-        numbers: dict | None = None,
+        kwargs: dict | None = None,
     ):
         super().__init__(base)
         self.in_features, self.out_features = base.in_features, base.out_features
@@ -74,25 +73,28 @@ class LoRALinear(Wrapper):
             raise ValueError(
                 f"a matrix of {self.out_features} × {self.in_features} has rank {most} at most, not {rank}"
             )
-        # As in the package peft: what nn.Linear itself begins with ("Kaiming uniform" with a = √5).
+        # As in the package peft: the initial values of nn.Linear ("Kaiming uniform" with a = √5).
         bound = self.in_features**-0.5
-        first = torch.empty(rank, self.in_features).uniform_(-bound, bound, generator=generator)
-        numbers = numbers or {}
-        self.A = nn.Parameter(first.to(**numbers))
-        self.B = nn.Parameter(torch.zeros(self.out_features, rank, **numbers))
+        initial = torch.empty(rank, self.in_features).uniform_(-bound, bound, generator=generator)
+        kwargs = kwargs or {}
+        self.A = nn.Parameter(initial.to(**kwargs))  # (rank, in_features)
+        self.B = nn.Parameter(torch.zeros(self.out_features, rank, **kwargs))  # (out_features, rank)
         self.scale = alpha / rank
 
     def forward(self, x: Tensor) -> Tensor:
-        narrow = F.linear(x, self.A.to(x.dtype))
+        narrow = F.linear(x, self.A.to(x.dtype))  # (…, rank)
         return self.base(x) + self.scale * F.linear(narrow, self.B.to(x.dtype))
 
     def change(self) -> Tensor:
-        """What is added to the base's weight, (out_features, in_features), of rank at most `rank`."""
+        """Return the update of the base's weight, (out_features, in_features), of rank `rank` at most."""
         return self.scale * self.B @ self.A
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """One ordinary layer in place of both. Raises ValueError where the base is none."""
+        """Return one `nn.Linear` with the updated weight.
+
+        Raises ValueError unless the base is an `nn.Linear`.
+        """
         require_mergeable(self.base)
         old = self.base.weight
         layer = nn.Linear(self.in_features, self.out_features, bias=False, device="meta")
@@ -101,22 +103,25 @@ class LoRALinear(Wrapper):
         return layer.train(self.base.training)
 
 
-def _linears(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
-    """The modules whose path ends in a target. Raises ValueError for a target that fits none, or none that is linear."""
-    found = {}
+def _target_layers(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
+    """Return the linear layers whose paths end in a target, by path.
+
+    Raises ValueError for a target that matches no layer, or one that isn't linear.
+    """
+    matched = {}
     for target in targets:
-        fits = {path: m for path, m in model.named_modules() if f".{path}".endswith(f".{target}")}
-        if not fits:
-            raise ValueError(f"no layer is called {target!r}; there are {', '.join(_names(model))}")
-        other = [path for path, module in fits.items() if not _is_linear(module)]
+        layers = {path: m for path, m in model.named_modules() if f".{path}".endswith(f".{target}")}
+        if not layers:
+            raise ValueError(f"no layer is called {target!r}; there are {', '.join(_target_names(model))}")
+        other = [path for path, module in layers.items() if not _is_linear(module)]
         if other:
             raise ValueError(f"{other[0]} is not a linear layer: name its parts")
-        found |= fits
-    return {path: module for path, module in model.named_modules() if path in found}
+        matched |= layers
+    return {path: module for path, module in model.named_modules() if path in matched}
 
 
-def _names(model: nn.Module) -> list[str]:
-    """What targets can be called: the linear layers' paths, without the block's number."""
+def _target_names(model: nn.Module) -> list[str]:
+    """Return all possible targets: the linear layers' paths without the block's number."""
     paths = (path for path, module in model.named_modules() if _is_linear(module))
     return sorted({re.sub(r"^.*blocks\.\d+\.", "", path) for path in paths})
 

@@ -1,10 +1,11 @@
-"""LoRA as the package `peft` stores it: a folder with adapter_config.json and adapter_model.safetensors.
+"""LoRA in the format of the package `peft`: a folder with adapter_config.json and adapter_model.safetensors.
 
-What was trained here can be used there, on `transformers`' Llama with the same weights, and the other way round. Only names
-differ: blocks.3.attention.query there is base_model.model.model.layers.3.self_attn.q_proj.
+What was trained here can be used in `peft`, on `transformers`' Llama with the same weights, and the other way
+round. Only the names differ: blocks.3.attention.query is base_model.model.model.layers.3.self_attn.q_proj in
+`peft`.
 
-Not handled: other methods than LoRA, other architectures than Llama's, and LoRA's variants (rsLoRA, DoRA, trained biases, ranks or scales
-that differ between layers); a folder that asks for one is refused.
+Not handled: methods other than LoRA, architectures other than Llama's, and LoRA's variants (rsLoRA, DoRA,
+trained biases, ranks or scales that differ between layers). A folder that needs one of these is refused.
 """
 
 import json
@@ -18,14 +19,16 @@ from torch import Tensor, nn
 from course_lib.families.family import LLAMA
 from course_lib.families.tensor_file import write_tensors
 from course_lib.model import Decoder
-from course_lib.train.peft.attach import Attached, attach, fill
+from course_lib.train.peft.attach import Attached, attach, copy_weights
 from course_lib.train.peft.lora import LoRA
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-THEIRS = LLAMA.transformers
-OURS = {their.rpartition(".")[2]: our for our, their in THEIRS.items()}
-# Settings under which peft computes something else than LoRA as it is here.
-PLAIN = {
+PEFT_PATHS = LLAMA.transformers  # "attention.query" → "self_attn.q_proj"
+TARGETS = {
+    path.rpartition(".")[2]: target for target, path in PEFT_PATHS.items()
+}  # "q_proj" → "attention.query"
+# The values of settings with which peft computes plain LoRA.
+PLAIN_SETTINGS = {
     "use_rslora": False,
     "use_dora": False,
     "bias": "none",
@@ -37,67 +40,69 @@ PLAIN = {
     "target_parameters": None,
     "fan_in_fan_out": False,
 }
-# The same, of later versions only: not written, and refused where one is set.
-VARIANTS = (
+# Settings of later versions that must be unset. They are not written.
+UNSET_SETTINGS = (
     "lora_bias",
     "layer_replication",
     "alora_invocation_tokens",
     "use_qalora",
     "use_bdlora",
     "kasa_config",
+    "monteclora_config",
+    "arrow_config",
 )
-VARIANTS += ("monteclora_config", "arrow_config")
-STARTS = (
-    None,
-    True,
-    False,
-    "gaussian",
-    "eva",
-    "orthogonal",
-    "mica",
-)  # those that leave the base's weights as they are
+# Values of `init_lora_weights` that leave the base's weights as they are.
+INITIALIZATIONS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 
 
 def save_peft(folder: str | Path, attached: Attached) -> None:
-    """Write LoRA for `peft`. The folder is made where it is missing. Raises ValueError for other methods and architectures."""
+    """Write LoRA for `peft`. The folder is created where it is missing.
+
+    Raises ValueError for methods other than LoRA, and for architectures other than Llama's.
+    """
     _require_llama(attached.model)
     kind = type(attached.method)
     if kind is not LoRA:
         raise ValueError(f"only LoRA is written for peft, not {kind.__name__}: use attached.save(…)")
-    config = _config(attached.method)
-    tensors = {_their_name(name): weight for name, weight in attached.weights.items()}
+    config = _make_config(attached.method)
+    tensors = {_peft_name(name): weight for name, weight in attached.weights.items()}
     Path(folder).mkdir(parents=True, exist_ok=True)
     write_tensors(Path(folder) / WEIGHTS, tensors, {"kind": "peft"})
     _write_json(Path(folder) / CONFIG, config)
 
 
 def load_peft(model: nn.Module, folder: str | Path) -> Attached:
-    """Attach the LoRA that `peft` wrote. Raises FileNotFoundError, and ValueError, the model left as it was, for a folder that
-    is damaged, isn't plain LoRA, or belongs to a model of other sizes."""
+    """Attach the LoRA that `peft` wrote.
+
+    Raises FileNotFoundError, and ValueError, leaving the model as it was, for a folder that is damaged, isn't
+    plain LoRA, or belongs to a model of other sizes.
+    """
     _require_llama(model)
-    method = _method(Path(folder) / CONFIG)
-    tensors = _tensors(Path(folder) / WEIGHTS)
+    method = _read_config(Path(folder) / CONFIG)
+    tensors = _read_weights(Path(folder) / WEIGHTS)
     attached = attach(model, method)
     try:
-        fill({_their_name(name): weight for name, weight in attached.weights.items()}, tensors, folder)
+        weights = {_peft_name(name): weight for name, weight in attached.weights.items()}
+        copy_weights(weights, tensors, folder)
     except ValueError:
         attached.detach()
         raise
     return attached
 
 
-def _their_name(name: str) -> str:
+def _peft_name(name: str) -> str:
     """blocks.3.attention.query.A → base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight"""
     path, _, matrix = name.rpartition(".")
-    _, layer, part = path.split(".", 2)
-    return f"base_model.model.model.layers.{layer}.{THEIRS[part]}.lora_{matrix}.weight"
+    _, layer, target = path.split(".", 2)
+    return f"base_model.model.model.layers.{layer}.{PEFT_PATHS[target]}.lora_{matrix}.weight"
 
 
-def _config(method: LoRA) -> dict:
+def _make_config(method: LoRA) -> dict:
+    """Return the content of adapter_config.json. Raises ValueError for a target that Llama doesn't have."""
     for target in method.targets:
-        if target not in THEIRS:
-            raise ValueError(f"{target} has no counterpart in Llama; name targets as {', '.join(THEIRS)}")
-    return PLAIN | {
+        if target not in PEFT_PATHS:
+            raise ValueError(f"{target} has no counterpart in Llama; name targets as {', '.join(PEFT_PATHS)}")
+    return PLAIN_SETTINGS | {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": None,
@@ -105,37 +110,47 @@ def _config(method: LoRA) -> dict:
         "r": method.rank,
         "lora_alpha": method.alpha,
         "lora_dropout": 0.0,
-        "target_modules": [THEIRS[target].rpartition(".")[2] for target in method.targets],
+        "target_modules": [PEFT_PATHS[target].rpartition(".")[2] for target in method.targets],
     }
 
 
-def _method(path: Path) -> LoRA:
-    """The dials in a configuration. Raises ValueError for what isn't plain LoRA."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: it is no JSON ({error})") from None
+def _read_config(path: Path) -> LoRA:
+    """Return the LoRA that adapter_config.json describes. Raises ValueError for what isn't plain LoRA."""
+    config = _read_json(path)
     if not isinstance(config, dict) or config.get("peft_type") != "LORA":
         raise ValueError(f"{path} doesn't describe a LoRA")
-    for name, plain in (PLAIN | dict.fromkeys(VARIANTS)).items():
-        if (config.get(name) or None) != (plain or None):
-            raise ValueError(f"{path} asks for {name} = {config.get(name)!r}, which is not handled here")
-    if (start := config.get("init_lora_weights")) not in STARTS:
-        raise ValueError(
-            f"{path} began as {start!r}, which may change the base's weights too: convert it to plain LoRA in peft"
-        )
+    _require_plain_lora(config, path)
     modules = config.get("target_modules")
-    if not isinstance(modules, list) or not set(map(str, modules)) <= OURS.keys():
-        raise ValueError(f"{path} has the targets {modules!r}; handled are lists of {', '.join(OURS)}")
+    if not isinstance(modules, list) or not set(map(str, modules)) <= TARGETS.keys():
+        raise ValueError(f"{path} has the targets {modules!r}; handled are lists of {', '.join(TARGETS)}")
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if type(rank) is not int or type(alpha) not in (int, float):
         raise ValueError(f"{path} has r = {rank!r} and lora_alpha = {alpha!r}, which should be numbers")
-    return LoRA(rank, alpha, sorted(OURS[module] for module in modules))
+    return LoRA(rank, alpha, sorted(TARGETS[module] for module in modules))
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _require_plain_lora(config: dict, path: Path) -> None:
+    """Raise ValueError for settings with which peft computes something other than plain LoRA."""
+    for name, plain in (PLAIN_SETTINGS | dict.fromkeys(UNSET_SETTINGS)).items():
+        if (config.get(name) or None) != (plain or None):
+            raise ValueError(f"{path} asks for {name} = {config.get(name)!r}, which is not handled here")
+    if (initialization := config.get("init_lora_weights")) not in INITIALIZATIONS:
+        raise ValueError(
+            f"{path} began as {initialization!r}, which may change the base's weights too: "
+            "convert it to plain LoRA in peft"
+        )
+
+
+def _read_json(path: Path) -> object:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: it is no JSON ({error})") from None
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -145,6 +160,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _write_json(path: Path, content: dict) -> None:
+    """Write JSON. An existing file is replaced only once the new one is complete."""
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -154,6 +170,6 @@ def _write_json(path: Path, content: dict) -> None:
 
 
 def _require_llama(model: nn.Module) -> None:
-    alone = isinstance(model, Decoder) and not model.cross
-    if not alone or not LLAMA.is_of(model.config):
+    decoder_only = isinstance(model, Decoder) and not model.cross
+    if not decoder_only or not LLAMA.is_of(model.config):
         raise ValueError("peft's files are read and written for models of Llama's kind only")
