@@ -1,4 +1,4 @@
-"""The learner's side: exercises that are checked, hints, solutions, quizzes, progress, and a notebook's set-up.
+"""The learner's side: checked exercises, hints, solutions, quizzes, progress, and the set-up of a notebook.
 
 from course_lib.course import check, hint, quiz, solution
 """

@@ -1,7 +1,8 @@
-"""The tools that a lesson's checks are written with.
+"""The functions that a lesson's checks are written with.
 
-A check calls the learner's function with ``call``, compares with ``equal`` (counts, words, lists, dicts) or
-``close`` (numbers), and asks ``same`` whether the answer is a well-known wrong one, to name that mistake::
+A check calls the learner's function with `call`, and compares the result with `equal` (counts, words, lists,
+dicts) or `close` (numbers). With `same` it recognises a well-known wrong answer, so that it can name the
+mistake:
 
     def check_scale(answer):
         got = call(answer, q, k)
@@ -19,18 +20,18 @@ from course_lib.course.reading import describe, is_blank, is_untouched, shape, s
 
 
 class Mistake(Exception):
-    """The answer is wrong; the message names what is wrong with it."""
+    """The answer is wrong. The message says what is wrong with it."""
 
 
 class NotStarted(Exception):
-    """The exercise is as the learner found it."""
+    """The learner has not written an answer yet."""
 
 
 def call(answer: Callable, *args: Any, **kwargs: Any) -> Any:
-    """What the learner's function returns, given copies of the arguments.
+    """Call the learner's function with copies of the arguments, and return its result.
 
-    Raises NotStarted for an untouched stub, and Mistake for what isn't a function, for a function that raises
-    (saying what and where) and for one that returns nothing.
+    Raises NotStarted for an untouched stub. Raises Mistake for an answer that isn't a function, for a
+    function that raises (the message says what and where) and for a function that returns nothing.
     """
     if is_blank(answer):
         raise NotStarted
@@ -38,21 +39,21 @@ def call(answer: Callable, *args: Any, **kwargs: Any) -> Any:
         raise Mistake(
             f"this exercise wants a function, and got {shown(answer)}. Hand in its name, without ( )"
         )
-    _expect_arguments(answer, args, kwargs)
+    _check_arguments(answer, args, kwargs)
     try:
-        result = answer(*map(_fresh, args), **{name: _fresh(value) for name, value in kwargs.items()})
+        result = answer(*map(_copy, args), **{name: _copy(value) for name, value in kwargs.items()})
     except KeyboardInterrupt:
         raise Mistake("you stopped it while it ran. Does every loop come to its end?") from None
     except Exception as error:  # noqa: BLE001  a learner's code may raise anything
-        raise _stopped(answer, error) from None
+        raise _explain_error(answer, error) from None
     if result is None or result is ...:
-        raise _nothing(answer, result)
+        raise _explain_none(answer, result)
     return result
 
 
 def equal(got: Any, want: Any, name: str) -> None:
-    """Raise Mistake unless ``got == want``, naming the first place where lists, tuples and dicts differ."""
-    _expect_kind(got, want, name)
+    """Raise Mistake unless `got == want`. In lists, tuples and dicts it names the first item that differs."""
+    _check_type(got, want, name)
     if isinstance(want, dict):
         _equal_dicts(got, want, name)
     elif isinstance(want, list | tuple):
@@ -62,24 +63,25 @@ def equal(got: Any, want: Any, name: str) -> None:
 
 
 def close(got: Any, want: Any, name: str, tolerance: float = 1e-4) -> None:
-    """Raise Mistake unless numbers, lists, arrays or tensors have one shape and agree to within ``tolerance``.
+    """Raise Mistake unless two answers have the same shape, and values that agree to within `tolerance`.
 
-    The message speaks of the shape when the shapes differ, else of the first value that is off.
+    The answers are numbers, lists, arrays or tensors. The message names the shapes if they differ, and
+    otherwise the first value that is wrong.
     """
-    import numpy as np  # here, so that start() can still say that numpy is missing
+    import numpy as np  # imported here, so that start() can still say that numpy is missing
 
-    got, want = _numbers(got, name), _numbers(want, name)
+    got, want = _to_array(got, name), _to_array(want, name)
     if got.shape != want.shape:
         raise Mistake(f"{name} should have the shape {shape(want)}, and has {shape(got)}")
-    off = np.argwhere(~np.isclose(got, want, rtol=tolerance, atol=tolerance))
-    if len(off):
-        at = tuple(map(int, off[0]))
-        where = f"{name}{list(at)}" if at else name
-        raise Mistake(f"{where} should be {shown(want[at])}, and is {shown(got[at])}")
+    wrong = np.argwhere(~np.isclose(got, want, rtol=tolerance, atol=tolerance))
+    if len(wrong):
+        index = tuple(map(int, wrong[0]))
+        item = f"{name}{list(index)}" if index else name
+        raise Mistake(f"{item} should be {shown(want[index])}, and is {shown(got[index])}")
 
 
 def same(got: Any, other: Any, tolerance: float = 1e-4) -> bool:
-    """Whether two answers agree in shape and numbers: the question to ask about a well-known wrong answer."""
+    """Return whether two answers agree in shape and values. Checks use it with well-known wrong answers."""
     try:
         close(got, other, "", tolerance)
     except Mistake:
@@ -87,39 +89,39 @@ def same(got: Any, other: Any, tolerance: float = 1e-4) -> bool:
     return True
 
 
-def _expect_arguments(answer: Callable, args: tuple, kwargs: dict) -> None:
+def _check_arguments(answer: Callable, args: tuple, kwargs: dict) -> None:
     try:
-        takes = inspect.signature(answer)
-    except ValueError:  # some built-in functions don't say
+        signature = inspect.signature(answer)
+    except ValueError:  # some built-in functions have none
         return
     try:
-        takes.bind(*args, **kwargs)
+        signature.bind(*args, **kwargs)
     except TypeError:
-        name, given = getattr(answer, "__name__", "it"), len(args) + len(kwargs)
-        raise Mistake(f"{name} is called with {given} arguments here, and yours takes {takes}") from None
+        name, n = getattr(answer, "__name__", "it"), len(args) + len(kwargs)
+        raise Mistake(f"{name} is called with {n} arguments here, and yours takes {signature}") from None
 
 
-def _fresh(value: Any) -> Any:
-    """A copy of a list, dict, array or tensor, so that an answer that changes its input harms no later call."""
-    data = isinstance(value, list | dict | set) or type(value).__module__ in ("numpy", "torch")
-    return copy.deepcopy(value) if data else value
+def _copy(value: Any) -> Any:
+    """Copy a list, dict, set, array or tensor, which the learner's function might change in place."""
+    is_data = isinstance(value, list | dict | set) or type(value).__module__ in ("numpy", "torch")
+    return copy.deepcopy(value) if is_data else value
 
 
-def _stopped(answer: Callable, error: Exception) -> Exception:
+def _explain_error(answer: Callable, error: Exception) -> Exception:
     if is_untouched(answer) or (isinstance(error, NotImplementedError) and not error.args):
         return NotStarted()
     return Mistake(f"your code stopped with {describe(error)}")
 
 
-def _nothing(answer: Callable, result: Any) -> Exception:
+def _explain_none(answer: Callable, result: Any) -> Exception:
     if result is ... or is_untouched(answer):
         return NotStarted()
     return Mistake(f"{shown(answer)} gave back None. Is there a `return` at its end, on every path?")
 
 
-def _expect_kind(got: Any, want: Any, name: str) -> None:
-    for kinds, word in ((dict, "dict"), (str, "string"), ((list, tuple), "list"), (set, "set")):
-        if isinstance(want, kinds) and not isinstance(got, kinds):
+def _check_type(got: Any, want: Any, name: str) -> None:
+    for types, word in ((dict, "dict"), (str, "string"), ((list, tuple), "list"), (set, "set")):
+        if isinstance(want, types) and not isinstance(got, types):
             raise Mistake(f"{name} should be a {word}, and is {shown(got)}")
 
 
@@ -137,19 +139,19 @@ def _equal_dicts(got: dict, want: dict, name: str) -> None:
 def _equal_sequences(got: list | tuple, want: list | tuple, name: str) -> None:
     if len(got) != len(want):
         raise Mistake(f"{name} should have {len(want)} items, and has {len(got)}: {shown(got)}")
-    for place, (one, other) in enumerate(zip(got, want, strict=True)):
-        equal(one, other, f"{name}[{place}]")
+    for i, (got_item, want_item) in enumerate(zip(got, want, strict=True)):
+        equal(got_item, want_item, f"{name}[{i}]")
 
 
 def _differ(got: Any, want: Any) -> bool:
     try:
         return bool(got != want)
-    except (TypeError, ValueError, RuntimeError):  # an array of truth values is no answer either
+    except (TypeError, ValueError, RuntimeError):  # for instance an array of truth values
         return True
 
 
-def _numbers(value: Any, name: str) -> Any:
-    """A number, list, array or tensor as a float64 array."""
+def _to_array(value: Any, name: str) -> Any:
+    """Return a number, list, array or tensor as a float64 array."""
     import numpy as np
 
     try:

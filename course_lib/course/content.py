@@ -1,4 +1,4 @@
-"""What a lesson declares: its exercises and its quiz questions, in plain Python."""
+"""The exercises and quiz questions that a lesson declares, as dataclasses."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ LEVELS = ("easy", "medium", "hard")
 
 @dataclass(frozen=True)
 class Wrong:
-    """A wrong answer planted on purpose, and a piece of the feedback that must name its mistake."""
+    """A wrong answer that tests the check, and a part of the feedback that must name its mistake."""
 
     answer: Any
     feedback: str
@@ -22,9 +22,12 @@ class Wrong:
 class Exercise:
     """One exercise of a lesson.
 
-    ``check`` takes the learner's answer (a function or a value), says nothing when it is right, and raises
-    ``Mistake`` when it is not. ``solution`` is an answer that passes: a function named ``solve_…``, whose
-    source is shown, or a plain value, explained by ``why``. ``learned`` finishes the line "01-1 passed: …".
+    check: takes the learner's answer (a function or a value) and raises `Mistake` if it is wrong.
+    solution: an answer that passes. It is a function named `solve_…`, whose source is shown, or a plain
+        value.
+    wrong: wrong answers, each with the feedback that it must get.
+    learned: completes the line "01-1 passed: …".
+    why: explains a solution that is a value.
     """
 
     id: str
@@ -39,14 +42,14 @@ class Exercise:
     why: str = ""
 
     def solution_text(self) -> str:
-        """The solution as the learner would write it, then ``why``."""
+        """Return the solution as the learner would write it, followed by `why`."""
         shown = source_of(self.solution) if callable(self.solution) else repr(self.solution)
         return f"{shown}\n\n{self.why}" if self.why else shown
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One answer to a question, with what to tell the learner who picks it."""
+    """One answer to a question, with the explanation for a learner who picks it."""
 
     text: str
     why: str
@@ -55,7 +58,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Question:
-    """A quiz question. Its choices are lettered a, b, c… in the order given."""
+    """A quiz question. Its choices have the letters a, b, c… in the given order."""
 
     id: str
     text: str
@@ -66,7 +69,7 @@ class Question:
 
 
 def source_of(function: Callable) -> str:
-    """The source of ``solve_it`` with the name a learner would give it, ``it``."""
+    """Return the source of a function `solve_it` under the name `it`, as the learner would write it."""
     source = textwrap.dedent(inspect.getsource(function)).rstrip()
     name = function.__name__
     return re.sub(rf"\b{name}\b", name.removeprefix("solve_"), source)

@@ -1,4 +1,4 @@
-"""Making a notebook's kernel ready: what is missing, threads, seeds, style."""
+"""The set-up of a notebook's kernel: missing packages, threads, seeds and the style of figures."""
 
 import importlib
 import os
@@ -12,21 +12,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LESSONS, MODELS = "requirements.txt", "requirements-models.txt"
-# Colab's kernel has these loaded, in versions that belong to its GPU.
-COLABS_OWN = {"numpy", "torch", "triton"}
+# Colab's kernel has already loaded these, in versions that fit its GPU.
+PREINSTALLED_ON_COLAB = {"numpy", "torch", "triton"}
 
 
 def start(seed: int = 0) -> None:
-    """Make this kernel ready for a lesson, and say so in one line, or say what is missing and how to get it.
+    """Set up this kernel for a lesson, and print whether it is ready.
 
-    Seeds ``random``, numpy and torch, and sets the style of the figures. On Colab it first installs what is
-    missing, at the pinned versions and without dependencies; numpy, torch and triton are left as they are.
+    If packages are missing, the line says how to install them. The function seeds `random`, numpy and torch,
+    and sets the style of the figures. On Colab it first installs the missing packages, at the pinned
+    versions and without dependencies; it leaves numpy, torch and triton as they are.
     """
-    _calm_threads()
+    _let_idle_threads_sleep()
     if "google.colab" in sys.modules:
         _install_on_colab()
-    if lacking := missing(LESSONS):
-        print(f"Not installed: {', '.join(lacking)}. {_remedy(f'-r {LESSONS}')}")
+    if absent := missing(LESSONS):
+        print(f"Not installed: {', '.join(absent)}. {_remedy(f'-r {LESSONS}')}")
         return
     _seed(seed)
     from course_lib.show.figures import in_notebook, name_sliders
@@ -42,26 +43,28 @@ def start(seed: int = 0) -> None:
 
 
 def missing(requirements: str) -> dict[str, str]:
-    """The packages of a requirements file that lessons import and that aren't installed: ``{name: pinned line}``.
+    """Return the packages that lessons need and that aren't installed, as `{name: pinned line}`.
 
-    What lessons import is what pyproject.toml depends on, and every package of model weights.
+    requirements: the requirements file. Lessons need the dependencies in pyproject.toml, and all packages of
+        model weights.
     """
     lines = (ROOT / requirements).read_text(encoding="utf-8").splitlines()
-    pins = {
-        _name(line): line for line in lines if line and not line.startswith("#") and _is_for_this_system(line)
-    }
-    needed = pins if requirements == MODELS else _imported()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    pins = {_name(line): line for line in pinned if _is_for_this_system(line)}
+    needed = pins if requirements == MODELS else _dependencies()
     return {name: line for name, line in pins.items() if name in needed and not _installed(name)}
 
 
-def _imported() -> set[str]:
+def _dependencies() -> set[str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return {_name(line) for line in project["dependencies"]}
 
 
 def _is_for_this_system(requirement: str) -> bool:
-    """Whether the line's marker lets it through; it may ask for a system and nothing else. (Nothing but Python's own library is
-    used here: this must work where nothing is installed.)"""
+    """Return whether a requirement's marker allows this system. Markers may name a system and nothing else.
+
+    This uses Python's standard library alone, since it must work where no package is installed.
+    """
     system = re.search(r"""; sys_platform == ['"](\w+)['"]$""", requirement)
     return system is None or system[1] == sys.platform
 
@@ -78,20 +81,21 @@ def _installed(name: str) -> bool:
 
 
 def _remedy(arguments: str) -> str:
-    return f"In the course's folder run  make setup  or  python -m pip install {arguments}  and restart the kernel."
+    install = f"make setup  or  python -m pip install {arguments}"
+    return f"In the course's folder run  {install}  and restart the kernel."
 
 
 def _install_on_colab() -> None:
     for requirements in (LESSONS, MODELS):
-        lines = [line for name, line in missing(requirements).items() if name not in COLABS_OWN]
+        lines = [line for name, line in missing(requirements).items() if name not in PREINSTALLED_ON_COLAB]
         if lines:
             pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "-r", "/dev/stdin"]
             subprocess.run(pip, input="\n".join(lines), text=True, check=False)
     importlib.invalidate_caches()
 
 
-def _calm_threads() -> None:
-    """Let idle threads sleep rather than spin; torch reads this once, as it is imported."""
+def _let_idle_threads_sleep() -> None:
+    """Let idle threads sleep instead of spinning. Torch reads the setting once, when it is imported."""
     if "torch" not in sys.modules:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -1,6 +1,6 @@
 """Write the course's public address, kept in pyproject.toml, into every lesson and the README.
 
-``make address`` runs this; with ``--check`` it changes nothing and exits with 1 where something is out of date.
+`make address` runs this module. With `--check` it changes nothing, and exits with 1 if a file is out of date.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import re
 import sys
 import tempfile
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -22,13 +23,13 @@ START = f'sys.path[:0] = ["..", "{FOLDER}"]; from course_lib.course import start
 
 
 class PublishError(Exception):
-    """Something to mend by hand; the message says what."""
+    """Something that must be corrected by hand. The message says what."""
 
 
 def read_address(pyproject: Path) -> str:
-    """The address in `[tool.thirsty-tiger]`, or "" while the course has none.
+    """Return the address in `[tool.thirsty-tiger]`, or "" while the course has none.
 
-    Raises PublishError unless it has the form that Colab can open and git can clone.
+    Raises PublishError if Colab can't open an address of this form or git can't clone it.
     """
     address = tomllib.loads(pyproject.read_text())["tool"]["thirsty-tiger"]["address"]
     if address and (not ADDRESS.fullmatch(address) or address.endswith(".git")):
@@ -39,7 +40,7 @@ def read_address(pyproject: Path) -> str:
 
 
 def colab_badge(address: str, name: str) -> str:
-    """Markdown that opens the lesson `name` in Colab: a paragraph, or "" without an address."""
+    """Return a Markdown paragraph that opens the lesson `name` in Colab, or "" without an address."""
     if not address:
         return ""
     repository = ADDRESS.fullmatch(address)[1]
@@ -48,7 +49,10 @@ def colab_badge(address: str, name: str) -> str:
 
 
 def setup_line(address: str) -> str:
-    """The one line that opens every lesson: find the library (in Colab: clone it first), then start."""
+    """Return the first code line of every lesson.
+
+    It makes the library importable, after cloning it if the lesson runs on Colab, and calls `start`.
+    """
     if not address:
         return f"import sys; {START}"
     clone = f'subprocess.run(["git", "clone", "-q", "--depth", "1", "{address}", "{FOLDER}"], check=True)'
@@ -57,10 +61,10 @@ def setup_line(address: str) -> str:
 
 
 def publish_lesson(text: str, name: str, address: str) -> str:
-    """The notebook `text` with its badge and set-up line written for `address`; all else stays as it is."""
+    """Return the notebook `text` with its badge and set-up line for `address`. The rest is unchanged."""
     lesson = json.loads(text)
-    opening = first(lesson, lambda cell: cell["cell_type"] == "markdown", f"{name}: no markdown cell")
-    setup = first(
+    opening = find_cell(lesson, lambda cell: cell["cell_type"] == "markdown", f"{name}: no markdown cell")
+    setup = find_cell(
         lesson,
         lambda cell: cell["cell_type"] == "code" and "setup" in cell["metadata"].get("tags", []),
         f'{name}: no code cell is tagged "setup"; add one, `make address` writes its line',
@@ -70,25 +74,25 @@ def publish_lesson(text: str, name: str, address: str) -> str:
     if before == after:
         return text
     opening["source"], setup["source"] = (cell.splitlines(keepends=True) for cell in after)
-    ending = text[len(text.rstrip()) :]  # nbformat writes a last newline, nbconvert doesn't
+    ending = text[len(text.rstrip()) :]  # nbformat writes a final newline, nbconvert doesn't
     return json.dumps(lesson, indent=1, ensure_ascii=False) + ending
 
 
-def first(lesson: dict, wanted, otherwise: str) -> dict:
-    """The first cell that is `wanted`; raises PublishError(otherwise) if there is none."""
+def find_cell(lesson: dict, condition: Callable[[dict], bool], message: str) -> dict:
+    """Return the first cell that meets a condition. Raises PublishError(message) if there is none."""
     for cell in lesson["cells"]:
-        if wanted(cell):
+        if condition(cell):
             return cell
-    raise PublishError(otherwise)
+    raise PublishError(message)
 
 
 def source(cell: dict) -> str:
-    """A cell's text, which a notebook may store as one string or as lines."""
+    """Return a cell's text, which a notebook stores as one string or as a list of lines."""
     return "".join(cell["source"])
 
 
 def publish_readme(text: str, address: str) -> str:
-    """The README with the lines between its address markers written for `address`."""
+    """Return the README with the lines between its address markers written for `address`."""
     if not BLOCK.search(text):
         raise PublishError("README.md: no lines between <!-- address --> and <!-- /address -->")
     lines = "The course has no public address yet: begin in the folder that holds this file.\n"
@@ -99,7 +103,7 @@ def publish_readme(text: str, address: str) -> str:
 
 
 def outdated(root: Path) -> dict[Path, str]:
-    """The files under `root` that differ from what the address asks for, each with its new text."""
+    """Return the files under `root` that are out of date with the address, each with its new text."""
     address = read_address(root / "pyproject.toml")
     lessons = sorted((root / "notebooks").glob("*.ipynb"))
     new = {path: publish_lesson(read(path), path.name, address) for path in lessons}
@@ -112,8 +116,8 @@ def read(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file whole or not at all."""
-    data = text.encode()  # before there is a file that could be left behind
+    """Replace a file atomically: after an error it has its old content."""
+    data = text.encode()  # before the temporary file exists, so that an error here leaves none
     with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
         file.write(data)
     os.chmod(file.name, path.stat().st_mode)
@@ -122,9 +126,7 @@ def write(path: Path, text: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the course's public address where it is shown.")
-    parser.add_argument(
-        "--check", action="store_true", help="change nothing; exit 1 where something is out of date"
-    )
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
     parser.add_argument("--root", type=Path, default=ROOT, help="the course's folder")
     options = parser.parse_args(arguments)
     try:
@@ -137,9 +139,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("Every badge, set-up line and clone line is up to date.")
         return 0
     if options.check:
-        print(
-            f"Out of date with the address in pyproject.toml: {names}. Run `make address`.", file=sys.stderr
-        )
+        out_of_date = f"Out of date with the address in pyproject.toml: {names}. Run `make address`."
+        print(out_of_date, file=sys.stderr)
         return 1
     for path, text in stale.items():
         write(path, text)

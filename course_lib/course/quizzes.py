@@ -1,4 +1,4 @@
-"""A quiz question as plain text, which any page can show, and as buttons where a notebook is alive."""
+"""A quiz question as plain text, and as buttons in a notebook that has a kernel."""
 
 import html
 import re
@@ -13,13 +13,16 @@ def question_text(question: Question) -> str:
 
 
 def answer_text(question: Question, letter: str) -> str:
-    """Right or wrong, and the chosen answer's own explanation."""
+    """Return whether the chosen answer is right, followed by its own explanation."""
     choice = question.lettered()[letter]
     return f"{letter}) {'Right' if choice.right else 'Not this one'}. {choice.why}"
 
 
 def show_buttons(question: Question, answer: Callable[[str], str]) -> None:
-    """Draw a button for each choice; a click shows what ``answer(letter)`` says. Does nothing outside a notebook."""
+    """Show a button for each choice. A click shows the text that `answer(letter)` returns.
+
+    Outside a notebook this does nothing.
+    """
     try:
         from ipywidgets import HTML, Button, HBox, VBox
 

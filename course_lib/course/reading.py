@@ -1,4 +1,4 @@
-"""Reading a learner's answer: a value in a few words, an exception in two lines, a stub that wasn't touched."""
+"""Reading a learner's answer: short texts for values and exceptions, and tests for untouched stubs."""
 
 import ast
 import inspect
@@ -13,12 +13,14 @@ COURSE_LIB = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def shown(value: Any) -> str:
-    """A value in a few words, the same on every run and every machine."""
-    return _Short().repr(value)
+    """Return a short text for a value, the same in every run and on every machine."""
+    return _ShortRepr().repr(value)
 
 
-class _Short(reprlib.Repr):
-    """``repr`` kept short: long things cut, floats rounded, arrays by their shape, no memory addresses."""
+class _ShortRepr(reprlib.Repr):
+    """A `repr` that cuts long values, rounds floats, and shows no memory addresses and no arrays'
+    elements.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,10 +35,10 @@ class _Short(reprlib.Repr):
             return self.repr_dict(value, level)
         if isinstance(value, (bool, bytes, type(None), type(...))):
             return super().repr_instance(value, level)
+        if getattr(value, "shape", None) == ():
+            return self.repr1(value.item(), level)
         if getattr(value, "shape", None) is not None:
-            return (
-                self.repr1(value.item(), level) if value.shape == () else f"an array of shape {shape(value)}"
-            )
+            return f"an array of shape {shape(value)}"
         name = getattr(value, "__name__", None)
         return f"the function {name}" if name and callable(value) else f"a {type(value).__name__}"
 
@@ -46,7 +48,7 @@ def shape(array: Any) -> str:
 
 
 def describe(error: Exception) -> str:
-    """An exception without its traceback: type, message, and the line of the learner's cell it came from."""
+    """Return an exception's type and message, and the line of the learner's cell that raised it."""
     text = f"{type(error).__name__}: {error}".strip().split("\n")[0].removesuffix(":")
     text = text if len(text) <= 160 else text[:159] + "…"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_learners(frame.filename)]
@@ -59,29 +61,31 @@ def _is_learners(filename: str) -> bool:
 
 
 def is_blank(answer: Any) -> bool:
-    """Whether an answer is nothing yet: ``None``, ``...``, or a list, tuple or dict that still has a ``...``."""
-    parts = (
-        answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list | tuple) else ()
-    )
-    return answer is None or answer is ... or any(part is ... for part in parts)
+    """Return whether an answer is still empty: `None`, `...`, or a list, tuple or dict that has a `...`."""
+    if isinstance(answer, dict):
+        answer = list(answer.values())
+    if isinstance(answer, list | tuple):
+        return any(item is ... for item in answer)
+    return answer is None or answer is ...
 
 
 def is_untouched(function: Any) -> bool:
-    """Whether a function's body is still empty, or a value in it is still the ``...`` of the stub.
+    """Return whether a function's body is still empty, or a value in it is still the `...` of the stub.
 
-    An index such as ``x[..., 0]`` is no stub, nor is a ``...`` left on a line of its own under real code.
+    An index such as `x[..., 0]` isn't a stub, nor is a `...` that is left on a line of its own after real
+    code.
     """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     except (OSError, TypeError, SyntaxError):
         return False
     nodes = list(ast.walk(tree))
-    fine = {node.value for node in nodes if isinstance(node, ast.Expr)}
-    fine |= {part for node in nodes if isinstance(node, ast.Subscript) for part in ast.walk(node.slice)}
-    return _does_nothing(tree) or any(_is_dots(node) and node not in fine for node in nodes)
+    allowed = {node.value for node in nodes if isinstance(node, ast.Expr)}
+    allowed |= {part for node in nodes if isinstance(node, ast.Subscript) for part in ast.walk(node.slice)}
+    return _does_nothing(tree) or any(_is_ellipsis(node) and node not in allowed for node in nodes)
 
 
-def _is_dots(node: ast.AST) -> bool:
+def _is_ellipsis(node: ast.AST) -> bool:
     return isinstance(node, ast.Constant) and node.value is ...
 
 

@@ -1,4 +1,4 @@
-"""What a learner has done, kept in one JSON file of their own."""
+"""The learner's progress, stored in a JSON file."""
 
 import itertools
 import json
@@ -7,26 +7,26 @@ from pathlib import Path
 from typing import Any
 
 KINDS = ("exercises", "quiz")
-CANNOT = (OSError, RuntimeError)  # no permission, no space; RuntimeError is how pathlib says "no home folder"
+FILE_ERRORS = (OSError, RuntimeError)  # pathlib raises RuntimeError where there is no home folder
 
 
 class Record:
-    """The ids of passed exercises and rightly answered questions, in ``progress.json``.
+    """The ids of passed exercises and of correctly answered questions, in `progress.json`.
 
-    The file lies in ``~/.thirsty-tiger``, or in the folder named by the variable THIRSTY_TIGER_HOME (on Colab,
-    whose disk is forgotten, a folder of a mounted Drive). A file that can't be read is set aside, never
-    overwritten; where nothing can be written, the record lasts as long as the kernel.
+    The file is in `~/.thirsty-tiger`, or in the folder named by the environment variable THIRSTY_TIGER_HOME
+    (on Colab, whose disk isn't kept, that can be a folder of a mounted Drive). A file that can't be read is
+    renamed and never overwritten. Where no file can be written, the record lasts until the kernel stops.
     """
 
     def __init__(self) -> None:
         self._unsaved: dict[str, set[str]] = {kind: set() for kind in KINDS}
-        self._told = False
+        self._warned = False
 
     def done(self) -> dict[str, list[str]]:
-        """``{"exercises": [ids], "quiz": [ids]}``."""
+        """Return `{"exercises": [ids], "quiz": [ids]}`."""
         try:
             saved = self._read()
-        except CANNOT:
+        except FILE_ERRORS:
             saved = {}
         return {kind: sorted({*saved.get(kind, []), *self._unsaved[kind]}) for kind in KINDS}
 
@@ -36,12 +36,12 @@ class Record:
             self._save()
 
     def reset(self) -> None:
-        """Start afresh. The old file is kept beside the new one."""
+        """Start a new record. The old file is kept beside the new one."""
         self._unsaved = {kind: set() for kind in KINDS}
         try:
             kept = f" The old record is kept as {_set_aside(self._file())}." if self._file().exists() else ""
             print(f"Your progress starts afresh.{kept}")
-        except CANNOT as error:
+        except FILE_ERRORS as error:
             print(f"Your progress could not be reset: {error}.")
 
     def _file(self) -> Path:
@@ -57,9 +57,8 @@ class Record:
             saved = None
         if _is_record(saved):
             return saved
-        print(
-            f"Your progress file could not be read. It is kept as {_set_aside(file)}, and a new one begins."
-        )
+        kept = _set_aside(file)
+        print(f"Your progress file could not be read. It is kept as {kept}, and a new one begins.")
         return {}
 
     def _save(self) -> None:
@@ -67,13 +66,13 @@ class Record:
             self._file().parent.mkdir(parents=True, exist_ok=True)
             _write(self._file(), json.dumps({**self._read(), **self.done()}, indent=1))
             self._unsaved = {kind: set() for kind in KINDS}
-        except CANNOT as error:
-            self._tell_once(error)
+        except FILE_ERRORS as error:
+            self._warn_once(error)
 
-    def _tell_once(self, error: Exception) -> None:
-        if not self._told:
+    def _warn_once(self, error: Exception) -> None:
+        if not self._warned:
             print(f"(Your progress can't be saved here and lasts until the kernel stops: {error})")
-        self._told = True
+        self._warned = True
 
 
 def _is_record(saved: Any) -> bool:
@@ -82,7 +81,7 @@ def _is_record(saved: Any) -> bool:
 
 
 def _write(file: Path, text: str) -> None:
-    """Write a whole file or nothing."""
+    """Write a file atomically: after an error it has its old content."""
     temporary = file.with_name(f"{file.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
@@ -92,7 +91,7 @@ def _write(file: Path, text: str) -> None:
 
 
 def _set_aside(file: Path) -> str:
-    """Rename a file to the first free of ``progress.1.json``, ``progress.2.json``… and return that path."""
+    """Rename a file to the first free path of `progress.1.json`, `progress.2.json`… and return that path."""
     free = next(name for n in itertools.count(1) if not (name := file.with_suffix(f".{n}.json")).exists())
     os.replace(file, free)
     return str(free)

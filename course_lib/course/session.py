@@ -1,4 +1,4 @@
-"""One learner at work in one notebook."""
+"""The functions that a notebook calls: check, hint, solution, quiz and progress."""
 
 import textwrap
 from collections import Counter
@@ -13,10 +13,10 @@ from course_lib.course.record import Record
 
 
 class Session:
-    """What was tried, which hints were given, and the learner's record.
+    """The exercises that were tried, the hints that were given, and the learner's record.
 
-    Its five methods are the functions that a notebook imports from ``course_lib.course``. All they have to say
-    they print, and the same steps always print the same lines.
+    Its five public methods are the functions that a notebook imports from `course_lib.course`. They print
+    their results, and the same calls always print the same lines.
     """
 
     def __init__(self) -> None:
@@ -25,46 +25,48 @@ class Session:
         self._hints: Counter[str] = Counter()
 
     def check(self, id: str, answer: Any = None) -> None:
-        """Say whether ``answer``, a function or a value, solves exercise ``id``; if not, what is wrong with it."""
+        """Print whether an answer, a function or a value, solves exercise `id`, or what is wrong with it."""
         exercise = find_exercise(id)
         try:
-            mistake = mistake_in(exercise, answer)
+            mistake = find_mistake(exercise, answer)
         except NotStarted:
-            _say(f"{id} not started yet: write your answer where the ... is, then run this cell again.")
+            _print(f"{id} not started yet: write your answer where the ... is, then run this cell again.")
             return
         self._tried.add(id)
         if mistake is None:
-            _say(f"{id} passed: {exercise.learned}")
+            _print(f"{id} passed: {exercise.learned}")
             self.record.add("exercises", id)
         else:
-            _say(f"{id} not yet: {mistake}")
+            _print(f"{id} not yet: {mistake}")
 
     def hint(self, id: str) -> None:
-        """Print the next hint for exercise ``id``; each says a little more than the one before."""
+        """Print the next hint for exercise `id`. Each hint says a little more than the one before."""
         hints = find_exercise(id).hints
         self._hints[id] = min(self._hints[id] + 1, len(hints))
-        _say(f"{id} hint {self._hints[id]} of {len(hints)}: {hints[self._hints[id] - 1]}")
+        _print(f"{id} hint {self._hints[id]} of {len(hints)}: {hints[self._hints[id] - 1]}")
 
     def solution(self, id: str) -> None:
-        """Print one way to solve exercise ``id``."""
+        """Print a solution of exercise `id`."""
         exercise = find_exercise(id)
         if id not in self._tried:
-            _say(f"You haven't tried {id} yet. A try first, even a wrong one, makes the answer stick.\n")
+            _print(f"You haven't tried {id} yet. A try first, even a wrong one, makes the answer stick.\n")
         print(f"One way to do {id}:\n\n{exercise.solution_text()}")
 
     def quiz(self, id: str, letter: str | None = None) -> None:
-        """Ask question ``id``, or answer it: ``quiz("01-q1", "b")``."""
+        """Print question `id`, or answer it: `quiz("01-q1", "b")`."""
         question = find_question(id)
         if letter is None:
-            _say(f'{question_text(question)}\nAnswer with a button, or with quiz("{id}", "a").')
+            _print(f'{question_text(question)}\nAnswer with a button, or with quiz("{id}", "a").')
             show_buttons(question, lambda clicked: self._answer(question, clicked))
         elif (letter := str(letter).strip().lower()) in question.lettered():
-            _say(self._answer(question, letter))
+            _print(self._answer(question, letter))
         else:
-            _say(f"{id} has the answers {', '.join(question.lettered())}: choose one of those.")
+            _print(f"{id} has the answers {', '.join(question.lettered())}: choose one of those.")
 
     def progress(self, reset: bool = False) -> None:
-        """Print what is done, lesson by lesson. ``reset=True`` starts afresh and keeps the old record's file."""
+        """Print the progress in each lesson. With `reset` it first starts a new record, and keeps the old
+        file.
+        """
         if reset:
             self.record.reset()
         done = self.record.done()
@@ -72,8 +74,9 @@ class Session:
         width = max(len(lesson.TITLE) for lesson in lessons.values())
         print(f"{'Lesson':{width + 5}}{'Exercises':>9}{'Quiz':>10}")
         for number, lesson in lessons.items():
-            exercises = _of(lesson.EXERCISES, done["exercises"])
-            print(f"{number}   {lesson.TITLE:{width}}{exercises:>9}{_of(lesson.QUIZ, done['quiz']):>10}")
+            exercises = _count_done(lesson.EXERCISES, done["exercises"])
+            questions = _count_done(lesson.QUIZ, done["quiz"])
+            print(f"{number}   {lesson.TITLE:{width}}{exercises:>9}{questions:>10}")
 
     def _answer(self, question: Question, letter: str) -> str:
         if question.lettered()[letter].right:
@@ -81,8 +84,8 @@ class Session:
         return answer_text(question, letter)
 
 
-def mistake_in(exercise: Exercise, answer: Any) -> str | None:
-    """What is wrong with an answer, or None. Raises NotStarted for one that isn't there yet."""
+def find_mistake(exercise: Exercise, answer: Any) -> str | None:
+    """Return what is wrong with an answer, or None. Raises NotStarted if there is no answer yet."""
     if is_blank(answer):
         raise NotStarted
     try:
@@ -96,12 +99,12 @@ def mistake_in(exercise: Exercise, answer: Any) -> str | None:
     return None
 
 
-def _of(items: tuple, done: list[str]) -> str:
+def _count_done(items: tuple, done: list[str]) -> str:
     return f"{sum(item.id in done for item in items)} of {len(items)}"
 
 
-def _say(text: str, width: int = 96) -> None:
-    """Print, breaking long lines and keeping the indentation of each."""
+def _print(text: str, width: int = 96) -> None:
+    """Print a text. Long lines are wrapped, and each keeps its indentation."""
     for line in text.split("\n"):
         indent = line[: len(line) - len(line.lstrip())]
         print(textwrap.fill(line, width, subsequent_indent=indent, break_on_hyphens=False) or "")

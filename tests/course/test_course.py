@@ -70,7 +70,8 @@ def test_check_has_three_outcomes(session):
 
 def test_an_exception_is_told_in_two_lines_without_a_traceback(session):
     answer = typed(
-        "def answer(ids):\n    n = len(ids)\n    return help_me(n)\n\ndef help_me(n):\n    return 1 / (n - n)\n"
+        "def answer(ids):\n    n = len(ids)\n    return help_me(n)\n\n"
+        "def help_me(n):\n    return 1 / (n - n)\n"
     )
     assert session.check("98-1", answer) == (
         "98-1 not yet: your code stopped with ZeroDivisionError: division by zero\n"
@@ -474,17 +475,18 @@ def pins():
 
 
 def test_importing_the_course_loads_neither_torch_nor_numpy():
-    code = "import sys; from course_lib.course import check; print({'torch', 'numpy', 'IPython'} & set(sys.modules))"
+    code = "import sys; from course_lib.course import check; "
+    code += "print({'torch', 'numpy', 'IPython'} & set(sys.modules))"
     ran = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=environment.ROOT, check=True
     )
     assert ran.stdout == "set()\n"
 
 
-def test_threads_are_calmed_only_before_torch(monkeypatch):
+def test_the_wait_policy_is_set_only_before_torch_is_imported(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY")
-    environment._calm_threads()
+    environment._let_idle_threads_sleep()
     assert "OMP_WAIT_POLICY" not in os.environ
     monkeypatch.delitem(sys.modules, "torch")
-    environment._calm_threads()
+    environment._let_idle_threads_sleep()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"

@@ -5,7 +5,7 @@ import os
 import nbformat
 import pytest
 
-from course_lib.course.store import METADATA, VIEW, StoreError, describe, main, settle
+from course_lib.course.store import METADATA, VIEW, StoreError, describe_controls, main, replace_widgets
 
 LESSON = """
 import matplotlib.pyplot as plt
@@ -102,7 +102,8 @@ def test_a_lesson_that_fails_is_left_as_it_was(tmp_path, capsys, source, said):
 
 def test_each_run_is_a_newcomers(tmp_path):
     path = tmp_path / "lesson.ipynb"
-    source = "import os\nprint(os.path.exists(os.environ['THIRSTY_TIGER_HOME'] + '/progress.json'), os.environ['OMP_WAIT_POLICY'])"
+    source = """import os
+print(os.path.exists(os.environ["THIRSTY_TIGER_HOME"] + "/progress.json"), os.environ["OMP_WAIT_POLICY"])"""
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
     before = os.environ["THIRSTY_TIGER_HOME"]
     assert main([str(path)]) == 0 and os.environ["THIRSTY_TIGER_HOME"] == before
@@ -131,22 +132,22 @@ def test_a_notebook_that_is_not_there_is_named(capsys):
     ],
 )
 def test_the_sentence_counts_the_controls(names, said):
-    assert describe([model(name) for name in names]) == said
+    assert describe_controls([model(name) for name in names]) == said
 
 
-def test_a_widget_of_which_nothing_is_known_is_refused():
+def test_a_widget_without_state_is_refused():
     output = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "abc"}})
-    with pytest.raises(StoreError, match="nothing is known of the widget abc"):
-        settle(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])]), {})
+    with pytest.raises(StoreError, match="no state of the widget abc"):
+        replace_widgets(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])]), {})
 
 
 def test_a_control_without_a_word_is_refused():
     with pytest.raises(StoreError, match="no word for a IntRangeSliderModel"):
-        describe([model("IntRangeSliderModel")])
+        describe_controls([model("IntRangeSliderModel")])
 
 
-def test_what_an_output_holds_is_settled_too():
-    """A slider whose output draws a progress bar and another widget; and a box that holds a slider beside a bar."""
+def test_widgets_inside_an_output_widget_are_replaced_too():
+    """A slider whose output draws a progress bar and another widget; a box that holds a slider and a bar."""
     inner = [
         {"output_type": "display_data", "metadata": {}, "data": {VIEW: {"model_id": name}, "text/plain": "x"}}
         for name in ("bar", "menu")
@@ -165,7 +166,7 @@ def test_what_an_output_holds_is_settled_too():
     ]
     inner[1]["data"]["text/plain"] = "Dropdown(…)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=outputs)])
-    settle(notebook, models)
+    replace_widgets(notebook, models)
     slider = "A slider appears here when you run this cell."
     assert texts(notebook.cells[0]) == [slider, "A menu appears here when you run this cell.", slider]
 
@@ -173,7 +174,7 @@ def test_what_an_output_holds_is_settled_too():
 def test_a_widget_without_words_is_described():
     output = nbformat.v4.new_output("display_data", {VIEW: {"model_id": "abc"}})
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=[output])])
-    settle(notebook, {"abc": model("IntSliderModel")})
+    replace_widgets(notebook, {"abc": model("IntSliderModel")})
     assert texts(notebook.cells[0]) == ["A slider appears here when you run this cell."]
 
 
@@ -186,5 +187,5 @@ def test_other_outputs_are_left_alone():
         cells=[nbformat.v4.new_code_cell("", outputs=outputs), nbformat.v4.new_markdown_cell("z")]
     )
     before = notebook.copy()
-    settle(notebook, {})
+    replace_widgets(notebook, {})
     assert notebook == before

@@ -1,7 +1,7 @@
-"""The exercises and quiz questions, one module a lesson, imported when first asked for.
+"""The exercises and quiz questions: one module for each lesson, imported when it is first used.
 
-A lesson module is named after its notebook's number (``lesson_01`` for ``01_tokenization.ipynb``) and has a
-``TITLE``, its ``EXERCISES`` and its ``QUIZ``. An id starts with that number: ``01-2``, ``01-q3``.
+A lesson module is named after its notebook's number (`lesson_01` for `01_tokenization.ipynb`) and has a
+`TITLE`, its `EXERCISES` and its `QUIZ`. An id starts with that number: `01-2`, `01-q3`.
 """
 
 import pkgutil
@@ -13,7 +13,7 @@ from course_lib.course.content import Exercise, Question
 
 
 def lesson_numbers() -> list[str]:
-    """The numbers of the lessons that have exercises, in the order they are taught."""
+    """Return the numbers of the lessons that have exercises, in the order of the course."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
     return sorted(name.removeprefix("lesson_") for name in modules if name.startswith("lesson_"))
 
@@ -23,12 +23,12 @@ def load_lesson(number: str) -> ModuleType:
 
 
 def find_exercise(id: str) -> Exercise:
-    """The exercise with this id. Raises ValueError, naming those there are, when there is none."""
+    """Return the exercise with this id. Raises ValueError, which lists the lesson's ids, if there is none."""
     return _find(id, "EXERCISES")
 
 
 def find_question(id: str) -> Question:
-    """The quiz question with this id. Raises ValueError, naming those there are, when there is none."""
+    """Return the question with this id. Raises ValueError, which lists the lesson's ids, if there is none."""
     return _find(id, "QUIZ")
 
 
