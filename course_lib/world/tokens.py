@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from itertools import accumulate, chain
 
-from course_lib.text.bpe import Tokenizer
 from course_lib.text.pretokenize import SMOLLM2
+from course_lib.text.tokenizer import Tokenizer
 from course_lib.world.marks import MARKS
 from course_lib.world.pictures import pictures
 from course_lib.world.plots import take
