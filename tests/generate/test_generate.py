@@ -170,6 +170,7 @@ def test_greedy_tokens_are_the_likeliest_of_each_step(model, tokens):
         text.append(token)
 
 
+@pytest.mark.slow
 def test_the_real_model_writes_the_same_with_and_without_a_cache():
     prompt, tokens = really_written()
     assert len(tokens) == 40
@@ -466,6 +467,7 @@ def test_the_real_model_in_its_4_bits_writes_nearly_the_same():
     assert tokens[:8] == expected[:8]
 
 
+@pytest.mark.slow
 def test_the_real_model_in_its_4_bits_is_as_good_as_in_32():
     """Perplexity within 1% of that of the same weights as numbers of 32 bits."""
     text = smollm2().tokenizer.encode(evaluation_text())

@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
     return str(tmp_path_factory.mktemp("triton"))
 
 
-@pytest.mark.parametrize("capability", [75, 80, 90])
+@pytest.mark.parametrize("capability", [*(pytest.param(c, marks=pytest.mark.slow) for c in (75, 80)), 90])
 def test_nothing_spills_and_memory_is_read_in_vector_loads(capability, folder):
     built = builds(capability, folder)
     assert {line["kernel"] for line in built} >= (SIMPLE if capability < 80 else SIMPLE | ONE_TOKEN)
@@ -48,7 +48,7 @@ def test_nothing_spills_and_memory_is_read_in_vector_loads(capability, folder):
     assert not {(line["case"], line["kernel"]) for line in built if not line["vector_loads"]}
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [pytest.param(80, marks=pytest.mark.slow), 90])
 def test_products_of_16_bits_run_on_tensor_cores(capability, folder):
     uses = defaultdict(set)
     for line in builds(capability, folder):
@@ -75,7 +75,9 @@ def test_the_smallest_sizes_compile_too(folder):
     assert len(launches) >= 20 and min(launches) >= 1
 
 
-@pytest.mark.parametrize("capability, shared", [(80, 163 * 1024), (90, 227 * 1024)])
+@pytest.mark.parametrize(
+    "capability, shared", [pytest.param(80, 163 * 1024, marks=pytest.mark.slow), (90, 227 * 1024)]
+)
 def test_tiles_fit_in_shared_memory(capability, shared, folder):
     """What a program may use of it: NVIDIA's CUDA programming guide, table "Technical Specifications per Compute Capability"."""
     assert max(line["shared"] for line in builds(capability, folder)) <= shared

@@ -81,7 +81,16 @@ def test_sliding_windows(window, blocks):
     )
 
 
-@pytest.mark.parametrize("lengths", [[70], [1, 1, 1], [30, 0, 1, 33], [0, 0, 16], [16, 48, 5]])
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [1, 1, 1],
+        [30, 0, 1, 33],
+        [0, 0, 16],
+        pytest.param([70], marks=pytest.mark.slow),
+        pytest.param([16, 48, 5], marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("window", [None, 7])
 @pytest.mark.parametrize("causal", [True, False])
 def test_packed_sequences_do_not_see_each_other(lengths, window, causal):
@@ -246,7 +255,15 @@ def test_bytes_and_operations_are_as_calculated(causal, window, blocks, queries,
 
 @pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
 @pytest.mark.parametrize("causal, window", [(False, None), (True, None), (True, 20)])
-@pytest.mark.parametrize("queries, keys", [(64, 64), (64, 65), (50, 101), (1, 33)])
+@pytest.mark.parametrize(
+    "queries, keys",
+    [
+        (64, 65),
+        (1, 33),
+        pytest.param(64, 64, marks=pytest.mark.slow),
+        pytest.param(50, 101, marks=pytest.mark.slow),
+    ],
+)
 def test_bytes_and_operations_of_the_way_back_are_as_calculated(causal, window, queries, keys):
     y = flash_attention(*(inputs := qkv(1, 4, 2, queries, keys, 16)), causal, window, backend="triton")
     with Meter() as meter:

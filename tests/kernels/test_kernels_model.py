@@ -43,7 +43,9 @@ def loss_and_gradients(model, tokens):
     return loss, dict(zip(names, torch.autograd.grad(loss, weights), strict=True))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=pytest.mark.slow) if f == "Mixtral's" else f for f in FAMILIES]
+)
 def test_logits_and_gradients_of_every_family(family):
     plain, fast = two(**FAMILIES[family])
     tokens = random_tokens(plain, batch=2, time=20).to(DEVICE)
@@ -111,6 +113,7 @@ def test_who_watches_sees_the_same():
         assert_close(seen[name], wanted[name].double(), factor=10)
 
 
+@pytest.mark.slow
 def test_training_goes_the_same_way():
     torch.manual_seed(0)
     plain = Decoder(tiny_config()).to(DEVICE)
@@ -172,7 +175,10 @@ def test_lora_on_a_model_with_kernels():
     torch.testing.assert_close(torch.tensor(first.losses), torch.tensor(second.losses), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("format", [Uniform(bits=8), Q4_1, NF4()])
+@pytest.mark.parametrize(
+    "format",
+    [Uniform(bits=8), *(pytest.param(format, marks=pytest.mark.slow) for format in (Q4_1, NF4()))],
+)
 def test_quantized_models(format):
     plain = quantize_linears(tiny_decoder(torch.float32, d_model=64, d_ff=64, d_head=16), format).to(DEVICE)
     fast = use_kernels(copy.deepcopy(plain), backend="triton")

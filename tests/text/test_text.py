@@ -114,6 +114,7 @@ def known_bytes(tokenizer):
 # SmolLM2's vocabulary
 
 
+@pytest.mark.slow
 def test_ids_are_the_references_on_random_unicode():
     texts = list(random_texts(20_000, seed=0))
     tokenizer = smollm2().tokenizer
