@@ -74,6 +74,7 @@ def test_logits_are_transformers(text):
     torch.testing.assert_close(lm.model(tokens), reference()(tokens).logits, atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_greedy_tokens_are_transformers():
     """Each of our tokens is the likeliest to transformers, so its greedy decoding writes the same."""
@@ -144,28 +145,28 @@ def some_blocks(kind):
     return blocks
 
 
-def numbers(format: BlockFormat, rows):
+def weight_bytes(format: BlockFormat, rows):
     """The dequantized weights of stored rows, as bytes."""
     return BlockWeight(format, torch.from_numpy(rows)).weight().numpy().tobytes()
 
 
 @pytest.mark.parametrize("kind", BLOCKS)
-def test_random_blocks_become_the_reference_numbers_bit_for_bit(kind):
+def test_random_blocks_are_dequantized_as_by_the_package_bit_for_bit(kind):
     blocks = some_blocks(kind)
-    assert numbers(BLOCKS[kind], blocks) == gguf.dequantize(blocks, kind).tobytes()
+    assert weight_bytes(BLOCKS[kind], blocks) == gguf.dequantize(blocks, kind).tobytes()
 
 
 @pytest.mark.parametrize(
     "name", ["token_embd", "blk.0.attn_q", "blk.0.attn_k", "blk.17.attn_v", "blk.29.ffn_down"]
 )
-def test_the_files_tensors_become_the_reference_numbers_bit_for_bit(name):
+def test_the_files_tensors_are_dequantized_as_by_the_package_bit_for_bit(name):
     tensor = tensors()[f"{name}.weight"]
     kind, rows = tensor.tensor_type, np.array(tensor.data[:2_000])
-    assert numbers(BLOCKS[kind], rows) == gguf.dequantize(rows, kind).tobytes()
+    assert weight_bytes(BLOCKS[kind], rows) == gguf.dequantize(rows, kind).tobytes()
 
 
 @pytest.mark.parametrize("name", ["token_embd", "blk.0.attn_q", "blk.29.ffn_down"])
-def test_the_files_numbers_are_stored_as_the_package_stores_them(name):
+def test_the_files_weights_are_quantized_as_by_the_package(name):
     tensor = tensors()[f"{name}.weight"]
     kind, rows = tensor.tensor_type, np.array(tensor.data[:500])
     weight = gguf.dequantize(rows, kind)
@@ -193,7 +194,7 @@ def tiny_model(**changes):
 
 
 ALL_KINDS = [Kind.F32, Kind.F16, *BLOCKS]
-quantized_or_not = pytest.mark.parametrize("quantized", [False, True], ids=["numbers", "kept"])
+quantized_or_not = pytest.mark.parametrize("quantized", [False, True], ids=["dequantized", "quantized"])
 
 
 @quantized_or_not
@@ -423,7 +424,7 @@ def test_another_type_of_tensor_is_refused(path, quantized):
 @pytest.mark.parametrize("kind", ALL_KINDS)
 @pytest.mark.parametrize("name", ["token_embd.weight", "blk.1.attn_k.weight", "blk.1.ffn_down.weight"])
 @pytest.mark.parametrize("half", [float("nan"), float("inf")])
-def test_numbers_that_are_not_finite_are_refused(path, kind, name, half, quantized):
+def test_weights_that_are_not_finite_are_refused(path, kind, name, half, quantized):
     write_gguf(path, tiny_model(), kind=kind)
     offset = next(t.data_offset for t in gguf.GGUFReader(path).tensors if t.name == name)
     planted = np.array([half], dtype=np.float32 if kind == Kind.F32 else np.float16).tobytes()

@@ -129,7 +129,7 @@ def theirs(kind, weight):
 
 
 def some_weights(seed, step, scale):
-    """Normal numbers; with a step, on a grid: full of ties, zeros and constant blocks."""
+    """Normally distributed; with a step, on a grid: full of ties, zeros and constant blocks."""
     weight = normal(40, 64, seed=seed)
     if step:
         weight = (weight / step).round() * step
@@ -151,12 +151,12 @@ def test_blocks_are_the_packages_bit_for_bit(kind, seed, step, scale):
     assert stored.nbytes == expected.nbytes
 
 
-numbers = st.floats(-60_000, 60_000, width=32).map(lambda x: x if abs(x) > 1e-30 else 0.0)
+finite_floats = st.floats(-60_000, 60_000, width=32).map(lambda x: x if abs(x) > 1e-30 else 0.0)
 
 
 @kinds
 @calm
-@given(st.lists(numbers, min_size=32, max_size=32))
+@given(st.lists(finite_floats, min_size=32, max_size=32))
 @example([0.0] * 32)
 @example([-0.0] * 32)
 @example([0.3] * 32)
@@ -324,11 +324,11 @@ def test_every_weight_is_at_most_half_a_step_from_its_grid(format):
 
 
 @grids
-def test_a_grid_is_stored_in_the_bytes_it_says(format):
+def test_a_grid_takes_bits_for_codes_and_two_bytes_for_each_scale_and_minimum(format):
     weight = normal(6, 64)
     groups = {"tensor": 1, "channel": 6}.get(format.group) or weight.numel() // format.group
-    numbers = groups * (1 if format.symmetric else 2)
-    assert format.store(weight).nbytes == weight.numel() * format.bits // 8 + 2 * numbers
+    halves = groups * (1 if format.symmetric else 2)
+    assert format.store(weight).nbytes == weight.numel() * format.bits // 8 + 2 * halves
 
 
 @grids
@@ -412,7 +412,7 @@ def test_an_asymmetric_grid_reaches_from_the_smallest_to_the_largest():
 
 
 @pytest.mark.parametrize(
-    "dials",
+    "options",
     [
         {"bits": 1},
         {"bits": 9},
@@ -425,9 +425,9 @@ def test_an_asymmetric_grid_reaches_from_the_smallest_to_the_largest():
         {"group": 2.5},
     ],
 )
-def test_dials_out_of_range_are_refused(dials):
-    with pytest.raises(ValueError, match=f"{next(iter(dials))} must be"):
-        Uniform(**dials)
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        Uniform(**options)
 
 
 # Any format
@@ -485,7 +485,7 @@ def test_a_weight_is_stored_alike_however_it_lies_in_memory(format):
 
 @formats
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_weight_of_16_bits_is_stored_as_its_numbers(format, dtype):
+def test_a_weight_of_16_bits_is_stored_as_its_values_in_32(format, dtype):
     weight = normal(64, 64).to(dtype)
     assert format.store(weight).weight().equal(format.store(weight.float()).weight())
 
@@ -787,7 +787,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_what_has_no_kernel_is_told(name):
+def test_where_no_kernel_fits_there_is_no_fast_layer(name):
     assert fast_linear(SLOW[name]()) is None
 
 
@@ -938,7 +938,7 @@ def test_gptq_of_a_model_that_fails_leaves_it_as_it_was():
     assert not any(part._forward_pre_hooks for part in model.modules())
 
 
-# Training with the rounding in view
+# Quantization-aware training
 
 
 def fresh(**changes):

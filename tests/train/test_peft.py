@@ -1,4 +1,4 @@
-"""A small part trained, the rest frozen: against the package `peft`, by hand, and taken off again."""
+"""Parameter-efficient fine-tuning: against the package `peft`, by hand, attached, detached and merged."""
 
 import copy
 import hashlib
@@ -59,7 +59,7 @@ METHODS += [SoftPrompt(3, "random"), Prefix(3, "random")]
 each_method = pytest.mark.parametrize("method", METHODS, ids=str)
 
 
-def prints(model):
+def hashes_of(model):
     """A hash of every tensor of the model's own."""
     return {
         name: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
@@ -67,8 +67,8 @@ def prints(model):
     }
 
 
-def stir(attached, seed=0, size=0.2):
-    """Numbers other than the first ones in the small part, as if it had learned."""
+def perturb(attached, seed=0, size=0.2):
+    """Add random values to the attached parameters, as if they had been trained."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in attached.weights.values():
@@ -81,7 +81,7 @@ def prompt_of(attached):
 
 
 def outputs(attached, tokens):
-    """Logits at the text's own places."""
+    """Logits at the text's own positions, (batch, time, vocab_size)."""
     ids = prompt_of(attached)
     rows = torch.cat([torch.tensor(ids, dtype=torch.long).expand(len(tokens), -1), tokens], dim=1)
     return attached.model(rows)[:, len(ids) :]
@@ -167,7 +167,7 @@ def test_the_loss_of_a_masked_answer_by_hand():
     assert all(weight.grad is not None for weight in attached.weights.values())
 
 
-# Put on, taken off
+# Attached and detached
 
 
 @each_method
@@ -184,15 +184,15 @@ def test_off_and_detached_it_is_the_old_model_bit_for_bit(method):
     model, tokens = single(), random_tokens(single(), batch=2)
     model.blocks[0].attention.query.weight.requires_grad_(True)
     modules, flags = dict(model.named_modules()), [weight.requires_grad for weight in model.parameters()]
-    before, hashes = model(tokens).detach(), prints(model)
-    attached = stir(attach(model, method))
+    before, hashes = model(tokens).detach(), hashes_of(model)
+    attached = perturb(attach(model, method))
     changed = outputs(attached, tokens)
     assert not torch.allclose(changed, before, atol=1e-3)
     with attached.off() as old:
         assert old is model and torch.equal(model(tokens), before)
     assert torch.equal(outputs(attached, tokens), changed)
     assert attached.detach() is model
-    assert torch.equal(model(tokens), before) and prints(model) == hashes
+    assert torch.equal(model(tokens), before) and hashes_of(model) == hashes
     assert dict(model.named_modules()) == modules
     assert [weight.requires_grad for weight in model.parameters()] == flags
 
@@ -206,7 +206,7 @@ def test_off_comes_back_on_after_an_error():
 
 
 @pytest.mark.parametrize("change", [partial(attach, method=Bottleneck(2)), pack], ids=["attach", "pack"])
-def test_what_changes_the_parts_while_they_are_off_is_told(change):
+def test_a_change_of_the_parts_while_they_are_off_is_an_error(change):
     model = single()
     attached = attach(model, LoRA(2))
     with pytest.raises(ValueError, match="stays off"), attached.off():
@@ -240,20 +240,20 @@ def test_what_is_trained_is_counted_and_the_rest_frozen(method):
 @each_method
 def test_training_leaves_every_bit_of_the_base(method):
     model = single()
-    hashes = prints(model)
+    hashes = hashes_of(model)
     attached = attach(model, method)
     first = {name: weight.clone() for name, weight in attached.weights.items()}
     history = quiet(model, batches_for(attached, windows()), TrainConfig(steps=25, learning_rate=2e-2))
     assert min(history.losses[-5:]) < history.losses[0] - 0.1
     assert all(not torch.equal(first[name], weight) for name, weight in attached.weights.items())
     attached.detach()
-    assert prints(model) == hashes
+    assert hashes_of(model) == hashes
 
 
 @each_method
 def test_it_writes_the_same_with_a_cache_and_without(method):
     model = single()
-    attached = stir(attach(model, method))
+    attached = perturb(attach(model, method))
     prompt = [*prompt_of(attached), 5, 6, 7]
     written = [list(generate(model, prompt, 12, cached=cached)) for cached in (True, False)]
     assert written[0] == written[1]
@@ -263,7 +263,7 @@ def test_it_writes_the_same_with_a_cache_and_without(method):
 @each_method
 def test_a_trace_sees_the_run_and_keeps_it_as_it_is(method):
     model, tokens = single(), random_tokens(single())
-    attached = stir(attach(model, method))
+    attached = perturb(attach(model, method))
     rows = torch.cat([torch.tensor([prompt_of(attached)], dtype=torch.long), tokens], dim=1)
     trace = Trace(keep=("*.attention.weights", "*.feed_forward.output"))
     plain, traced = model(rows), model(rows, trace=trace)
@@ -294,7 +294,7 @@ def test_attaching_does_not_draw_from_the_global_generator():
 def test_a_prefix_is_seen_by_every_query_wherever_it_stands(positions):
     """Compared with attention over keys and values put in front by hand."""
     model = tiny_decoder(n_layers=1, positions=positions)
-    attached = stir(attach(model, Prefix(2)))
+    attached = perturb(attach(model, Prefix(2)))
     part, tokens = attached.parts["blocks.0.attention"], random_tokens(model, time=5)
     trace = Trace(keep=("*.query", "*.key", "*.value", "*.heads"))
     model(tokens, trace=trace)
@@ -344,7 +344,7 @@ def test_experts_and_biases_are_wrapped_too():
         before = model(tokens)
         attached = attach(model, LoRA(2, 4, ("attention.query", "up")))
         assert torch.equal(model(tokens), before)
-        stir(attached)
+        perturb(attached)
         merged = model(tokens)
         torch.testing.assert_close(attached.merge()(tokens), merged, atol=1e-5, rtol=1e-5)
 
@@ -357,7 +357,7 @@ def test_both_stacks_of_an_encoder_decoder_are_wrapped(method, tmp_path):
     attached = attach(model, method)
     assert {path.partition(".")[0] for path in attached.parts} == {"encoder", "decoder"}
     assert torch.equal(model(tokens, tokens), before)
-    stir(attached).save(tmp_path / "small.safetensors")
+    perturb(attached).save(tmp_path / "small.safetensors")
     attached.load(tmp_path / "small.safetensors")
     assert not torch.allclose(model(tokens, tokens), before, atol=1e-3)
     assert torch.equal(attached.detach()(tokens, tokens), before)
@@ -403,7 +403,7 @@ def test_what_does_not_fit_is_refused(method, message):
         (lambda: Prefix(-1), "tokens"),
     ],
 )
-def test_dials_outside_their_range_are_refused(make, message):
+def test_settings_outside_their_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -442,11 +442,11 @@ def test_what_was_detached_or_merged_is_at_an_end():
 @each_method
 def test_a_model_with_something_attached_is_not_quantized(method):
     attached = attach(tiny_decoder(torch.float32), method)
-    tokens, own = random_tokens(attached.model), prints(attached.model)
+    tokens, own = random_tokens(attached.model), hashes_of(attached.model)
     before = outputs(attached, tokens)
     with pytest.raises(ValueError, match="merge or detach it first"):
         quantize_linears(attached.model, Uniform(8))
-    assert outputs(attached, tokens).equal(before) and prints(attached.model) == own
+    assert outputs(attached, tokens).equal(before) and hashes_of(attached.model) == own
 
 
 @each_method
@@ -475,7 +475,7 @@ def test_merged_it_is_an_ordinary_model_with_the_same_outputs(targets, tmp_path)
     names, flags = list(model.state_dict()), [w.requires_grad for w in model.parameters()]
     original = model.blocks[0].attention.query
     kept = original.weight.clone()
-    attached = stir(attach(model, LoRA(3, 6, targets)), size=0.05)
+    attached = perturb(attach(model, LoRA(3, 6, targets)), size=0.05)
     wanted = model(tokens)
     assert attached.merge() is model
     torch.testing.assert_close(model(tokens), wanted, atol=1e-5, rtol=1e-5)
@@ -515,7 +515,7 @@ def test_only_lora_merges(method):
 @each_method
 def test_saved_and_loaded(method, tmp_path):
     path, tokens = tmp_path / "small.safetensors", random_tokens(single())
-    attached = stir(attach(single(), method))
+    attached = perturb(attach(single(), method))
     attached.save(path)
     other = attach(single(), method, seed=5)
     other.load(path)
@@ -529,7 +529,7 @@ def test_saved_and_loaded(method, tmp_path):
 
 def test_a_file_for_something_else_is_refused_and_changes_nothing(tmp_path):
     path = tmp_path / "small.safetensors"
-    stir(attach(single(), LoRA(2))).save(path)
+    perturb(attach(single(), LoRA(2))).save(path)
     others = {
         "rank is 2 in the file and 3": (single(), LoRA(3)),
         "alpha": (single(), LoRA(2, 3)),
@@ -550,7 +550,7 @@ def test_a_file_for_something_else_is_refused_and_changes_nothing(tmp_path):
 
 def test_a_file_fits_the_same_base_in_16_bits(tmp_path):
     path = tmp_path / "small.safetensors"
-    attached = stir(attach(single(), LoRA(2)))
+    attached = perturb(attach(single(), LoRA(2)))
     attached.save(path)
     half = attach(single().bfloat16(), LoRA(2))
     half.load(path)
@@ -558,14 +558,14 @@ def test_a_file_fits_the_same_base_in_16_bits(tmp_path):
     assert half.model(torch.tensor([[1, 2]])).dtype == torch.bfloat16
 
 
-def test_a_file_in_another_precision_fits_and_one_without_numbers_does_not(tmp_path):
+def test_a_file_in_another_precision_fits_and_one_without_finite_values_does_not(tmp_path):
     path = tmp_path / "small.safetensors"
-    attached = stir(attach(single(), LoRA(2)))
+    attached = perturb(attach(single(), LoRA(2)))
     attached.save(path)
     tensors, facts = read_tensors(path, "adapter")
     wanted = {name: weight.clone() for name, weight in attached.weights.items()}
     write_tensors(path, {name: tensor.double() for name, tensor in tensors.items()}, facts)
-    stir(attached).load(path)
+    perturb(attached).load(path)
     assert all(torch.equal(wanted[name], weight) for name, weight in attached.weights.items())
     last = list(wanted)[-1]
     for bad in (tensors[last] * float("nan"), tensors[last].double() + 1e39, tensors[last].int()):
@@ -663,7 +663,7 @@ def test_what_is_written_here_works_in_peft(targets, tmp_path):
 
     model, tokens = single(), random_tokens(single(), batch=2)
     twin = llama_twin(model)
-    attached = stir(attach(model, LoRA(3, 6, targets)), size=0.05)
+    attached = perturb(attach(model, LoRA(3, 6, targets)), size=0.05)
     save_peft(tmp_path / "lora", attached)
     theirs = PeftModel.from_pretrained(twin, tmp_path / "lora").eval()
     torch.testing.assert_close(theirs(tokens).logits, model(tokens), atol=1e-5, rtol=1e-5)
@@ -805,14 +805,14 @@ def test_damaged_folders_and_other_architectures(tmp_path):
 @pytest.mark.parametrize("method", [LoRA(4), Bottleneck(4), SoftPrompt(4), Prefix(4)], ids=str)
 def test_on_the_world_model_it_learns_an_answer(method):
     lm = load_world()
-    before = prints(lm.model)
+    before = hashes_of(lm.model)
     examples = [(lm.tokenizer.encode("The tiger"), lm.tokenizer.encode(" drum drum"))]
     attached = attach(lm.model, method)
     batches = batches_for(attached, Examples(examples, 1, answer_only))
     quiet(lm.model, batches, TrainConfig(steps=60, learning_rate=3e-2, weight_decay=0.0))
     assert next_token_loss(lm.model, batches(0)) < 0.5
     attached.detach()
-    assert prints(lm.model) == before
+    assert hashes_of(lm.model) == before
 
 
 def test_on_the_real_model_in_16_bits():
@@ -823,7 +823,7 @@ def test_on_the_real_model_in_16_bits():
         attached = attach(lm.model, LoRA(2))
         assert attached.count == 30 * 2 * (576 + 576 + 576 + 192)
         assert torch.equal(lm.model(ids), before)
-        stir(attached)
+        perturb(attached)
         assert not torch.equal(lm.model(ids), before)
         with attached.off():
             assert torch.equal(lm.model(ids), before)
@@ -850,7 +850,7 @@ def test_lora_over_any_layer_that_is_called_like_a_linear_one():
     for block in model.blocks:
         for name in ("query", "key", "value", "output"):
             setattr(block.attention, name, Rounded(getattr(block.attention, name)).requires_grad_(False))
-    hashes, tokens = prints(model), random_tokens(model)
+    hashes, tokens = hashes_of(model), random_tokens(model)
     before = model(tokens)
     attached = attach(model, LoRA(4))
     assert torch.equal(model(tokens), before)
@@ -862,13 +862,13 @@ def test_lora_over_any_layer_that_is_called_like_a_linear_one():
     ):
         attached.merge()
     attached.detach()
-    assert prints(model) == hashes and torch.equal(model(tokens), before)
+    assert hashes_of(model) == hashes and torch.equal(model(tokens), before)
 
 
 def test_qlora_trains_over_four_bits_that_stay(tmp_path):
     model = single(d_model=64, d_head=16, n_heads=4)
     quantize_linears(model, NF4())
-    hashes, tokens = prints(model), random_tokens(model)
+    hashes, tokens = hashes_of(model), random_tokens(model)
     before = model(tokens)
     attached = attach(model, LoRA(4, 8, EVERY))
     assert torch.equal(model(tokens), before) and attached.count > 0
@@ -880,7 +880,7 @@ def test_qlora_trains_over_four_bits_that_stay(tmp_path):
         attached.merge()
     attached.save(tmp_path / "over_few.safetensors")
     attached.detach()
-    assert prints(model) == hashes
+    assert hashes_of(model) == hashes
     whole = attach(single(d_model=64, d_head=16, n_heads=4), LoRA(4, 8, EVERY))
     whole.load(tmp_path / "over_few.safetensors")  # learned over four bits, merged into the whole weights
     wanted = whole.model(tokens)
