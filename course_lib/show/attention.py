@@ -1,4 +1,4 @@
-"""The attention weights of a model on one text, as heat maps of one head and of all heads.
+"""The attention weights of a model on one text, and heat maps of one head or of a score for each head.
 
 `attention_row` draws one token's weights as ribbons over the sentence.
 """

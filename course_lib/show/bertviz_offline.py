@@ -1,11 +1,11 @@
-"""bertviz's own views of attention, drawn without a network.
+"""bertviz's head view and model view of attention weights, without internet access.
 
-bertviz's page fetches require.js, d3 and jQuery from the internet, and shows nothing in JupyterLab without
-them. Here d3 (from mpld3) and jQuery (from XStatic-jQuery) are put into the page itself, visible to the view
-alone. Jesse Vig, "A Multiscale Visualization of Attention in the Transformer Model" (2019).
+Jesse Vig, "A Multiscale Visualization of Attention in the Transformer Model" (2019). bertviz's own page loads
+require.js, d3 and jQuery from the internet, and shows nothing in JupyterLab without them. Here d3 (from
+mpld3) and jQuery (from XStatic-jQuery) are part of the page, in a scope that only the view can access.
 
-The HTML is the same whenever the weights are. Another processor rounds differently, and three decimals of
-thousands of weights show it: tag a cell that ends in a view `nbval-ignore-output`.
+The same weights give the same HTML. Other processors round differently, which shows in the three decimals of
+thousands of weights; so tag a cell that ends in a view with `nbval-ignore-output`.
 """
 
 import json
@@ -20,11 +20,11 @@ import torch
 from course_lib.show.figures import Html
 from course_lib.show.tokens import token_name
 
-# Paul Tol's "muted" scheme in place of bertviz's ten colours, not all told apart by a colour-blind reader.
+# Paul Tol's "muted" scheme. A colour-blind reader can't tell all of bertviz's own ten colours apart.
 COLORS = ["#332288", "#CC6677", "#117733", "#DDCC77", "#88CCEE"]
 COLORS += ["#882255", "#44AA99", "#999933", "#AA4499", "#666666"]
 
-UNSEEN = "To see this view, run the cell or trust the notebook."
+PLACEHOLDER = "To see this view, run the cell or trust the notebook."
 PAGE = """\
 <div style="background: #fff; color: #111; padding: 6px; overflow-x: auto">
 %(body)s
@@ -55,13 +55,14 @@ def head_view(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
 ) -> Html:
-    """bertviz's head view: tokens twice, lines between them, a colour for each head.
+    """Return bertviz's head view: the tokens in two columns, with lines in a colour for each head.
 
     weights  (layers, heads, query, key)
-    layers   those to choose from, the first one shown first (default: all)
-    heads    those switched on at first (default: all)
+    tokens   the text of each token
+    layers   the layers to choose from, of which the first is shown at first (default: all)
+    heads    the heads that are switched on at first (default: all)
 
-    Raises ValueError when shapes and tokens don't agree, or a layer or head doesn't exist.
+    Raises ValueError if weights and tokens don't fit, or if a layer or head doesn't exist.
     """
     from bertviz import head_view as view
 
@@ -83,12 +84,14 @@ def model_view(
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
 ) -> Html:
-    """bertviz's model view: every head of every layer as a thumbnail, to click on.
+    """Return bertviz's model view: a thumbnail of each head of each layer, to click on.
 
     weights  (layers, heads, query, key)
-    layers, heads  those to show (default: all)
+    tokens   the text of each token
+    layers   the layers to show (default: all)
+    heads    the heads to show (default: all)
 
-    Raises ValueError when shapes and tokens don't agree, or a layer or head doesn't exist.
+    Raises ValueError if weights and tokens don't fit, or if a layer or head doesn't exist.
     """
     from bertviz import model_view as view
 
@@ -104,33 +107,48 @@ def model_view(
     return _offline(page.data, f"bertviz model view: {len(tokens)} tokens, layers {layers}")
 
 
-def _prepare(weights, tokens, layers, heads) -> tuple[list[torch.Tensor], list[int], list[int]]:
-    """What bertviz takes: a (1, heads, query, key) for each layer, rounded to keep the page small."""
+def _prepare(
+    weights: torch.Tensor | np.ndarray,
+    tokens: Sequence[str],
+    layers: Sequence[int] | None,
+    heads: Sequence[int] | None,
+) -> tuple[list[torch.Tensor], list[int], list[int]]:
+    """Return bertviz's arguments: a tensor (1, heads, query, key) for each layer, the layers, and the heads.
+
+    The weights are rounded to three decimals, which keeps the page small.
+    """
     weights = torch.as_tensor(weights)
     n = len(tokens)
     if weights.ndim != 4 or weights.shape[2:] != (n, n):
         shape = tuple(weights.shape)
         raise ValueError(f"{n} tokens need weights (layers, heads, {n}, {n}), and these are {shape}")
     rounded = weights.detach().cpu().double().round(decimals=3)
-    numbers = _choose("layers", layers, weights.shape[0]), _choose("heads", heads, weights.shape[1])
-    return [layer[None] for layer in rounded], *numbers
+    layers = _list_indices("layers", layers, weights.shape[0])
+    heads = _list_indices("heads", heads, weights.shape[1])
+    return [layer[None] for layer in rounded], layers, heads
 
 
-def _choose(what: str, chosen: Sequence[int] | None, count: int) -> list[int]:
-    """`chosen` as a list, all when None. Raises ValueError when it is empty or names what doesn't exist."""
-    numbers = list(range(count)) if chosen is None else [int(number) for number in chosen]
-    if not numbers or not set(numbers) <= set(range(count)):
-        raise ValueError(f"choose {what} from 0 to {count - 1}; {numbers} can't be shown")
-    return numbers
+def _list_indices(axis: str, chosen: Sequence[int] | None, size: int) -> list[int]:
+    """Return `chosen` as a list, or all indices if it is None.
+
+    Raises ValueError if it is empty, or if an index is out of range.
+    """
+    indices = list(range(size)) if chosen is None else [int(index) for index in chosen]
+    if not indices or not set(indices) <= set(range(size)):
+        raise ValueError(f"choose {axis} from 0 to {size - 1}; {indices} can't be shown")
+    return indices
 
 
 def _offline(page: str, text: str) -> Html:
-    """bertviz's page with its libraries inside, and its random id left for the browser to draw."""
+    """Put the libraries into bertviz's page, and let the browser choose its random id.
+
+    text: shown where HTML can't be displayed.
+    """
     parts = r"<script src=.*?</script>(.*?)<script[^>]*>(.*)</script>\s*"
     body, view = re.fullmatch(parts, page, re.DOTALL).groups()
     root = re.search(r"bertviz-[0-9a-f]{32}", body)[0]
     body = body.replace(f'id="{root}"', 'class="bertviz"')
-    body = body.replace("<div id='vis'>", f"<div id='vis'>{UNSEEN}")
+    body = body.replace("<div id='vis'>", f"<div id='vis'>{PLACEHOLDER}")
     body = re.sub(r"(Layer: <select .*?</select>)", r"<label>\1</label>", body)
     view = re.sub(r"require\.config\(\{.*?\}\);", "", view, count=1, flags=re.DOTALL)
     view = view.replace(f'"{root}"', "root.id").replace("d3.schemeCategory10", json.dumps(COLORS))
@@ -146,5 +164,5 @@ def _libraries() -> tuple[str, str]:
 
 
 def _inline(script: str) -> str:
-    """JavaScript that no HTML parser takes for the end of its element."""
+    """Escape what an HTML parser would take for the end of the script, or for a comment."""
     return re.sub(r"<(/script|!--)", r"<\\\1", script, flags=re.IGNORECASE)

@@ -46,8 +46,8 @@ def routing(
     """Send each token to its `n_active` best experts.
 
     scores: the router's scores, (token, expert). normalize, capacity: as `normalize_gates` and `capacity` in
-    `ExpertsConfig`; a full expert drops the tokens that come last. Raises ValueError if tokens and scores don't
-    fit, for more active experts than there are, and for no tokens or more than 40.
+    `ExpertsConfig`; a full expert drops the tokens that come last. Raises ValueError if tokens and scores
+    don't fit, for more active experts than there are, and for no tokens or more than 40.
     """
     _check_routing(tokens, scores, n_active)
     shares, chosen = route(scores, n_active, normalize)  # (token, n_active) each

@@ -1,4 +1,4 @@
-"""How the course's figures look: large type, few lines, colours that a colour-blind reader can tell apart."""
+"""The style of the course's figures: large type, few lines, colours that colour-blind readers distinguish."""
 
 import sys
 
@@ -15,12 +15,12 @@ AMBER, SKY, YELLOW = "#E69F00", "#56B4E9", "#F0E442"
 PALETTE = [BLUE, ORANGE, GREEN, PINK, AMBER, SKY, YELLOW]
 INK, MUTED, FAINT, HIDDEN = "#222222", "#555555", "#9A9A9A", "#E4E4E4"
 
-# White to near black through blue, so that it reads the same in grey; and its two-sided counterpart.
+# From white through blue to near black, so that it also works in grey. SIGNED: orange for negative values.
 WEIGHTS = LinearSegmentedColormap.from_list("weights", ["#FFFFFF", "#B9D9EE", "#4FA0D0", BLUE, "#002B45"])
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#6E3000", ORANGE, "#FFFFFF", BLUE, "#002B45"])
 
 STYLE = {
-    "font.family": "DejaVu Sans",  # the one font that comes with matplotlib
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is always there
     "font.size": 14,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -46,7 +46,7 @@ STYLE = {
 
 
 def use_style() -> None:
-    """Set matplotlib's defaults for the course, and let a notebook show a figure that ends a cell."""
+    """Set matplotlib's defaults for the course, and let notebooks display a figure that ends a cell."""
     matplotlib.rcParams.update(STYLE)
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
@@ -55,15 +55,15 @@ def use_style() -> None:
 
 
 def drawable(text: str) -> str:
-    """`text` with each character that the figures' font lacks written as its code point, as in ‹1F42F›."""
+    """Replace each character of `text` that the figures' font lacks by its code point, as in ‹1F42F›."""
     font = get_font(findfont("DejaVu Sans"))
     return "".join(c if font.get_char_index(ord(c)) else f"‹{ord(c):X}›" for c in text)
 
 
 def blank_page(length: float, bottom: float, top: float, margin: float = 14) -> tuple[Figure, Axes]:
-    """An empty figure whose unit of length is the point."""
+    """Return an empty figure, and axes without frame whose unit of length is the point."""
     width, height = length + 2 * margin, top - bottom + 2 * margin
-    # Not "none", which matplotlib takes for "as in rcParams" when the figure is saved a second time.
+    # Not the layout "none": matplotlib would use rcParams' layout when the figure is saved a second time.
     fixed = PlaceHolderLayoutEngine(adjust_compatible=True, colorbar_gridspec=True)
     fig = Figure(figsize=(width / 72, height / 72), layout=fixed)
     ax = fig.add_axes((0, 0, 1, 1), xlim=(-margin, length + margin), ylim=(bottom - margin, top + margin))

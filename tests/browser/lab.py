@@ -52,7 +52,8 @@ STILL = f"() => window.ran && ({READY})() && [...document.images].every(image =>
 DRAWN = f"""() => {{
   const cells = {NOTEBOOK}?.context?.isReady ? {NOTEBOOK}.content.model.toJSON().cells : null;
   const drawn = document.querySelectorAll('.jp-Notebook .jp-Cell:has(.jp-OutputArea-output)').length;
-  return cells?.filter(cell => cell.outputs?.length).length === drawn && [...document.images].every(image => image.complete);
+  const stored = cells?.filter(cell => cell.outputs?.length).length;
+  return stored === drawn && [...document.images].every(image => image.complete);
 }}"""
 OUTPUTS = ".jp-Notebook .jp-OutputArea-output"
 
@@ -106,7 +107,7 @@ class Lab:
         NotebookNotary(data_dir=str(self.home / "data")).sign(nbformat.read(notebook, as_version=4))
 
     def faults(self) -> list[str]:
-        """What axe-core finds in the outputs that is serious for somebody who can't see, or can't use a mouse."""
+        """Return the serious accessibility problems that axe-core finds in the outputs."""
         found = Axe().run(self.page, context=OUTPUTS).response["violations"]
         return [
             f"{fault['id']} ({fault['impact']}): {node['html'][:300]}"

@@ -43,7 +43,8 @@ explore_attention(SimpleNamespace(tokenizer=Letters, model=even), "abcd")
 --
 from ipywidgets import FloatSlider, IntSlider, SelectionSlider, Text, interact_manual
 def nothing(**controls): pass
-interact_manual(nothing, whole=IntSlider(3), real=FloatSlider(1), chosen=SelectionSlider(options=[1, 2]), tick=True, menu=["x", "y"], text=Text("t"));
+sliders = dict(whole=IntSlider(3), real=FloatSlider(1), chosen=SelectionSlider(options=[1, 2]))
+interact_manual(nothing, **sliders, tick=True, menu=["x", "y"], text=Text("t"));
 --
 quiz("00-q1")
 --

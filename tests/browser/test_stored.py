@@ -1,4 +1,4 @@
-"""What a newcomer sees before running anything: every lesson as it is stored, trusted (as `make lab` leaves it) and not."""
+"""What a newcomer sees before running anything: every stored lesson, trusted (as by `make lab`) and not."""
 
 import re
 
@@ -8,7 +8,8 @@ from tests.browser.lab import OUTPUTS, ROOT
 
 NAMES = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 BROKEN = re.compile(
-    r"Error displaying widget|model not found|Loading widget|Javascript Error|\w+\(children=|\d+%\||\d+it \[|is not defined|Traceback"
+    r"Error displaying widget|model not found|Loading widget|Javascript Error|\w+\(children=|\d+%\||\d+it \["
+    r"|is not defined|Traceback"
 )
 
 

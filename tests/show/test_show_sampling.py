@@ -73,9 +73,8 @@ def test_in_a_notebook_the_menus_reveal(monkeypatch):
     monkeypatch.setattr(guess, "VBox", lambda parts: made.append(parts) or original(parts))
     guess_game([("cold", "a"), ("hot", "b")])
     first, second, row, verdict = made[0]
-    assert shown[0]["text/plain"].startswith("Menus to guess") and [
-        menu.description for menu in (first, second)
-    ] == ["A", "B"]
+    assert shown[0]["text/plain"].startswith("Menus to guess")
+    assert [menu.description for menu in (first, second)] == ["A", "B"]
     first.value, second.value = "cold", "cold"
     row.children[0].click()
     assert "A: cold (right)" in verdict.value and "1 of 2 right" in verdict.value

@@ -56,11 +56,8 @@ def test_the_last_step_of_each_program_knows_its_rows(blocks, causal):
 
 
 def test_a_causal_program_goes_no_further_than_it_sees():
-    assert [(step.queries.start, step.keys.start) for step in tile_steps(random_scores(4), 2, 2)] == [
-        (0, 0),
-        (2, 0),
-        (2, 2),
-    ]
+    corners = [(step.queries.start, step.keys.start) for step in tile_steps(random_scores(4), 2, 2)]
+    assert corners == [(0, 0), (2, 0), (2, 2)]
     assert len(tile_steps(random_scores(4), 2, 2, causal=False)) == 4
 
 
@@ -82,14 +79,8 @@ def test_a_step_shows_what_is_done_what_is_worked_on_and_what_is_kept():
     left, right = draw_tile_step(steps, 1).axes
     assert colors(left) == [HIDDEN.upper(), BLUE.upper()]
     assert texts(right)[3:] == ["0", "5.00", "1.01", "1", "9.00", "1.00"]
-    assert [to_hex(text.get_color()).upper() == ORANGE.upper() for text in right.texts[3:]] == [
-        False,
-        True,
-        True,
-        False,
-        False,
-        False,
-    ]
+    orange = [to_hex(text.get_color()).upper() == ORANGE.upper() for text in right.texts[3:]]
+    assert orange == [False, True, True, False, False, False]
     assert [colors(ax).count(BLUE.upper()) for ax in draw_tile_strip(steps, [0, 1]).axes] == [1, 1]
 
 
@@ -107,9 +98,8 @@ def test_visits_are_what_the_kernel_loaded():
 
 
 def test_the_roofline_climbs_and_is_flat():
-    (ax,) = draw_roofline(
-        {"slow": (10.0, 100.0), "fast": (100.0, 5_000.0)}, {"copy": Cost(8, 1), "product": Cost(1, 100)}
-    ).axes
+    machines = {"slow": (10.0, 100.0), "fast": (100.0, 5_000.0)}
+    (ax,) = draw_roofline(machines, {"copy": Cost(8, 1), "product": Cost(1, 100)}).axes
     at, reached = ax.lines[0].get_data()
     assert np.allclose(reached, np.minimum(10 * at, 100))
     assert {"slow", "fast", "copy", "product"} <= set(texts(ax))
