@@ -1,14 +1,20 @@
-"""How good is it?
+"""Scores of texts, of answers and of models.
 
-Read in this order: `likelihood` (how likely a model finds a text), `perplexity` (the same as one number for a
-text), `forced` (would it write the right answer?), `answers` (is what it wrote right?), `repetition` (does it
-go in circles?), `pass_at_k` (what the best of several would score), `intervals` (how sure is a score, and is
-one better than another?) and `harness` (all of it as a report). What is true in the made-up world, the world
-itself says: `world.truths`.
+Read in this order:
+
+    likelihood        how likely a text is under a model
+    perplexity        the same as one number for a text
+    teacher_forcing   whether a model would write the right completion
+    answers           whether an answer is right, and how close a translation is
+    repetition        whether a text repeats itself
+    pass_at_k         what the best of several answers scores
+    intervals         how certain a score is, and whether one is better than another
+    harness           all of it as a report
+
+Whether a text is true in the made-up world is computed in `world.truths`.
 """
 
 from course_lib.evaluate.answers import bleu, contains, exact_match, same_number
-from course_lib.evaluate.forced import Forced, encode_items, teacher_forced, would_write
 from course_lib.evaluate.harness import Report, Result, Table, Task, compare, evaluate
 from course_lib.evaluate.intervals import (
     Estimate,
@@ -22,10 +28,11 @@ from course_lib.evaluate.likelihood import held_out_loss, log_likelihood
 from course_lib.evaluate.pass_at_k import expected_best
 from course_lib.evaluate.perplexity import evaluation_text, perplexity, token_losses
 from course_lib.evaluate.repetition import distinct, entropy, find_loop, ngrams, repeated
+from course_lib.evaluate.teacher_forcing import CompletionScores, encode_items, teacher_forced, would_write
 
 __all__ = [
+    "CompletionScores",
     "Estimate",
-    "Forced",
     "PairedTest",
     "Report",
     "Result",

@@ -1,4 +1,4 @@
-"""Whether an answer is right, and how near a translation is."""
+"""Comparing an answer with the right one, and translations with their references."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from course_lib.text.normalise import last_number, normalise
 
 
 def exact_match(guess: str, answer: str) -> bool:
-    """Whether two texts are the same, once both are normalised.
+    """Return whether two texts are equal after normalisation (case, articles, punctuation).
 
     >>> exact_match("The tiger!", "a tiger")
     True
@@ -15,27 +15,30 @@ def exact_match(guess: str, answer: str) -> bool:
 
 
 def contains(guess: str, accepted: Sequence[str]) -> bool:
-    """Whether a text holds one of the accepted words, or runs of words, as a whole. Kinder than
-    `exact_match`: it is blind to what else is said, even "not". Raises ValueError where nothing is accepted.
+    """Return whether `guess` contains one of the accepted words or phrases, as whole words.
+
+    More lenient than `exact_match`: it ignores the rest of the guess, even "not". Raises ValueError if
+    nothing is accepted.
 
     >>> contains("It's Paris, of course.", ("paris",)), contains("Parisian", ("paris",))
     (True, False)
     """
-    wanted = [] if isinstance(accepted, str) else list(map(_words, accepted))
-    if not wanted or not all(map(str.strip, wanted)):
+    phrases = [] if isinstance(accepted, str) else list(map(_pad_words, accepted))
+    if not phrases or not all(map(str.strip, phrases)):
         raise ValueError(f"accepted must be a list of words, each with a letter or digit, not {accepted!r}")
-    text = _words(guess)
-    return any(words in text for words in wanted)
+    text = _pad_words(guess)
+    return any(phrase in text for phrase in phrases)
 
 
-def _words(text: str) -> str:
-    """A text's words with one space before and after each."""
+def _pad_words(text: str) -> str:
+    """Return the words of a text in lower case, with one space before and after each."""
     return f" {' '.join(''.join(c if c.isalnum() else ' ' for c in text.lower()).split())} "
 
 
 def same_number(guess: str, answer: str | float) -> bool:
-    """Whether the last number of a text is the answer's, whatever stands before it. Raises ValueError for an
-    answer without one.
+    """Return whether the last number of `guess` equals the last number of `answer`.
+
+    Raises ValueError if the answer has no number.
 
     >>> same_number("He had 40 and lost 35, so 5.", "#### 5")
     True
@@ -47,16 +50,14 @@ def same_number(guess: str, answer: str | float) -> bool:
 
 
 def bleu(guesses: Sequence[str], references: Sequence[str]) -> float:
-    """Corpus BLEU of translations (Papineni et al. 2002), from 0 to 100, by sacrebleu with its defaults. A
-    score of all texts together: the mean of single ones' would be another number.
+    """Return the corpus BLEU of translations (Papineni et al. 2002), from 0 to 100.
 
-    Raises ValueError where the two differ in number, or are empty.
+    sacrebleu computes it, with its defaults. It is one score of all texts together, and differs from the mean
+    of the single texts' scores. Raises ValueError if there aren't as many references as guesses, or none.
     """
-    from sacrebleu import corpus_bleu  # here, for nothing else needs it
+    from sacrebleu import corpus_bleu  # imported here, because only this function needs it
 
     if isinstance(guesses, str) or len(guesses) != len(references) or not guesses:
-        raise ValueError(
-            f"score a list of translations against as many references, not {len(guesses)} against "
-            f"{len(references)}"
-        )
+        counts = f"{len(guesses)} against {len(references)}"
+        raise ValueError(f"score a list of translations against as many references, not {counts}")
     return corpus_bleu(list(guesses), [list(references)]).score

@@ -1,14 +1,14 @@
-"""How sure is a score? Each with an interval, and two of them compared.
+"""Confidence intervals: how certain a score is, and whether one is better than another.
 
-A score is computed from some items, or some seeds, and others would have given another. Four questions, four
-functions:
+A score is computed from a sample of items, or of seeds, and another sample would have given another score.
+Four questions, four functions:
 
     how large is a mean, a median, …?                             bootstrap
     what share of answers is right?                               accuracy
     on the same items, by how much is one better?                 paired_difference
     trained with a few seeds each, is one better or is it luck?   paired_test
 
-Items and seeds say different things: an interval over items says nothing of another training run.
+An interval over items doesn't cover the variation between training runs; that takes an interval over seeds.
 """
 
 import math
@@ -18,13 +18,20 @@ from statistics import NormalDist
 
 import numpy as np
 
-EXACT = 16  # so many pairs have 65,536 ways to give them signs: all are tried
+MAX_EXACT = 16  # differences; they have 65,536 ways to choose signs, and all are tried
+BATCH_VALUES = 2_000_000  # values that `bootstrap` draws at once
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """value: what was measured, from n items or seeds. low, high: the ends of its interval, which in
-    `confidence` of all repetitions of the whole measurement would hold the truth."""
+    """A measured value with its confidence interval.
+
+    value       the value, measured on the sample
+    low, high   the ends of the interval; in `confidence` of all repetitions of the measurement, the interval
+                contains the true value
+    n           how many items or seeds the sample has
+    confidence  such as 0.95
+    """
 
     value: float
     low: float
@@ -39,8 +46,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """difference: the mean of a − b. p_value: how often chance alone makes it as far from 0. exact: all signs
-    were tried."""
+    """The result of `paired_test`.
+
+    difference  the mean of a − b
+    p_value     how often chance alone makes the mean difference as far from 0
+    exact       whether all ways to choose signs were tried, or a random sample of them
+    """
 
     difference: Estimate
     p_value: float
@@ -57,47 +68,51 @@ def bootstrap(
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Estimate:
-    """The percentile bootstrap (Efron 1979): draw as many values from the values, with replacement, again and
-    again, and see within what range the statistic stays.
+    """Return a statistic of `values` with its percentile bootstrap interval (Efron 1979).
 
-    statistic: an array and `axis` → the array without that axis, as np.mean and np.median. It is too narrow
-    for few values (under 20 or so). For a skewed or biased statistic, such as a variance, the BCa interval is
-    better, which corrects the percentiles for both (Efron 1987). Raises ValueError for fewer than two values,
-    and for any that is NaN or infinite.
+    The statistic is computed for many resamples, each drawn from the values with replacement; the interval
+    contains the middle `confidence` of the results. It is too narrow for few values (under 20 or so). For a
+    skewed or biased statistic, such as a variance, use the BCa interval, which corrects for both (Efron
+    1987).
+
+    statistic: a function of an array and an `axis`, such as np.mean or np.median. Raises ValueError for fewer
+    than two values, any value that is NaN or infinite, and fewer than 100 resamples.
 
     >>> print(bootstrap([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]))
     5.5 (95% interval 3.7 to 7.3, n = 10)
     """
-    data = _numbers(values, least=2)
+    data = _check_values(values, minimum=2)
     _check_confidence(confidence)
     if resamples < 100:
         raise ValueError(f"{resamples} resamples tell no interval: take 100 or more")
-    found = _resampled(data, statistic, resamples, np.random.default_rng(seed))
-    low, high = np.quantile(found, ((1 - confidence) / 2, (1 + confidence) / 2))
+    results = _resample(data, statistic, resamples, np.random.default_rng(seed))
+    low, high = np.quantile(results, ((1 - confidence) / 2, (1 + confidence) / 2))
     return Estimate(float(statistic(data, axis=-1)), float(low), float(high), len(data), confidence)
 
 
-def _resampled(data: np.ndarray, statistic: Callable, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """The statistic of each resample, (resamples,), computed for some million numbers at once."""
-    most = max(1, 2_000_000 // len(data))
-    sizes = [min(most, resamples - done) for done in range(0, resamples, most)]
-    draws = (rng.integers(len(data), size=(size, len(data))) for size in sizes)
+def _resample(data: np.ndarray, statistic: Callable, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the statistic of each resample, (resamples,), computed in batches of some million values."""
+    batch = max(1, BATCH_VALUES // len(data))
+    sizes = [min(batch, resamples - done) for done in range(0, resamples, batch)]
+    draws = (rng.integers(len(data), size=(size, len(data))) for size in sizes)  # (size, n) each
     return np.concatenate([statistic(data[drawn], axis=-1) for drawn in draws])
 
 
 def accuracy(right: Sequence[bool], confidence: float = 0.95) -> Estimate:
-    """The share that is right, with Wilson's interval (1927).
+    """Return the share of right answers with its Wilson interval (1927).
 
-    For a share it needs no resampling, and holds where the bootstrap fails: where all answers are right, or
-    none, every resample is the same and the bootstrap's interval has no width. Wilson's then says how far off
-    the truth may be: 10 of 10 is 72% or more. With many answers, some of each kind, both agree. (Brown, Cai
-    and DasGupta 2001 compare.) Raises ValueError for no answers, and for any that is neither right (True, 1)
-    nor wrong (False, 0).
+    It needs no resampling, and holds where the bootstrap fails: if all answers are right, or none, all
+    resamples are equal and the bootstrap interval has no width, while Wilson's for 10 right answers of 10
+    reaches from 72%. For many answers of both kinds the two agree. Brown, Cai and DasGupta (2001) compare
+    such intervals.
+
+    right: True or 1 for a right answer, False or 0 for a wrong one. Raises ValueError for no answers, and for
+    any other value.
 
     >>> print(accuracy([True] * 10))
     1 (95% interval 0.722 to 1, n = 10)
     """
-    data = _numbers(right)
+    data = _check_values(right)
     _check_confidence(confidence)
     if not np.isin(data, (0, 1)).all():
         raise ValueError("an answer is right (True) or wrong (False): take `bootstrap` for other scores")
@@ -111,72 +126,75 @@ def accuracy(right: Sequence[bool], confidence: float = 0.95) -> Estimate:
 def paired_difference(
     a: Sequence[float], b: Sequence[float], confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> Estimate:
-    """The mean of a − b, for scores of the same items in the same order, by `bootstrap` of the items'
-    differences.
+    """Return the mean of a − b with its interval, by `bootstrap` of the items' differences.
 
-    Much narrower than two intervals side by side, where hard items are hard for both: what they share
-    cancels. Where no item differs, the interval has no width. Raises ValueError as `bootstrap` does, and
-    where a and b differ in number.
+    a, b: two systems' scores of the same items, in the same order. If hard items are hard for both, this
+    interval is much narrower than the two systems' own. If no item differs, it has no width. Raises
+    ValueError as `bootstrap` does, and if a and b differ in length.
     """
-    return bootstrap(_differences(a, b), np.mean, confidence, resamples, seed)
+    return bootstrap(_paired_differences(a, b), np.mean, confidence, resamples, seed)
 
 
 def paired_test(
     a: Sequence[float], b: Sequence[float], confidence: float = 0.95, seed: int = 0
 ) -> PairedTest:
-    """Whether a and b, one score for each seed, differ in the mean: the sign-flip test (Fisher 1935, section
-    21).
+    """Test whether the means of a and b, one score per seed, differ, by Fisher's sign-flip test (1935, § 21).
 
-    If nothing but luck told a from b, each difference could as well have had the other sign. All 2ⁿ ways to
-    give them signs are tried, for up to 16 seeds, otherwise 65,535 at random; the p-value is the share that
-    lie as far from 0 as what was found. So 5 seeds can't give less than 2/32: for 0.05 it takes 6.
+    If a and b differ by chance alone, each difference is as likely to have the opposite sign. For up to 16
+    seeds all 2ⁿ ways to choose signs are tried, for more 65,535 random ones. The p-value is the share of them
+    whose mean is as far from 0 as the observed one. So 5 seeds can't give less than 2/32; 0.05 takes 6.
 
-    The interval is of all true differences that the test wouldn't reject, and its ends are means of some of
-    the differences (Hartigan 1969); without end where the seeds are too few. It takes luck to be as often up
-    as down. Raises ValueError for fewer than two seeds, another number of a than of b, and scores that are
-    NaN or infinite.
+    The interval contains all true differences that the test wouldn't reject; its ends are means of subsets of
+    the differences (Hartigan 1969), and infinite for too few seeds. The test assumes that the differences are
+    distributed symmetrically. Raises ValueError for fewer than two seeds, a and b of different lengths, and
+    scores that are NaN or infinite.
 
     >>> print(paired_test([0.71, 0.74, 0.69, 0.72, 0.75, 0.73], [0.70, 0.70, 0.66, 0.70, 0.71, 0.72]))
     0.025 (95% interval 0.01 to 0.04, n = 6), p = 0.0312
     """
-    found = _differences(a, b)
+    differences = _paired_differences(a, b)
     _check_confidence(confidence)
-    signs = _signs(len(found), np.random.default_rng(seed))
-    far = np.abs(signs @ found) >= abs(found.sum()) - 1e-9 * np.abs(found).sum()
-    low, high = _not_rejected(found, signs, confidence)
-    difference = Estimate(float(found.mean()), low, high, len(found), confidence)
-    return PairedTest(difference, (1 + int(far.sum())) / (1 + len(signs)), exact=len(found) <= EXACT)
+    signs = _choose_signs(len(differences), np.random.default_rng(seed))  # (ways, n)
+    tolerance = 1e-9 * np.abs(differences).sum()
+    as_far = np.abs(signs @ differences) >= abs(differences.sum()) - tolerance  # (ways,)
+    low, high = _invert_test(differences, signs, confidence)
+    mean = Estimate(float(differences.mean()), low, high, len(differences), confidence)
+    p_value = (1 + int(as_far.sum())) / (1 + len(signs))
+    return PairedTest(mean, p_value, exact=len(differences) <= MAX_EXACT)
 
 
-def _signs(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Ways to give n differences signs, (ways, n), without the one that leaves them all as they are."""
-    if n > EXACT:
-        return rng.choice((-1.0, 1.0), size=(2**EXACT - 1, n))
+def _choose_signs(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return ways to choose the signs of n differences, (ways, n), without the one that changes none."""
+    if n > MAX_EXACT:
+        return rng.choice((-1.0, 1.0), size=(2**MAX_EXACT - 1, n))
     return 2.0 * (np.arange(2**n - 1)[:, None] >> np.arange(n) & 1) - 1
 
 
-def _not_rejected(found: np.ndarray, signs: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The ends of the interval: the means of those differences that change sign, sorted, as many from either
-    end as the test leaves outside."""
-    changed = (signs < 0)[(signs < 0).any(axis=1)]
-    means = np.sort(changed @ found / changed.sum(axis=1))
+def _invert_test(differences: np.ndarray, signs: np.ndarray, confidence: float) -> tuple[float, float]:
+    """Return the ends of the interval of all mean differences that the test doesn't reject.
+
+    They are two of the sorted means of the differences whose sign is changed; the test's error rate decides
+    how many means lie outside at each end.
+    """
+    changed = (signs < 0)[(signs < 0).any(axis=1)]  # (subsets, n)
+    means = np.sort(changed @ differences / changed.sum(axis=1))  # (subsets,)
     outside = math.floor((1 - confidence) / 2 * (1 + len(signs)) + 1e-9)
     return (float(means[outside - 1]), float(means[-outside])) if outside else (-math.inf, math.inf)
 
 
-def _differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
-    first, second = _numbers(a, least=2), _numbers(b, least=2)
+def _paired_differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+    first, second = _check_values(a, minimum=2), _check_values(b, minimum=2)
     if len(first) != len(second):
         raise ValueError(f"{len(first)} scores can't be paired with {len(second)}: score the same items")
     return first - second
 
 
-def _numbers(values: Sequence[float], least: int = 1) -> np.ndarray:
+def _check_values(values: Sequence[float], minimum: int = 1) -> np.ndarray:
+    """Return `values` as an array, (n,). Raises ValueError for fewer than `minimum`, NaN and infinity."""
     data = np.asarray(values, dtype=float)
-    if data.ndim != 1 or len(data) < least:
-        raise ValueError(
-            f"an interval needs a list of {least} or more numbers, not one of shape {data.shape}"
-        )
+    if data.ndim != 1 or len(data) < minimum:
+        shape = data.shape
+        raise ValueError(f"an interval needs a list of {minimum} or more numbers, not one of shape {shape}")
     if not np.isfinite(data).all():
         first = int(np.isfinite(data).argmin())
         raise ValueError(f"value {first} is {data[first]}: an interval needs numbers that are finite")

@@ -1,4 +1,4 @@
-"""How likely a model finds what it is shown."""
+"""The likelihood of a text under a model."""
 
 from collections.abc import Sequence
 
@@ -11,47 +11,49 @@ from course_lib.model import Decoder
 
 @torch.inference_mode()
 def log_likelihood(model: Decoder, prompt: Sequence[int], continuation: Sequence[int]) -> Tensor:
-    """Natural logarithm of each token's probability after all that stands before it, (continuation's time,),
-    in nats.
+    """Return the log-probability of each token of `continuation`, (time,), in nats.
 
-    `.sum()` is the log-likelihood of the continuation, `.mean()` that of a token. The model as it is: no
-    temperature, no knob. Raises ValueError for an empty prompt, which leaves the first token nothing to
-    follow, and for tokens that the model doesn't know.
+    Each token is scored after the prompt and all tokens before it. `.sum()` is the log-likelihood of the
+    continuation, `.mean()` that of a token. The logits are used as they are, without temperature or other
+    sampling settings. Raises ValueError for an empty prompt, since the first token of the continuation must
+    follow something, and for token ids outside the vocabulary.
     """
     if len(prompt) == 0:
         raise ValueError("the prompt is empty: the first token has nothing to be likely after")
-    check_known(continuation, model.config.vocab_size)
+    check_token_ids(continuation, model.config.vocab_size)
     tokens = torch.tensor([[*prompt, *continuation]], device=model.embedding.weight.device)
-    targets = tokens[:, len(prompt) :]
-    # Nothing follows the last token: it isn't read, and may be one beyond the context.
-    read = tokens[:, : max(len(prompt), tokens.shape[1] - 1)]
-    scores = model.logits(model.hidden(read)[:, len(prompt) - 1 :]).float().log_softmax(dim=-1)
-    return scores.gather(-1, targets.unsqueeze(-1))[0, :, 0]
+    targets = tokens[:, len(prompt) :]  # (1, time)
+    # The model needn't read the last token, which may lie one position beyond the context.
+    inputs = tokens[:, : max(len(prompt), tokens.shape[1] - 1)]
+    hidden = model.hidden(inputs)[:, len(prompt) - 1 :]  # (1, time, d_model)
+    log_probs = model.logits(hidden).float().log_softmax(dim=-1)  # (1, time, vocab_size)
+    return log_probs.gather(-1, targets.unsqueeze(-1))[0, :, 0]
 
 
-def check_known(continuation: Sequence[int], size: int) -> None:
-    """Raises ValueError for token ids that aren't of a vocabulary of `size`."""
-    if len(continuation) and not 0 <= min(continuation) <= max(continuation) < size:
+def check_token_ids(continuation: Sequence[int], vocab_size: int) -> None:
+    """Raise ValueError if a token id of `continuation` lies outside the vocabulary."""
+    if len(continuation) and not 0 <= min(continuation) <= max(continuation) < vocab_size:
         raise ValueError(
             f"the continuation's token ids run from {min(continuation)} to {max(continuation)}, but the "
-            f"vocabulary holds 0 to {size - 1}: were they made by this model's tokenizer?"
+            f"vocabulary holds 0 to {vocab_size - 1}: were they made by this model's tokenizer?"
         )
 
 
 @torch.inference_mode()
-def held_out_loss(model: nn.Module, row: Tensor, time: int, batch: int = 64) -> float:
-    """Mean of −log p in nats over a long row of ids, (length,), read in windows of `time` tokens, `batch` of
-    them at once.
+def held_out_loss(model: nn.Module, tokens: Tensor, time: int, batch: int = 64) -> float:
+    """Return the mean of −log p, in nats, over one long sequence of token ids.
 
-    As in training, a window's every token is followed by a target; so all ids but the first are scored, once
-    each, and those at the end that fill no window are left out. Raises ValueError for a row that fills no
-    window.
+    tokens: (length,). time: the length of the windows that the model reads. batch: how many windows it reads
+    at once. As in training, each token of a window has a target, so every id but the first is scored once;
+    ids at the end that don't fill a window are left out. Raises ValueError if there aren't more ids than
+    `time`.
     """
-    if time < 1 or len(row) <= time:
-        raise ValueError(f"a window of {time} tokens with targets doesn't fit into a row of {len(row)} ids")
-    windows = row.unfold(0, time + 1, time)  # each begins with the last target of the one before
+    if time < 1 or len(tokens) <= time:
+        count = len(tokens)
+        raise ValueError(f"a window of {time} tokens with targets doesn't fit into a row of {count} ids")
+    windows = tokens.unfold(0, time + 1, time)  # (windows, time + 1): each begins with the last one's end
     total = 0.0
     for part in windows.split(batch):
-        logits = model(part[:, :-1]).float().flatten(0, -2)
+        logits = model(part[:, :-1]).float().flatten(0, -2)  # (batch · time, vocab_size)
         total += F.cross_entropy(logits, part[:, 1:].flatten(), reduction="sum").item()
     return total / (len(windows) * time)

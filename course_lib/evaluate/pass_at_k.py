@@ -1,26 +1,26 @@
-"""What the best of several answers would score, from one pool of them."""
+"""pass@k and its generalisation: the expected score of the best of several answers from one pool."""
 
 import math
 from collections.abc import Sequence
 
 
 def expected_best(scores: Sequence[float], n: int, values: Sequence[float] | None = None) -> float:
-    """What the best of n has on average, over all ways to pick n of the scored ones: an unbiased estimate
-    from one pool.
+    """Return the mean score of the best of n answers, over all ways to choose n answers from the pool.
 
-    The i-th smallest of a pool of N (from 1) is the best of those n with probability C(i − 1, n − 1) / C(N,
-    n); for scores of 0 and 1 this is pass@k of Chen et al. (2021, section 2.1). values: average these of the
-    chosen instead of the scores they were chosen by. Raises ValueError unless 1 ≤ n ≤ N, and values, if any,
-    are as many; and for a score of NaN.
+    In a pool of N answers, the i-th smallest (from 1) is the best of the chosen ones with probability
+    C(i − 1, n − 1) / C(N, n). The estimate is unbiased. For scores of 0 and 1 it is pass@k of Chen et al.
+    (2021, section 2.1).
+
+    values: what to average instead of the scores; the scores still decide which answer is the best. Raises
+    ValueError unless 1 ≤ n ≤ N, if there aren't as many values as scores, and for a score of NaN.
     """
     size, values = len(scores), scores if values is None else values
     if not 1 <= n <= size or len(values) != size:
-        raise ValueError(
-            f"n must lie between 1 and the pool's {size}, with a value for each: not {n}, with {len(values)}"
-        )
+        given = f"{n}, with {len(values)}"
+        raise ValueError(f"n must lie between 1 and the pool's {size}, with a value for each: not {given}")
     if any(map(math.isnan, scores)):
         raise ValueError("a score is NaN: the best can't be told")
-    # Ties as in `best_of`: the earlier counts as the better.
+    # Of equal scores, the earlier one counts as better, as in `best_of`.
     ascending = sorted(range(size), key=lambda i: (scores[i], -i))
-    picks = math.comb(size, n)  # may be beyond any float, the parts below are not
-    return sum(math.comb(place, n - 1) / picks * values[ascending[place]] for place in range(n - 1, size))
+    choices = math.comb(size, n)  # an integer that may be too large for a float; the quotients below are not
+    return sum(math.comb(rank, n - 1) / choices * values[ascending[rank]] for rank in range(n - 1, size))

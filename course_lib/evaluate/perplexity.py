@@ -1,4 +1,7 @@
-"""How surprised a model is by a text that it didn't write."""
+"""Perplexity: how surprised a model is by a text that it didn't write.
+
+perplexity = exp(mean of −log p(token | tokens before it))
+"""
 
 import math
 from collections.abc import Sequence
@@ -12,33 +15,35 @@ from course_lib.model import Decoder
 
 
 def evaluation_text() -> str:
-    """A text of the course's own, about 1,000 words of stories, explanations, a recipe, a letter and talk. It
-    was written for this course, so no model that is older has been trained on it."""
+    """Return a text of about 1,000 words: stories, explanations, a recipe, a letter and dialogue.
+
+    It was written for this course, so no older model has been trained on it.
+    """
     return asset("evaluation.txt").read_text(encoding="utf-8")
 
 
 def token_losses(model: Decoder, ids: Sequence[int], window: int = 512) -> Tensor:
-    """−log p in nats of each token after those before it in its window, (tokens,) in 32 bits.
+    """Return −log p of each token given those before it in its window, (tokens,), in nats and 32 bits.
 
-    The text is cut into windows of `window` tokens; a window's first token is given, not scored, so that a
-    text of n tokens has n − ⌈n / window⌉ scored ones. Longer windows give the model more to go by. Raises
-    ValueError for fewer than two tokens, and for a window below 2 or above the model's context.
+    The text is cut into windows of `window` tokens. The first token of a window is given, not scored, so that
+    a text of n tokens has n − ⌈n / window⌉ scored ones. Longer windows give each token more context. Raises
+    ValueError for fewer than two tokens, a window below 2 or above the model's context, and ids outside the
+    vocabulary.
     """
     if not 2 <= window <= model.config.context:
-        raise ValueError(
-            f"window must be from 2 to the model's context of {model.config.context}, not {window}"
-        )
+        context = model.config.context
+        raise ValueError(f"window must be from 2 to the model's context of {context}, not {window}")
     if len(ids) < 2:
         raise ValueError(f"a text of {len(ids)} tokens has none to score: the first is only given")
-    pieces = torch.as_tensor(ids).split(window)
-    return -torch.cat([log_likelihood(model, piece[:1].tolist(), piece[1:].tolist()) for piece in pieces])
+    windows = torch.as_tensor(ids).split(window)  # each (window,), the last one shorter
+    return -torch.cat([log_likelihood(model, part[:1].tolist(), part[1:].tolist()) for part in windows])
 
 
 def perplexity(model: Decoder, ids: Sequence[int], window: int = 512) -> float:
-    """exp of the mean loss: the model is as unsure as if it chose among so many equally likely tokens at each
-    place.
+    """Return the exponential of the mean of `token_losses`.
 
-    Arguments and errors as in `token_losses`. Comparable only between models with the same tokenizer, on the
-    same text and windows.
+    It says among how many equally likely tokens the model seems to choose. Arguments and errors as in
+    `token_losses`. Values are comparable only between models with the same tokenizer, on the same text and
+    with the same windows.
     """
     return math.exp(token_losses(model, ids, window).mean().item())

@@ -1,4 +1,4 @@
-"""How much a text repeats itself, and how sure the choice was that led to each of its tokens."""
+"""Measures of repetition in a text, and the entropy of the distribution that a token was chosen from."""
 
 from collections.abc import Hashable, Iterable, Sequence
 
@@ -7,37 +7,40 @@ from torch import Tensor
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Shannon entropy of the next token, in nats: (…, vocab_size) → (…). 0 when it is certain, ln n for n
-    equally likely."""
-    chances = logits.double().softmax(dim=-1)
-    return torch.special.entr(chances).sum(dim=-1)
+    """Return the Shannon entropy of the next token, in nats: (…, vocab_size) → (…).
+
+    It is 0 if one token is certain, and ln n if n tokens are equally likely.
+    """
+    probabilities = logits.double().softmax(dim=-1)  # (…, vocab_size)
+    return torch.special.entr(probabilities).sum(dim=-1)
 
 
 def ngrams(tokens: Sequence[Hashable] | Tensor, n: int) -> list[tuple[Hashable, ...]]:
-    """All runs of n tokens, in order. Raises ValueError for n below 1."""
+    """Return all n-grams (runs of n tokens), in order. Raises ValueError for n below 1."""
     if n < 1:
         raise ValueError(f"an n-gram has 1 token or more, not {n}")
-    # Equal tensors are not the same to a set.
+    # A set compares tensors by identity, and numbers by value.
     tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
 def repeated(tokens: Sequence[Hashable] | Tensor, n: int = 4) -> float:
-    """Share of the n-grams that occurred before in the same text: seq-rep-n of Welleck et al. (2020).
+    """Return the share of n-grams that occur earlier in the same text: seq-rep-n of Welleck et al. (2020).
 
-    0 for a text with fewer than n tokens.
+    It is 0 for a text with fewer than n tokens.
 
     >>> round(repeated("to be or not to be or not to be".split(), n=4), 2)  # 3 of 7
     0.43
     """
-    found = ngrams(tokens, n)
-    return 1 - len(set(found)) / len(found) if found else 0.0
+    grams = ngrams(tokens, n)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def distinct(texts: Iterable[Sequence[Hashable] | Tensor], n: int = 2) -> float:
-    """Different n-grams of all texts together, divided by their tokens: distinct-n of Li et al. (2016).
+    """Return the number of different n-grams in all texts, divided by the number of tokens.
 
-    1 means that next to nothing occurs twice, in any of them. 0 for no tokens.
+    This is distinct-n of Li et al. (2016). It is close to 1 if almost no n-gram occurs twice, within a text
+    or across texts, and 0 if there are no tokens.
 
     >>> round(distinct(["a tiger ran".split(), "a tiger slept".split()], n=1), 2)  # 4 of 6
     0.67
@@ -48,10 +51,10 @@ def distinct(texts: Iterable[Sequence[Hashable] | Tensor], n: int = 2) -> float:
 
 
 def find_loop(tokens: Sequence[Hashable], rounds: int = 3) -> tuple[int, int] | None:
-    """Where a text begins to go in circles to its end, and how many tokens a round takes: (start, period), or
-    None.
+    """Return where a loop begins that lasts until the end of the text, and its period: (start, period).
 
-    A loop goes round at least so many times. Of several periods it is the shortest.
+    rounds: how often the loop must go round at least. If several periods fit, the shortest one is returned.
+    If there is no loop, the result is None. Raises ValueError for fewer than 2 rounds.
 
     >>> find_loop("once a b c a b c a b c a".split())
     (1, 3)

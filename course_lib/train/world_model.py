@@ -89,7 +89,7 @@ def scores(model: Decoder, tokenizer: Tokenizer, n: int) -> dict[str, float]:
     result, marks = {"loss": held_out_loss(model, held_out, DATA["time"])}, tokenizer.special.values()
     for kind, chosen in asked.items():
         pairs = encode_items(tokenizer, islice(chosen, n))
-        result[f"answers: {kind}"] = accuracy(would_write(model, pairs, ends=marks)).value
+        result[f"answers: {kind}"] = accuracy(would_write(model, pairs, stop=marks)).value
     return {name: round(score, 3) for name, score in result.items()}
 
 

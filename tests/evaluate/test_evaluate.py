@@ -18,7 +18,7 @@ calm = settings(derandomize=True, deadline=None, max_examples=40)
 
 
 class Always(nn.Module):
-    """A model of three tokens that guesses them with the same probabilities whatever it reads, and notes what it reads."""
+    """A model of three tokens with constant probabilities, which records what it reads."""
 
     def __init__(self, probabilities, context=8):
         super().__init__()
@@ -43,7 +43,7 @@ def test_examples_in_the_docstrings_hold():
 
 
 def test_losses_by_hand():
-    """The first token is given; the others are 2, 1, 1 with probabilities of an eighth, a quarter and a quarter."""
+    """The first is given; then come 2, 1, 1 with probabilities of an eighth, a quarter and a quarter."""
     model = Always([0.625, 0.25, 0.125])
     losses = token_losses(model, [0, 2, 1, 1], window=4)
     torch.testing.assert_close(losses, torch.tensor([8.0, 4, 4]).log())
@@ -82,7 +82,7 @@ def test_each_window_starts_anew_and_gives_its_first_token(count, window):
 def test_a_last_window_of_one_token_scores_nothing():
     model = Always([0.5, 0.25, 0.25])
     assert len(token_losses(model, [0, 1, 2, 0, 1], window=4)) == 3
-    assert model.read == [[[0, 1, 2]], [[1]]]  # what follows a window's last token is nobody's business
+    assert model.read == [[[0, 1, 2]], [[1]]]  # the last token of a window is never read
 
 
 @pytest.mark.parametrize("kind", [{"norm": "none"}, {"norm_place": "post"}])

@@ -34,9 +34,8 @@ def test_the_expected_best_of_right_and_wrong_is_pass_at_k():
 
 
 def test_the_expected_best_of_large_pools_and_of_scores_without_end():
-    assert expected_best([0.0, 1.0] * 1500, 1500) == pytest.approx(
-        1
-    )  # out of more picks than a float can count
+    # out of more choices than a float can count
+    assert expected_best([0.0, 1.0] * 1500, 1500) == pytest.approx(1)
     assert expected_best([-math.inf, 1.0, 2.0], 2) == pytest.approx((1 + 2 + 2) / 3)
 
 

@@ -51,7 +51,7 @@ def test_it_is_small_enough_to_ship_and_better_than_any_guess(shipped):
 def test_it_cannot_keep_two_animals_apart_as_its_documentation_admits(shipped):
     bindings = ("owner", "owned", "order", "which")
     asked = take(300, questions(1, "held_out", kinds=bindings))
-    assert accuracy(would_write(shipped[0], pairs(asked), ends=MARKS)).value < 0.65
+    assert accuracy(would_write(shipped[0], pairs(asked), stop=MARKS)).value < 0.65
 
 
 def test_the_loaded_model_tells_a_story_of_the_world():
@@ -82,7 +82,7 @@ def test_an_answer_counts_only_when_greedy_decoding_would_write_it(shipped):
         prompt = tokenizer.encode(question.prompt, allow_special=True)
         written = list(generate(model, prompt, 20, stop=marks))
         right = tokenizer.decode(written) == question.completion
-        assert would_write(model, pairs([question]), ends=marks) == [right]
+        assert would_write(model, pairs([question]), stop=marks) == [right]
 
 
 def test_the_command_writes_a_whole_file(tmp_path, monkeypatch):

@@ -94,8 +94,8 @@ def judge(model: nn.Module, examples: Sequence[Example], prompt: Sequence[int] =
     token. prompt: virtual tokens to stand in front."""
     pairs = [([*prompt, *question], answer) for question, answer in examples]
     forced = teacher_forced(model, pairs)
-    exact = accuracy([bool(each.right.all()) for each in forced]).value
-    return {"loss": -torch.cat([each.nats for each in forced]).mean().item(), "exact": exact}
+    exact = accuracy([bool(each.is_greedy.all()) for each in forced]).value
+    return {"loss": -torch.cat([each.log_probs for each in forced]).mean().item(), "exact": exact}
 
 
 def tune(

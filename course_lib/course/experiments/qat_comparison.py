@@ -46,7 +46,7 @@ def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
 
     def score(model: Decoder) -> dict[str, float]:
         model.eval()
-        right = accuracy(would_write(model, asked, ends=tokenizer.special.values()))
+        right = accuracy(would_write(model, asked, stop=tokenizer.special.values()))
         return {"loss": held_out_loss(model, held_out, TIME), "it": right.value}
 
     return score
