@@ -1,16 +1,16 @@
-"""Cross entropy that never writes the probabilities down.
+"""Cross entropy that never stores the probabilities: loss = log Σ exp(logits) − logit of the target.
 
-    logits (rows, vocab)            a program takes ROWS whole rows, COLUMNS tokens of the vocabulary at a time
-    ┌───────┬───────┬───────┬──┐
-    │ tile ───→ tile ──→ tile →│    Forward: the largest logit so far, and the sum of the exponentials relative to it; when a
-    ├───────┼───────┼───────┼──┤    larger one turns up, the sum is scaled down to it ("online softmax": Milakov & Gimelshein
-    │       │       │       │  │    2018). One loss and one log-sum-exp leave the chip for each row.
-    ├───────┼───────┼───────┼──┤
-    │ …     │       │       │  │    Back: each tile is a program of its own. probability = exp(logit − log-sum-exp), less 1 at
-    └───────┴───────┴───────┴──┘    the target, times the gradient of the row's loss.
+    logits (rows, vocab)            Forward: a program computes ROWS whole rows, COLUMNS tokens at a time.
+    ┌───────┬───────┬───────┬──┐    It keeps the largest logit so far and the sum of the exponentials
+    │ tile ───→ tile ──→ tile →│    relative to it; when a larger logit comes, it scales the sum down
+    ├───────┼───────┼───────┼──┤    ("online softmax": Milakov & Gimelshein 2018). For each row it stores
+    │       │       │       │  │    one loss and one log-sum-exp.
+    ├───────┼───────┼───────┼──┤    Backward: a program computes one tile. The gradient of a logit is its
+    │ …     │       │       │  │    probability, exp(logit − log-sum-exp), minus 1 at the target, times the
+    └───────┴───────┴───────┴──┘    gradient of the row's loss.
 
-Rows whose target doesn't count are not read. Where the vocabulary is a multiple of 16, a thread loads 16 bytes at a time; any
-other works, with narrower loads.
+Rows whose target is ignored are not read. Where the vocabulary is a multiple of 16, a thread loads 16 bytes
+at a time; other sizes work too, with narrower loads.
 
 Not handled: label smoothing, weights of classes, a penalty on the log-sum-exp, a second derivative.
 """
@@ -23,17 +23,19 @@ from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 
-TILE = 4_096  # numbers that a program works on at a time
+TILE = 4_096  # elements that a program works on at a time
 REDUCTIONS = ("mean", "sum", "none")
 
 
 def cross_entropy(
     logits: Tensor, targets: Tensor, ignore: int = -100, backend: str = "auto", reduction: str = "mean"
 ) -> Tensor:
-    """−log of the probability given to the right token, in nats: the mean over targets that aren't `ignore`; nan if all are.
+    """Return the mean over the targets of −log of the target's probability, in nats.
 
-    What F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=ignore) gives, and its gradient, except that the
-    loss of 16-bit logits has 32 bits. reduction: "mean", "sum", or "none" for `token_losses`. Shapes and errors: there.
+    Targets that are `ignore` don't count; if all are, the mean is nan. The loss and its gradient equal those
+    of F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=ignore), except that the loss of
+    16-bit logits has 32 bits. reduction: "mean", "sum", or "none", which returns `token_losses`. Shapes and
+    errors are those of `token_losses`.
     """
     check_reduction(reduction)
     losses = token_losses(logits, targets, ignore, backend)
@@ -43,17 +45,18 @@ def cross_entropy(
 
 
 def token_losses(logits: Tensor, targets: Tensor, ignore: int = -100, backend: str = "auto") -> Tensor:
-    """The loss of each token, (…) as targets, 0 where the target is `ignore`. Its negative is the target's log-probability.
+    """Return minus the log-probability of each target, (…) as targets; 0 where the target is `ignore`.
 
-    logits: (…, vocab); banned tokens may be −inf. targets: tokens' numbers (…). Computed in 32 bits, and returned so (in 64
-    for logits of 64). Differentiable in logits, once.
+    logits: (…, vocab), −inf for banned tokens. targets: token ids, (…). The losses are computed and returned
+    in 32 bits (64 for logits of 64). Differentiable once, in logits.
 
-    Raises ValueError for shapes that don't fit and, on a CPU, for a target outside the vocabulary. To look for one on a GPU
-    would be to wait for it: there the kernel looks up no logit for such a target, and makes its loss and its row's gradient
-    nan. For other errors see `use_triton`.
+    Raises ValueError for shapes that don't fit and, on a CPU, for a target outside the vocabulary. A check on
+    a GPU would have to wait for the GPU: there the kernel reads no logit for such a target, and its loss and
+    its row's gradient are nan. For other errors see `use_triton`.
     """
     check_targets(tuple(logits.shape), targets, ignore)
-    rows, flat = logits.reshape(targets.numel(), logits.shape[-1]), targets.flatten().long().contiguous()
+    rows = logits.reshape(targets.numel(), logits.shape[-1])  # (rows, vocab)
+    flat = targets.flatten().long().contiguous()  # (rows,)
     if use_triton(backend, logits, targets):
         losses = _TokenLosses.apply(rows, flat, ignore)
     else:
@@ -65,22 +68,25 @@ def token_losses(logits: Tensor, targets: Tensor, ignore: int = -100, backend: s
 def cross_entropy_cost(
     rows: int, vocab: int, bytes_each: int, backward: bool = False, ignored: int = 0
 ) -> Cost:
-    """Forward: logits in and the target's again, a target (8 bytes) in and two numbers out for each row. Backward: logits in,
-    a gradient out, and each tile reads its rows' targets, log-sum-exps and gradients. bytes_each: of a logit. ignored: rows
-    whose target doesn't count."""
+    """Return the cost. bytes_each: the bytes of a logit. ignored: the rows whose target is ignored.
+
+    For each row, forward reads the logits, the target (8 bytes) and the target's logit again, and writes the
+    loss and the log-sum-exp. Backward reads the logits and writes their gradient, and each tile reads its
+    rows' targets, log-sum-exps and gradients.
+    """
     counted = rows - ignored
     if not backward:
         return Cost(bytes_each * counted * (vocab + 1) + (8 + 4 + 4) * rows, 4 * counted * vocab)
     across = tiles(vocab, _tile(rows, vocab).sizes["COLUMNS"])
-    return Cost(
-        bytes_each * (counted + rows) * vocab + across * (8 * rows + (4 + 4) * counted), 4 * counted * vocab
-    )
+    moved = bytes_each * (counted + rows) * vocab + across * (8 * rows + (4 + 4) * counted)
+    return Cost(moved, 4 * counted * vocab)
 
 
 def losses_in_place(logits: Tensor, targets: Tensor, ignore: int, gradient: bool, kernel: bool) -> Tensor:
-    """Losses (rows,) of logits (rows, vocab). With `gradient`, the gradient of the losses' sum takes the logits' place.
+    """Return the losses (rows,) of logits (rows, vocab); with `gradient`, replace the logits by it.
 
-    For `linear_cross_entropy`, whose logits nobody else has. kernel: by Triton's, otherwise by PyTorch.
+    The gradient is that of the losses' sum. kernel: whether Triton computes, rather than PyTorch. Used by
+    `linear_cross_entropy`, which needs its logits only once.
     """
     if kernel:
         losses, lse = _forward(logits, targets, ignore)
@@ -90,33 +96,31 @@ def losses_in_place(logits: Tensor, targets: Tensor, ignore: int, gradient: bool
     log_probs = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     losses = F.nll_loss(log_probs, targets, ignore_index=ignore, reduction="none")
     if gradient:
-        left_out = (targets == ignore)[:, None]
-        right = targets[:, None].masked_fill(left_out, 0)
-        grad = log_probs.exp_().scatter_add_(1, right, -torch.ones_like(right, dtype=log_probs.dtype))
-        logits.copy_(grad.masked_fill_(left_out, 0.0))
+        ignored = (targets == ignore)[:, None]  # (rows, 1)
+        index = targets[:, None].masked_fill(ignored, 0)  # (rows, 1)
+        grad = log_probs.exp_().scatter_add_(1, index, -torch.ones_like(index, dtype=log_probs.dtype))
+        logits.copy_(grad.masked_fill_(ignored, 0.0))
     return losses
 
 
 def check_reduction(reduction: str) -> None:
-    """Raises ValueError for one that there isn't."""
+    """Raise ValueError for an unknown reduction."""
     if reduction not in REDUCTIONS:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}; not {reduction!r}")
 
 
 def check_targets(logits_shape: tuple[int, ...], targets: Tensor, ignore: int) -> None:
-    """Raises ValueError unless these are targets for logits of this shape."""
+    """Raise ValueError unless the targets fit logits of this shape, (…, vocab)."""
     if logits_shape[:-1] != targets.shape or not logits_shape:
-        raise ValueError(
-            f"targets {tuple(targets.shape)} don't fit logits {logits_shape}: (…) and (…, vocab) are wanted"
-        )
+        shapes = f"targets {tuple(targets.shape)} don't fit logits {logits_shape}"
+        raise ValueError(f"{shapes}: they must be (…) and (…, vocab)")
     if targets.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"targets are tokens' numbers, of torch.int64 or int32; not of {targets.dtype}")
+        raise ValueError(f"targets are token ids, of torch.int64 or int32; not of {targets.dtype}")
     if targets.device.type == "cpu":
-        outside = (targets != ignore) & ((targets < 0) | (targets >= logits_shape[-1]))
+        vocab = logits_shape[-1]
+        outside = (targets != ignore) & ((targets < 0) | (targets >= vocab))
         if outside.any():
-            raise ValueError(
-                f"target {targets[outside][0]} is outside the vocabulary of {logits_shape[-1]} tokens"
-            )
+            raise ValueError(f"target {targets[outside][0]} is outside the vocabulary of {vocab} tokens")
 
 
 @triton.jit
@@ -124,24 +128,26 @@ def cross_entropy_forward(
     logits_ptr, targets_ptr, losses_ptr, lse_ptr, rows, vocab, row_stride, ignore,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    """loss = log Σ exp(x − m) − (x[target] − m), lse = m + log Σ exp(x − m); m is the largest x of a row."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)  # (ROWS,), as all except the tiles
     target = tl.load(targets_ptr + row, mask=row < rows, other=ignore)
-    counts = target != ignore
+    counted = target != ignore
     logits_ptr += row.to(tl.int64) * row_stride
     largest = tl.full((ROWS,), -float("inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     for first in range(0, vocab, COLUMNS):
-        column = first + tl.arange(0, COLUMNS)[None, :]
-        there = counts[:, None] & (column < vocab)
-        x = tl.load(logits_ptr[:, None] + column, mask=there, other=-float("inf")).to(tl.float32)
+        column = first + tl.arange(0, COLUMNS)[None, :]  # (1, COLUMNS)
+        mask = counted[:, None] & (column < vocab)  # (ROWS, COLUMNS)
+        x = tl.load(logits_ptr[:, None] + column, mask=mask, other=-float("inf")).to(tl.float32)
         new_largest = tl.maximum(largest, tl.max(x, axis=1))
         base = tl.where(new_largest == -float("inf"), 0.0, new_largest)  # −inf − −inf would be nan
         total = total * tl.exp(largest - base) + tl.sum(tl.exp(x - base[:, None]), axis=1)
         largest = new_largest
     inside = (target >= 0) & (target < vocab)
-    right = tl.load(logits_ptr + target, mask=counts & inside, other=0.0).to(tl.float32)
-    log_total = tl.where(inside, tl.log(tl.where(counts, total, 1.0)), float("nan"))
-    tl.store(losses_ptr + row, tl.where(counts, log_total - (right - largest), 0.0), mask=row < rows)
+    target_logit = tl.load(logits_ptr + target, mask=counted & inside, other=0.0).to(tl.float32)
+    log_total = tl.where(inside, tl.log(tl.where(counted, total, 1.0)), float("nan"))
+    loss = tl.where(counted, log_total - (target_logit - largest), 0.0)
+    tl.store(losses_ptr + row, loss, mask=row < rows)
     tl.store(lse_ptr + row, largest + log_total, mask=row < rows)
 
 
@@ -150,44 +156,44 @@ def cross_entropy_backward(
     logits_ptr, targets_ptr, lse_ptr, grad_losses_ptr, grad_ptr, rows, vocab, row_stride, grad_stride, ignore,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    # grad_ptr may be logits_ptr: a program reads its tile before it writes there, and no other one reads it.
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    """grad = (exp(x − lse) − [column is the target]) · grad_loss, for a tile of ROWS × COLUMNS.
+
+    grad_ptr may be logits_ptr: a program reads its tile before it writes mask, and no other program reads it.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]  # (1, COLUMNS)
     target = tl.load(targets_ptr + row, mask=row < rows, other=ignore)
-    counts = target != ignore
-    lse = tl.load(lse_ptr + row, mask=counts, other=0.0)
-    factor = tl.load(
-        grad_losses_ptr + row, mask=counts, other=0.0
-    )  # a row that doesn't count gets a gradient of 0
-    there = (row < rows)[:, None] & (column < vocab)
+    counted = target != ignore
+    lse = tl.load(lse_ptr + row, mask=counted, other=0.0)
+    # The gradient of a row whose target is ignored is 0.
+    grad_loss = tl.load(grad_losses_ptr + row, mask=counted, other=0.0)
+    mask = (row < rows)[:, None] & (column < vocab)  # (ROWS, COLUMNS), as all that follow
     logits_ptr += row.to(tl.int64) * row_stride
     grad_ptr += row.to(tl.int64) * grad_stride
-    x = tl.load(logits_ptr[:, None] + column, mask=there & counts[:, None], other=-float("inf"))
+    x = tl.load(logits_ptr[:, None] + column, mask=mask & counted[:, None], other=-float("inf"))
     probability = tl.exp(x.to(tl.float32) - lse[:, None])
-    grad = (probability - tl.where(column == target[:, None], 1.0, 0.0)) * factor[:, None]
-    tl.store(grad_ptr[:, None] + column, grad.to(grad_ptr.dtype.element_ty), mask=there)
+    grad = (probability - tl.where(column == target[:, None], 1.0, 0.0)) * grad_loss[:, None]
+    tl.store(grad_ptr[:, None] + column, grad.to(grad_ptr.dtype.element_ty), mask=mask)
 
 
 def _forward(logits: Tensor, targets: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-    """Losses and log-sum-exps, (rows,) each."""
-    tile = _tile(*logits.shape)
+    """Return the losses and the log-sum-exps, (rows,) each."""
     losses, lse = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
-    launch(
-        cross_entropy_forward, (tiles(len(logits), tile.sizes["ROWS"]),), logits, targets, losses, lse, *logits.shape,
-        logits.stride(0), ignore, tile=tile,
-    )  # fmt: skip
+    tile = _tile(*logits.shape)
+    grid = (tiles(len(logits), tile.sizes["ROWS"]),)
+    sizes = *logits.shape, logits.stride(0)
+    launch(cross_entropy_forward, grid, logits, targets, losses, lse, *sizes, ignore, tile=tile)
     return losses, lse
 
 
 def _backward(
     logits: Tensor, targets: Tensor, lse: Tensor, grad_losses: Tensor, grad: Tensor, ignore: int
 ) -> None:
-    """Writes the logits' gradient into grad, for a gradient of each loss."""
+    """Write the logits' gradient (rows, vocab) into grad. grad_losses: the gradient of each loss, (rows,)."""
     tile = _tile(*logits.shape)
-    launch(
-        cross_entropy_backward, tuple(map(tiles, logits.shape, tile.sizes.values())), logits, targets, lse,
-        grad_losses, grad, *logits.shape, logits.stride(0), grad.stride(0), ignore, tile=tile,
-    )  # fmt: skip
+    grid = tuple(map(tiles, logits.shape, tile.sizes.values()))
+    sizes = *logits.shape, logits.stride(0), grad.stride(0)
+    launch(cross_entropy_backward, grid, logits, targets, lse, grad_losses, grad, *sizes, ignore, tile=tile)
 
 
 class _TokenLosses(torch.autograd.Function):
@@ -209,7 +215,7 @@ class _TokenLosses(torch.autograd.Function):
 
 
 def _tile(rows: int, vocab: int) -> Tile:
-    """Up to TILE columns, and as many rows as fill TILE."""
-    across = min(power_of_two(vocab), TILE)
-    down = max(1, min(TILE // across, power_of_two(rows)))
-    return Tile({"ROWS": down, "COLUMNS": across}, warps=8 if down * across > 2_048 else 4)
+    """Return a tile of up to TILE columns, and of as many rows as fill TILE."""
+    columns = min(power_of_two(vocab), TILE)
+    rows = max(1, min(TILE // columns, power_of_two(rows)))
+    return Tile({"ROWS": rows, "COLUMNS": columns}, warps=8 if rows * columns > 2_048 else 4)

@@ -1,15 +1,19 @@
-"""RMSNorm and LayerNorm: one trip through memory instead of one for each of their steps.
+"""RMSNorm and LayerNorm in one pass over memory, instead of one for each of their steps.
 
-    x (rows, width)            a program takes ROWS whole rows, so that nothing has to be said between programs
-    ┌───────────────┐
-    │ program 0     │          loaded once → mean (LayerNorm only) → mean square → scaled by the weights → stored once
+    RMSNorm:    y = x / √(mean(x²) + eps) · weight
+    LayerNorm:  y = (x − mean(x)) / √(mean((x − mean(x))²) + eps) · weight + bias
+
+    x (rows, width)            Forward: a program computes ROWS whole rows. It loads them once, subtracts the
+    mean
+    ┌───────────────┐          (LayerNorm only), divides by the root mean square, scales by the weights, and
+    │ program 0     │          stores the result once.
     ├───────────────┤
-    │ program 1     │          Back: a program walks through every PROGRAMS-th tile of rows and adds up its share of the
-    ├───────────────┤          weights' gradient on the chip; PyTorch adds up the programs' shares.
+    │ program 1     │          Backward: each program loops over every PROGRAMS-th tile of rows, and sums
+    ├───────────────┤          its share of the weight's gradient on the chip. PyTorch sums the shares.
     │ …             │
     └───────────────┘
 
-Layer normalization is RMSNorm of x less its mean, and that is the one line by which the kernels differ (CENTER).
+LayerNorm is RMSNorm of x − mean(x), plus a bias; the flag CENTER turns the subtraction on.
 """
 
 import torch
@@ -21,14 +25,15 @@ from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 
 WIDEST = 16_384  # a row must fit on the chip
-TILE = 4_096  # numbers that a program works on at a time
-PROGRAMS = 256  # for the backward pass: enough to keep each of a large GPU's 132 processors busy
+TILE = 4_096  # elements that a program works on at a time
+PROGRAMS = 256  # of the backward pass: enough to keep each of a large GPU's 132 processors busy
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, backend: str = "auto") -> Tensor:
-    """x / √(mean(x²) + eps) · weight, (…, width) → the same shape (Zhang & Sennrich 2019, equation 4).
+    """Return x / √(mean(x²) + eps) · weight, (…, width) as x (Zhang & Sennrich 2019, equation 4).
 
-    Computed in 32 bits whatever the dtype. Differentiable in x and weight. Errors: `use_triton`.
+    weight: (width,). Computed in 32 bits and rounded to x's dtype. Differentiable in x and weight.
+    Raises ValueError for shapes that don't fit; for others see `use_triton`.
     """
     if not _fits(backend, x, weight):
         return F.rms_norm(x, weight.shape, weight, eps)
@@ -38,25 +43,32 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, backend: str = "auto"
 def layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, eps: float = 1e-5, backend: str = "auto"
 ) -> Tensor:
-    """(x − mean) / √(variance + eps) · weight + bias, (…, width) → the same shape (Ba et al. 2016, equation 4)."""
+    """Return (x − mean) / √(variance + eps) · weight + bias, (…, width) as x (Ba et al. 2016, equation 4).
+
+    weight, bias: (width,). Precision and errors are those of `rms_norm`.
+    """
     if not _fits(backend, x, weight, *([] if bias is None else [bias])):
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     return _Norm.apply(x, weight, bias, eps, True)
 
 
 def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False) -> Cost:
-    """Forward: x in, y out, a factor a row out, and each program reads the weights. Backward: x and the gradient in, a gradient
-    out, and each program writes its share of the weights' gradients. bytes_each: of a number of x."""
+    """Return the cost. bytes_each: the bytes of an element of x.
+
+    Forward reads x and writes y and a factor for each row; each program reads the weights. Backward reads x
+    and y's gradient and writes x's; each program reads the weights and writes its share of their gradients,
+    in 32 bits.
+    """
     programs = tiles(rows, _tile(rows, width).sizes["ROWS"])
     if not backward:
         return Cost(bytes_each * (2 * rows + programs) * width + 4 * rows, 4 * rows * width)
     programs = min(PROGRAMS, programs)
-    return Cost(
-        bytes_each * (3 * rows + programs) * width + 4 * (rows + 2 * programs * width), 9 * rows * width
-    )
+    moved = bytes_each * (3 * rows + programs) * width + 4 * (rows + 2 * programs * width)
+    return Cost(moved, 9 * rows * width)
 
 
 def _fits(backend: str, x: Tensor, *weights: Tensor) -> bool:
+    """Return whether the kernel computes, not PyTorch. Raises ValueError for arguments that don't fit."""
     if not x.dim():
         raise ValueError("a norm is taken over the last dimension, and a single number has none")
     for weight in weights:
@@ -78,21 +90,22 @@ def norm_forward(
     x_ptr, weight_ptr, bias_ptr, y_ptr, mean_ptr, factor_ptr, rows, width, row_stride, eps,
     CENTER: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, WIDTH)[None, :]
-    there = (row < rows) & (column < width)
+    """y = x · factor · weight + bias with factor = 1 / √(mean(x²) + eps); with CENTER, of x − mean(x)."""
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]  # (ROWS, 1)
+    column = tl.arange(0, WIDTH)[None, :]  # (1, WIDTH)
+    mask = (row < rows) & (column < width)  # (ROWS, WIDTH)
     row = row.to(tl.int64)
-    x = tl.load(x_ptr + row * row_stride + column, mask=there, other=0.0).to(tl.float32)
+    x = tl.load(x_ptr + row * row_stride + column, mask=mask, other=0.0).to(tl.float32)
     if CENTER:
         mean = tl.sum(x, axis=1, keep_dims=True) / width
         tl.store(mean_ptr + row, mean, mask=row < rows)
-        x = tl.where(there, x - mean, 0.0)
-    factor = 1 / tl.sqrt(tl.sum(x * x, axis=1, keep_dims=True) / width + eps)
+        x = tl.where(mask, x - mean, 0.0)
+    factor = 1 / tl.sqrt(tl.sum(x * x, axis=1, keep_dims=True) / width + eps)  # (ROWS, 1)
     tl.store(factor_ptr + row, factor, mask=row < rows)
     y = x * factor * tl.load(weight_ptr + column, mask=column < width, other=0.0).to(tl.float32)
     if bias_ptr is not None:
         y += tl.load(bias_ptr + column, mask=column < width, other=0.0).to(tl.float32)
-    tl.store(y_ptr + row * width + column, y.to(y_ptr.dtype.element_ty), mask=there)
+    tl.store(y_ptr + row * width + column, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -100,46 +113,51 @@ def norm_backward(
     x_ptr, weight_ptr, mean_ptr, factor_ptr, grad_y_ptr, grad_x_ptr, grad_weight_ptr, grad_bias_ptr,
     rows, width, row_stride, programs, CENTER: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    column = tl.arange(0, WIDTH)[None, :]
+    """With n = x · factor (of x − mean(x) for CENTER) and g = grad_y · weight, for every row:
+
+    grad_x      = factor · (g − n · mean(g · n))      with CENTER: also − factor · mean(g)
+    grad_weight = Σ over rows of grad_y · n           grad_bias = Σ over rows of grad_y
+    """
+    column = tl.arange(0, WIDTH)[None, :]  # (1, WIDTH)
     weight = tl.load(weight_ptr + column, mask=column < width, other=0.0).to(tl.float32)
     grad_weight = tl.zeros((1, WIDTH), tl.float32)
     grad_bias = tl.zeros((1, WIDTH), tl.float32)
     for first in range(tl.program_id(0) * ROWS, rows, programs * ROWS):
-        row = first + tl.arange(0, ROWS)[:, None]
-        there = (row < rows) & (column < width)
+        row = first + tl.arange(0, ROWS)[:, None]  # (ROWS, 1)
+        mask = (row < rows) & (column < width)  # (ROWS, WIDTH)
         row = row.to(tl.int64)
-        x = tl.load(x_ptr + row * row_stride + column, mask=there, other=0.0).to(tl.float32)
-        grad_y = tl.load(grad_y_ptr + row * width + column, mask=there, other=0.0).to(tl.float32)
-        factor = tl.load(factor_ptr + row, mask=row < rows, other=0.0)
+        x = tl.load(x_ptr + row * row_stride + column, mask=mask, other=0.0).to(tl.float32)
+        grad_y = tl.load(grad_y_ptr + row * width + column, mask=mask, other=0.0).to(tl.float32)
+        factor = tl.load(factor_ptr + row, mask=row < rows, other=0.0)  # (ROWS, 1)
         if CENTER:
             x -= tl.load(mean_ptr + row, mask=row < rows, other=0.0)
-        normed = tl.where(there, x * factor, 0.0)
-        grad = grad_y * weight
-        pull = grad - normed * (tl.sum(grad * normed, axis=1, keep_dims=True) / width)
+        normed = tl.where(mask, x * factor, 0.0)  # (ROWS, WIDTH)
+        grad_normed = grad_y * weight
+        grad_x = grad_normed - normed * (tl.sum(grad_normed * normed, axis=1, keep_dims=True) / width)
         if CENTER:
-            pull -= tl.sum(grad, axis=1, keep_dims=True) / width
-        tl.store(
-            grad_x_ptr + row * width + column, (factor * pull).to(grad_x_ptr.dtype.element_ty), mask=there
-        )
+            grad_x -= tl.sum(grad_normed, axis=1, keep_dims=True) / width
+        grad_x = (factor * grad_x).to(grad_x_ptr.dtype.element_ty)
+        tl.store(grad_x_ptr + row * width + column, grad_x, mask=mask)
         grad_weight += tl.sum(grad_y * normed, axis=0, keep_dims=True)
         grad_bias += tl.sum(grad_y, axis=0, keep_dims=True)
-    share = tl.program_id(0).to(tl.int64) * width + column
-    tl.store(grad_weight_ptr + share, grad_weight, mask=column < width)
-    tl.store(grad_bias_ptr + share, grad_bias, mask=column < width)
+    offset = tl.program_id(0).to(tl.int64) * width + column  # of this program's share of the sums
+    tl.store(grad_weight_ptr + offset, grad_weight, mask=column < width)
+    tl.store(grad_bias_ptr + offset, grad_bias, mask=column < width)
 
 
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, center: bool) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
+        rows = x.reshape(-1, x.shape[-1])  # (rows, width)
         rows = rows if rows.stride(-1) == 1 else rows.contiguous()
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         mean, factor = torch.empty(2, len(rows), dtype=torch.float32, device=x.device)
         weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
         tile = _tile(*rows.shape)
+        grid = (tiles(len(rows), tile.sizes["ROWS"]),)
         launch(
-            norm_forward, (tiles(len(rows), tile.sizes["ROWS"]),), rows, weight, bias, y, mean, factor, *rows.shape,
-            rows.stride(0), eps, tile=tile, CENTER=center,
+            norm_forward, grid, rows, weight, bias, y, mean, factor, *rows.shape, rows.stride(0), eps,
+            tile=tile, CENTER=center,
         )  # fmt: skip
         ctx.save_for_backward(rows, weight, mean, factor)
         ctx.center, ctx.has_bias = center, bias is not None
@@ -163,7 +181,7 @@ class _Norm(torch.autograd.Function):
 
 
 def _tile(rows: int, width: int) -> Tile:
-    """Whole rows: one, or as many as fill TILE."""
+    """Return a tile of whole rows: one, or as many as fill TILE."""
     width = power_of_two(width)
     per_program = max(1, min(TILE // width, power_of_two(rows)))
     warps = 16 if width > 8_192 else 8 if width > 2_048 else 4

@@ -1,13 +1,19 @@
-"""Rotary positions in one trip through memory (Su et al. 2021, section 3.2).
+"""Rotary positions in one pass over memory (Su et al. 2021, section 3.2).
 
-    x (batch, heads, time, d_head)            a program takes TIMES positions of HEADS heads of a sequence
-              ┌── d_head ──┐
-    time      │ first│second│   half-split: a pair is (i, i + d_head/2), and the two halves of a tile are loaded one by one;
-    0 … TIMES │  ×   │  ×   │   interleaved: a pair is (2i, 2i + 1), and a tile is loaded whole, then taken apart.
+Each pair of coordinates (first, second) is rotated by an angle that grows with the position:
+
+    first  ← first · cos − second · sin
+    second ← second · cos + first · sin
+
+    x (batch, heads, time, d_head)            A program rotates TIMES positions of HEADS heads.
+              ┌── d_head ───┐
+    time      │ first│second│   half-split: a pair is (i, i + d_head/2); the halves are loaded separately.
+    0 … TIMES │  ×   │  ×   │   interleaved: a pair is (2i, 2i + 1); a tile is loaded whole, then split.
               └──────┴──────┘
     cos, sin  (time, d_head/2) are loaded once for all HEADS heads.
 
-Turning back is turning by the angle's opposite, so the way back is the same kernel, with the sines' sign changed.
+The inverse of a rotation is the rotation by the opposite angle, so backward runs the same kernel with the
+sign of the sines changed.
 """
 
 import torch
@@ -18,16 +24,16 @@ from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
 from course_lib.model import rotate
 
-TILE = 2_048  # pairs that a program turns
+TILE = 2_048  # pairs that a program rotates
 LAYOUTS = ("half-split", "interleaved")
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split", backend: str = "auto") -> Tensor:
-    """`model.rotate`: each pair of coordinates turned by its angle, (batch, heads, time, d_head) → the same shape.
+    """Return x with each pair of coordinates rotated by its angle, as `model.rotate` does.
 
-    cos, sin: (time, d_head / 2), as `model.rotary_tables` makes them. layout: which coordinates are a pair. Any strides; the
-    result is laid out as x is. Computed in 32 bits. Differentiable in x alone.
-
+    x: (batch, heads, time, d_head), with any strides; the result has the same shape and strides.
+    cos, sin: (time, d_head / 2), the result of `model.rotary_tables`. layout: which coordinates form a pair.
+    Computed in 32 bits and rounded to x's dtype. Differentiable in x alone.
     Raises ValueError for shapes that don't fit each other; for other errors see `use_triton`.
     """
     if layout not in LAYOUTS:
@@ -43,7 +49,11 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split", backen
 
 
 def rope_cost(batch: int, heads: int, time: int, d_head: int, bytes_each: int) -> Cost:
-    """x in, the result out, and each program reads its cosines and sines. The same backward. bytes_each: of a number of either."""
+    """Return the cost of forward, which is also that of backward.
+
+    The kernel reads x and writes the result, and each program reads its cosines and sines. bytes_each: the
+    bytes of an element of x, cos and sin.
+    """
     tables = batch * tiles(heads, _tile(heads, time, d_head).sizes["HEADS"]) * time * d_head
     return Cost(bytes_each * (2 * batch * heads * time * d_head + tables), 3 * batch * heads * time * d_head)
 
@@ -54,32 +64,36 @@ def rope_kernel(
     heads, time, sign, INTERLEAVED: tl.constexpr, PAIRS: tl.constexpr,
     HEADS: tl.constexpr, TIMES: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0) * TIMES + tl.arange(0, TIMES)[None, :, None]
-    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None, None]
+    """(first, second) ← (first · cos − second · sin, second · cos + first · sin), with sign · sin for sin.
+
+    x_batch, x_head, x_time and x_channel are the strides of x; y_batch to y_channel are those of y.
+    """
+    position = tl.program_id(0) * TIMES + tl.arange(0, TIMES)[None, :, None]  # (1, TIMES, 1)
+    head = tl.program_id(1) * HEADS + tl.arange(0, HEADS)[:, None, None]  # (HEADS, 1, 1)
     batch = tl.program_id(2).to(tl.int64)
-    pair = tl.arange(0, WIDTH)[None, None, :]
-    known = (at < time) & (pair < PAIRS)
-    there = known & (head < heads)
-    at, head = at.to(tl.int64), head.to(tl.int64)
-    cos = tl.load(cos_ptr + at * PAIRS + pair, mask=known, other=0.0).to(tl.float32)
-    sin = tl.load(sin_ptr + at * PAIRS + pair, mask=known, other=0.0).to(tl.float32) * sign
-    x_ptr += batch * x_batch + head * x_head + at * x_time
-    y_ptr += batch * y_batch + head * y_head + at * y_time
+    pair = tl.arange(0, WIDTH)[None, None, :]  # (1, 1, WIDTH)
+    table_mask = (position < time) & (pair < PAIRS)  # (1, TIMES, WIDTH)
+    mask = table_mask & (head < heads)  # (HEADS, TIMES, WIDTH)
+    position, head = position.to(tl.int64), head.to(tl.int64)
+    cos = tl.load(cos_ptr + position * PAIRS + pair, mask=table_mask, other=0.0).to(tl.float32)
+    sin = tl.load(sin_ptr + position * PAIRS + pair, mask=table_mask, other=0.0).to(tl.float32) * sign
+    x_ptr += batch * x_batch + head * x_head + position * x_time
+    y_ptr += batch * y_batch + head * y_head + position * y_time
     if INTERLEAVED:
         channel = tl.arange(0, 2 * WIDTH)[None, None, :]
-        there = (at < time) & (head < heads) & (channel < 2 * PAIRS)
-        x = tl.load(x_ptr + channel * x_channel, mask=there, other=0.0).to(tl.float32)
+        mask = (position < time) & (head < heads) & (channel < 2 * PAIRS)  # (HEADS, TIMES, 2 · WIDTH)
+        x = tl.load(x_ptr + channel * x_channel, mask=mask, other=0.0).to(tl.float32)
         first, second = tl.split(tl.reshape(x, (HEADS, TIMES, WIDTH, 2)))
         y = tl.join(first * cos - second * sin, second * cos + first * sin)
         y = tl.reshape(y, (HEADS, TIMES, 2 * WIDTH)).to(y_ptr.dtype.element_ty)
-        tl.store(y_ptr + channel * y_channel, y, mask=there)
+        tl.store(y_ptr + channel * y_channel, y, mask=mask)
     else:
-        first = tl.load(x_ptr + pair * x_channel, mask=there, other=0.0).to(tl.float32)
-        second = tl.load(x_ptr + (pair + PAIRS) * x_channel, mask=there, other=0.0).to(tl.float32)
+        first = tl.load(x_ptr + pair * x_channel, mask=mask, other=0.0).to(tl.float32)
+        second = tl.load(x_ptr + (pair + PAIRS) * x_channel, mask=mask, other=0.0).to(tl.float32)
         y = (first * cos - second * sin).to(y_ptr.dtype.element_ty)
-        tl.store(y_ptr + pair * y_channel, y, mask=there)
+        tl.store(y_ptr + pair * y_channel, y, mask=mask)
         y = (second * cos + first * sin).to(y_ptr.dtype.element_ty)
-        tl.store(y_ptr + (pair + PAIRS) * y_channel, y, mask=there)
+        tl.store(y_ptr + (pair + PAIRS) * y_channel, y, mask=mask)
 
 
 class _Rope(torch.autograd.Function):
@@ -87,15 +101,16 @@ class _Rope(torch.autograd.Function):
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.layout = layout
-        return _turn(x, cos, sin, layout, 1.0)
+        return _rotate(x, cos, sin, layout, sign=1.0)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_y: Tensor) -> tuple:
-        return _turn(grad_y, *ctx.saved_tensors, ctx.layout, -1.0), None, None, None
+        return _rotate(grad_y, *ctx.saved_tensors, ctx.layout, sign=-1.0), None, None, None
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, layout: str, sign: float) -> Tensor:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str, sign: float) -> Tensor:
+    """Return x rotated by the angles, or by their opposites for sign = −1, (batch, heads, time, d_head)."""
     y = torch.empty_like(x)
     batch, heads, time, d_head = x.shape
     tile = _tile(heads, time, d_head)
@@ -108,8 +123,8 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, layout: str, sign: float) -> Tens
 
 
 def _tile(heads: int, time: int, d_head: int) -> Tile:
-    """All pairs of a head, for up to 8 heads and as many positions as fill TILE."""
+    """Return a tile of all pairs of a head, for up to 8 heads and as many positions as fill TILE."""
     width = power_of_two(d_head // 2)
-    together = max(1, min(TILE // width, 8, power_of_two(heads)))
-    times = max(1, min(TILE // width // together, power_of_two(time)))
-    return Tile({"HEADS": together, "TIMES": times, "WIDTH": width})
+    heads = max(1, min(TILE // width, 8, power_of_two(heads)))
+    times = max(1, min(TILE // width // heads, power_of_two(time)))
+    return Tile({"HEADS": heads, "TIMES": times, "WIDTH": width})
