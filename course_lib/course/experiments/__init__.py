@@ -1,1 +1,3 @@
-"""The long runs behind lessons: each script measures what takes too long to be measured in the lesson, and writes it to `assets/`."""
+"""The long runs of the lessons: each script measures what takes too long for a notebook, and writes it to
+`assets/`.
+"""

@@ -1,8 +1,10 @@
-"""The long run behind lesson 19: what each knob does to SmolLM2's texts, over several prompts.
+"""The long run of lesson 19: what each sampling parameter does to SmolLM2's texts, over several prompts.
 
-`python -m course_lib.course.experiments.sampling_curves` writes `assets/sampling_curves.json` anew, in about fifteen minutes on two cores.
-Texts are drawn with fixed seeds. On another machine, or where `pack` adds up in another order, 16-bit rounding may lead to other
-words, and to means a little different. The stored log is from before `pack` worked norms out in one step.
+    python -m course_lib.course.experiments.sampling_curves
+
+writes `assets/sampling_curves.json` anew, in about fifteen minutes on two cores. The texts are drawn with
+fixed seeds. On another machine, or if `pack` adds in another order, 16-bit rounding may lead to other words
+and to slightly different means. The stored log was written before `pack` computed norms in one step.
 """
 
 import json
@@ -23,9 +25,9 @@ from course_lib.model import LanguageModel
 
 PATH = Path(__file__).parents[3] / "assets" / "sampling_curves.json"
 ROWS, TOKENS, GREEDY_TOKENS = 8, 48, 200
-IN_CURVES = 6  # of the prompts
+IN_CURVES = 6  # prompts
 
-# The first for the curves, all of them for greedy's loops.
+# The curves use the first `IN_CURVES` prompts; the loops of greedy decoding use all of them.
 PROMPTS = (
     "Once upon a time there was a fox who",
     "Dear diary, today I",
@@ -52,7 +54,7 @@ SETTINGS = {
     "repetition_penalty": (1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0),
 }
 
-# Short answers; right is an answer that holds one of the words.
+# Questions with short answers. An answer is right if it contains one of the words.
 QUESTIONS = {
     "What is the capital of France?": ("paris",),
     "What is the capital of Italy?": ("rome",),
@@ -73,7 +75,7 @@ QUESTIONS = {
 }
 ANSWER_TEMPERATURES = (0.0, 0.3, 0.7, 1.0, 1.5, 2.0)
 
-# Asked for in one sentence together.
+# Two words that the model is asked to write in one sentence.
 PAIRS = (
     ("tiger", "river"),
     ("clock", "bread"),
@@ -85,55 +87,79 @@ PAIRS = (
 POOL = 48
 
 
-def watch(
-    adjust: Callable[[Tensor], Tensor], choose: Callable[[Tensor], Tensor], notes: list
-) -> Callable[[Tensor], Tensor]:
-    """`choose` after `adjust`, noting for each token the entropy it was drawn from and its log-probability without `adjust`."""
+# Logits, (rows, vocab_size), to tokens, (rows,).
+Choose = Callable[[Tensor], Tensor]
 
-    def watching(logits: Tensor) -> Tensor:
-        adjusted = adjust(logits)
-        tokens = choose(adjusted)
-        plain = logits.float().log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]
-        notes.append((entropy(adjusted), plain))
+
+def record_steps(adjust: Callable[[Tensor], Tensor], choose: Choose, records: list) -> Choose:
+    """Return a function that applies `adjust`, then `choose`, and appends a record of each step to `records`.
+
+    A record is the entropy of the adjusted distribution, (rows,), and the log-probability of the chosen
+    tokens under the distribution that is not adjusted, (rows,).
+    """
+
+    def recording(logits: Tensor) -> Tensor:
+        adjusted = adjust(logits)  # (rows, vocab_size)
+        tokens = choose(adjusted)  # (rows,)
+        plain = logits.float().log_softmax(dim=-1).gather(-1, tokens[:, None])[:, 0]  # (rows,)
+        records.append((entropy(adjusted), plain))
         return tokens
 
-    return watching
+    return recording
 
 
 def measure(
     lm: LanguageModel, prompt: str, knob: str, value: float, rows: int = ROWS, tokens: int = TOKENS
 ) -> dict:
-    """Mean over `rows` continuations of a prompt, with one knob turned and temperature 1 otherwise (for the penalty: greedy)."""
-    ids, notes = lm.tokenizer.encode(prompt), []
-    penalize = knob == "repetition_penalty"
-    turn = (lambda logits: logits) if penalize else (lambda logits: KNOBS[knob](logits.float(), value))
-    choose = greedy if penalize else partial(draw, generator=torch.Generator().manual_seed(0))
-    adjust = (lambda logits, seen: repetition_penalty(logits.float(), seen, value)) if penalize else None
-    stop = lm.tokenizer.special.values()
-    texts = continuations(
-        lm.model, ids, 1 if penalize else rows, tokens, watch(turn, choose, notes), adjust, stop
-    )
-    entropies, plain = (torch.stack(part, dim=1) for part in zip(*notes, strict=True))
+    """Return means over `rows` continuations of a prompt, with one knob set and temperature 1 otherwise.
+
+    The repetition penalty is measured on one greedy continuation.
+    """
+    ids, records = lm.tokenizer.encode(prompt), []
+    if knob == "repetition_penalty":
+        texts = _write_with_penalty(lm, ids, value, tokens, records)
+    else:
+        texts = _write_with_knob(lm, ids, knob, value, rows, tokens, records)
+    entropies, plain = (torch.stack(part, dim=1) for part in zip(*records, strict=True))  # (rows, tokens)
     written = [(row, i) for row, text in enumerate(texts) for i in range(len(text))]
-    likely = (
-        [log_likelihood(lm.model, ids, text).mean().item() for text in texts if text]
-        if penalize
-        else [plain[spot].item() for spot in written]
-    )
+    if knob == "repetition_penalty":
+        log_probs = [log_likelihood(lm.model, ids, text).mean().item() for text in texts if text]
+    else:
+        log_probs = [plain[index].item() for index in written]
     return {
-        "entropy": round(fmean(entropies[spot].item() for spot in written), 3),
-        "log_likelihood": round(fmean(likely), 3),
+        "entropy": round(fmean(entropies[index].item() for index in written), 3),
+        "log_likelihood": round(fmean(log_probs), 3),
         "repeated": round(fmean(repeated(text) for text in texts), 3),
         "distinct": round(distinct(texts), 3),
         "different": len(set(map(tuple, texts))),
     }
 
 
+def _write_with_knob(
+    lm: LanguageModel, ids: list[int], knob: str, value: float, rows: int, tokens: int, records: list
+) -> list[list[int]]:
+    """Draw `rows` continuations with one knob set."""
+    choose = partial(draw, generator=torch.Generator().manual_seed(0))
+    choose = record_steps(lambda logits: KNOBS[knob](logits.float(), value), choose, records)
+    return continuations(lm.model, ids, rows, tokens, choose, None, lm.tokenizer.special.values())
+
+
+def _write_with_penalty(
+    lm: LanguageModel, ids: list[int], value: float, tokens: int, records: list
+) -> list[list[int]]:
+    """Write one greedy continuation with a repetition penalty."""
+    choose = record_steps(lambda logits: logits, greedy, records)
+
+    def penalize(logits: Tensor, seen: Tensor) -> Tensor:
+        return repetition_penalty(logits.float(), seen, value)
+
+    return continuations(lm.model, ids, 1, tokens, choose, penalize, lm.tokenizer.special.values())
+
+
 def loops(lm: LanguageModel, prompt: str, tokens: int = GREEDY_TOKENS) -> dict:
-    """Whether greedy decoding goes in circles."""
-    written = list(
-        generate(lm.model, lm.tokenizer.encode(prompt), tokens, stop=lm.tokenizer.special.values())
-    )
+    """Return whether greedy decoding ends in a loop, and how much it repeats."""
+    ids = lm.tokenizer.encode(prompt)
+    written = list(generate(lm.model, ids, tokens, stop=lm.tokenizer.special.values()))
     return {
         "prompt": prompt,
         "tokens": len(written),
@@ -145,7 +171,7 @@ def loops(lm: LanguageModel, prompt: str, tokens: int = GREEDY_TOKENS) -> dict:
 def answers(
     lm: LanguageModel, question: str, temperature: float, rows: int = ROWS, tokens: int = 24
 ) -> list[str]:
-    """What the model says to a question, `rows` times."""
+    """Return `rows` answers of the model to a question."""
     choose = partial(sample, temperature=temperature, generator=torch.Generator().manual_seed(0))
     ids = lm.chat.encode(question)
     texts = continuations(lm.model, ids, rows, tokens, choose, stop=lm.tokenizer.special.values())
@@ -157,20 +183,22 @@ def request(pair: tuple[str, str]) -> str:
 
 
 def points(text: str, pair: tuple[str, str]) -> int:
-    """0 to 3: one for each of the two words, and one if it is a single sentence of at most fifteen words.
+    """Return 0 to 3 points: one for each of the two words, and one for a single sentence of at most fifteen
+    words.
 
-    Quotation marks that follow the sentence's last mark don't spoil it.
+    Quotation marks after the end of the sentence are allowed.
     """
     words = "".join(c if c.isalnum() else " " for c in text.lower()).split()
     text = text.rstrip().rstrip("\"'”’»")
-    one_short_sentence = (
-        text[-1:] in ".!?" and sum(text.count(mark) for mark in ".!?") == 1 and 0 < len(words) <= 15
-    )
-    return sum(word in words for word in pair) + one_short_sentence
+    is_one_sentence = text[-1:] in ".!?" and sum(text.count(mark) for mark in ".!?") == 1
+    return sum(word in words for word in pair) + (is_one_sentence and 0 < len(words) <= 15)
 
 
 def pool(lm: LanguageModel, pair: tuple[str, str], size: int = POOL, tokens: int = 40) -> list[dict]:
-    """Candidates for one request at temperature 1, each with its points and its log-likelihood (of the whole, and of a token)."""
+    """Return candidates for one request at temperature 1.
+
+    Each has its points, and its log-likelihood as a sum and per token.
+    """
     ids = lm.chat.encode(request(pair))
     choose = partial(sample, temperature=1.0, generator=torch.Generator().manual_seed(0))
     texts = continuations(lm.model, ids, size, tokens, choose, stop=lm.tokenizer.special.values())
@@ -178,13 +206,13 @@ def pool(lm: LanguageModel, pair: tuple[str, str], size: int = POOL, tokens: int
 
 
 def _candidate(lm: LanguageModel, ids: list[int], text: list[int], pair: tuple[str, str]) -> dict:
-    # Ending is a choice too: without it a text of no token would be certain.
-    each = log_likelihood(lm.model, ids, [*text, lm.tokenizer.special["<|im_end|>"]])
+    # The end mark counts too: without it, an empty text would have probability 1.
+    log_probs = log_likelihood(lm.model, ids, [*text, lm.tokenizer.special["<|im_end|>"]])
     return {
         "text": lm.tokenizer.decode(text),
         "points": points(lm.tokenizer.decode(text), pair),
-        "log_likelihood": round(each.sum().item(), 2),
-        "per_token": round(each.mean().item(), 3),
+        "log_likelihood": round(log_probs.sum().item(), 2),
+        "per_token": round(log_probs.mean().item(), 3),
         "tokens": len(text),
     }
 
@@ -197,7 +225,7 @@ def main() -> None:
     print("greedy", flush=True)
     log["best_of"] = {" ".join(pair): pool(lm, pair) for pair in PAIRS}
     print("best of", flush=True)
-    log["questions"] = {str(t): _asked(lm, t) for t in ANSWER_TEMPERATURES}
+    log["questions"] = {str(t): _score_answers(lm, t) for t in ANSWER_TEMPERATURES}
     log["knobs"] = {}
     for knob, values in SETTINGS.items():
         log["knobs"][knob] = {
@@ -205,29 +233,30 @@ def main() -> None:
             for value in values
         }
         print(knob, flush=True)
-    PATH.write_text(_one_line_an_entry(log), encoding="utf-8")
+    PATH.write_text(_format_log(log), encoding="utf-8")
 
 
-def _asked(lm: LanguageModel, t: float) -> dict:
-    given = {question: answers(lm, question, t) for question in QUESTIONS}
-    right = [
-        fmean(contains(answer, QUESTIONS[question]) for answer in said) for question, said in given.items()
-    ]
-    words = [distinct([answer.split() for answer in said], n=1) for said in given.values()]
+def _score_answers(lm: LanguageModel, temperature: float) -> dict:
+    """Return, for each question, the share of right answers and the share of distinct words in the
+    answers.
+    """
+    right, words = [], []
+    for question, solutions in QUESTIONS.items():
+        given = answers(lm, question, temperature)
+        right.append(fmean(contains(answer, solutions) for answer in given))
+        words.append(distinct([answer.split() for answer in given], n=1))
     return {"right": [round(share, 3) for share in right], "distinct": [round(share, 3) for share in words]}
 
 
-def _one_line_an_entry(log: dict) -> str:
-    """JSON whose nested tables stay readable and whose differences are small."""
-    lines = []
+def _format_log(log: dict) -> str:
+    """Return JSON with one line for each entry, so that it is readable and its diffs are small."""
+    dumps, lines = partial(json.dumps, ensure_ascii=False), []
     for name, value in log.items():
         if isinstance(value, dict):
-            inner = ",\n".join(
-                f"  {json.dumps(key)}: {json.dumps(part, ensure_ascii=False)}" for key, part in value.items()
-            )
-            lines.append(f"{json.dumps(name)}: {{\n{inner}\n }}")
+            entries = [f"  {dumps(key)}: {dumps(entry)}" for key, entry in value.items()]
+            lines.append(f"{dumps(name)}: {{\n" + ",\n".join(entries) + "\n }")
         else:
-            lines.append(f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}")
+            lines.append(f"{dumps(name)}: {dumps(value)}")
     return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
