@@ -1,10 +1,14 @@
-"""What rounding costs the small model of the world, and what wins it back: how `assets/qat.json` was made.
+"""Measure what quantization costs the small model of the world, and write `assets/qat.json`.
 
-    python -m course_lib.course.experiments.qat_comparison      (a few minutes on one core)
+    python -m course_lib.course.experiments.qat_comparison
 
-Symmetric grids, one scale a row, of 2, 3 and 4 bits; four ways to come to them: round to the nearest level; round with GPTQ; train a little
-more as usual, then round (a control: is it only the training?); train as much with the rounding in view (QAT). Three seeds choose
-the batches of training, and the sequences that GPTQ sees.
+writes the file, in a few minutes on one core.
+
+The weights are rounded to symmetric grids of 2, 3 and 4 bits with one scale per row, in four ways: to the
+nearest level; with GPTQ; to the nearest level after some further steps of usual training; and after as many
+steps of quantization-aware training (QAT). The third way is a control, which shows how much of QAT's gain is
+due to further training alone. Three seeds choose the training batches, and the sequences that calibrate
+GPTQ.
 """
 
 import json
@@ -35,25 +39,29 @@ Score = Callable[[Decoder], dict[str, float]]
 
 
 def training_data(tokenizer: Tokenizer, seed: int) -> Windows:
-    """Windows of 3,000 texts that the model wasn't trained on, drawn as those that it was."""
+    """Return windows of 3,000 texts that the model wasn't trained on, drawn as its training texts were."""
     return Windows(rows(tokenizer, 7, "train", 3000), TIME, BATCH, seed)
 
 
 def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
-    """loss: nats a token on n held-out texts. it: share right of n held-out questions about what *it* is."""
+    """Return a function that scores a model.
+
+    loss: nats per token on n held-out texts.
+    it: the share of right answers to n held-out questions about what *it* is.
+    """
     held_out = rows(tokenizer, 0, "held_out", n)
-    asked = encode_items(tokenizer, islice(questions(0, "held_out", kinds=("it",)), n))
+    items = encode_items(tokenizer, islice(questions(0, "held_out", kinds=("it",)), n))
 
     def score(model: Decoder) -> dict[str, float]:
         model.eval()
-        right = accuracy(would_write(model, asked, stop=tokenizer.special.values()))
+        right = accuracy(would_write(model, items, stop=tokenizer.special.values()))
         return {"loss": held_out_loss(model, held_out, TIME), "it": right.value}
 
     return score
 
 
 def ways(model: Decoder, data: Windows, format: Uniform) -> Iterator[tuple[str, Decoder]]:
-    """Each way's name and model, rounded."""
+    """Yield the name and the quantized model of each way."""
     yield "nearest", quantize_linears(deepcopy(model), format)
     yield "gptq", gptq_linears(deepcopy(model), data(0)[0][:CALIBRATION], format)
     yield "trained, then nearest", quantize_linears(trained(deepcopy(model), data), format)
@@ -61,12 +69,13 @@ def ways(model: Decoder, data: Windows, format: Uniform) -> Iterator[tuple[str, 
 
 
 def trained(model: Decoder, data: Windows, config: TrainConfig = TRAINING) -> Decoder:
-    """The same model, after some steps more."""
+    """Train a model for some further steps, in place, and return it."""
     train(model.requires_grad_(True), data, config, progress=False)
     return model.requires_grad_(False).eval()
 
 
-def make(path: Path) -> None:
+def main(path: Path) -> None:
+    """Score all ways, and write the file."""
     world = load_world()
     score = scorer(world.tokenizer)
     runs = [{"way": "32 bits", **score(world.model)}]
@@ -76,11 +85,12 @@ def make(path: Path) -> None:
             for way, model in ways(world.model, data, Uniform(bits)):
                 runs.append({"way": way, "bits": bits, "seed": seed, **score(model)})
                 print(runs[-1], flush=True)
-    about = "python -m course_lib.course.experiments.qat_comparison; held-out texts and questions of the made-up world"
+    about = "python -m course_lib.course.experiments.qat_comparison; "
+    about += "held-out texts and questions of the made-up world"
     rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in run.items()} for run in runs]
     path.write_text(json.dumps({"made_by": about, "runs": rounded}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    make(Path("assets/qat.json"))
+    main(Path("assets/qat.json"))
