@@ -75,6 +75,7 @@ def test_logits_are_transformers(text):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @torch.no_grad()
 def test_greedy_tokens_are_transformers():
     """Each of our tokens is the likeliest to transformers, so its greedy decoding writes the same."""
