@@ -63,7 +63,11 @@ def assert_same_state(model, state):
 # The proof: what later lessons build
 
 
-@pytest.mark.parametrize("format", [NF4(), Q4_1, Uniform(bits=8)], ids=label)
+@pytest.mark.parametrize(
+    "format",
+    [*(pytest.param(format, marks=pytest.mark.slow) for format in (NF4(), Q4_1)), Uniform(bits=8)],
+    ids=label,
+)
 def test_lora_over_a_quantized_model_with_kernels_trained_a_step_and_undone(format):
     model = model_of()
     tokens, whole = random_tokens(model), state_of(model)
