@@ -1,4 +1,4 @@
-"""What the course says about language models: each claim it has shown is tagged in a lesson, and asserted there."""
+"""The course's claims about language models: each claim that a lesson shows is tagged and asserted there."""
 
 import ast
 import json
@@ -18,7 +18,7 @@ def claims_of(cell):
 
 
 def can_fail(node):
-    """Whether this is an assertion about something that was computed."""
+    """Return whether this is an assertion about a computed value."""
     return isinstance(node, ast.Assert) and any(isinstance(part, ast.Name) for part in ast.walk(node.test))
 
 

@@ -1,4 +1,4 @@
-"""Every exercise and quiz question of every lesson: each check is proven on right, wrong and missing answers."""
+"""All exercises and quiz questions: each check is tested with right, wrong and missing answers."""
 
 import inspect
 from collections import Counter
@@ -33,7 +33,7 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 @pytest.fixture
 def told(capsys):
-    """What a new session's ``check`` says, as one line."""
+    """A function that returns what `check` prints in a new session, as one line."""
 
     def tell(exercise, answer):
         Session().check(exercise.id, answer)
@@ -119,7 +119,7 @@ def test_the_solution_that_is_shown_runs_in_the_notebook(exercise):
     assert "solve_" not in shown
     if callable(exercise.solution):
         cells = code_cells(notebook_of(exercise))
-        here = next(place for place, cell in enumerate(cells) if f"exercise-{exercise.id}" in tags(cell))
+        here = next(i for i, cell in enumerate(cells) if f"exercise-{exercise.id}" in tags(cell))
         used = inspect.getclosurevars(exercise.solution)
         own = {exercise.solution.__name__}
         assert not used.nonlocals

@@ -1,4 +1,4 @@
-"""The stored notebooks: executed in order, whole without a kernel, and built as a lesson is."""
+"""The stored notebooks: executed in order, complete without a kernel, and built as a lesson is."""
 
 import json
 import re
@@ -25,8 +25,8 @@ FROZEN = re.compile(r"\d+%\||\d+it \[|^\w+\(children=|Loading widget|model not f
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 
 
-def pieces(path):
-    """Every text of a notebook, in its cells and in their outputs."""
+def texts(path):
+    """Yield all texts of a notebook, those of its cells and those of their outputs."""
     for cell in read_cells(path):
         yield BADGE.sub("", cell.source)
         yield from map(text_of, cell.get("outputs", []))
@@ -73,7 +73,7 @@ def test_has_a_widget_with_a_static_figure_beside_it(path):
 
 @each_notebook
 def test_a_stored_page_is_whole_without_a_kernel(path):
-    """No view of a widget whose kernel is gone, and no progress bar that never moves; a sentence stands for each knob."""
+    """A page stores no widget views and no progress bars, and a sentence for each knob."""
     for cell in code_cells(path):
         for output in cell.outputs:
             assert VIEW not in output.get("data", {}) and not FROZEN.search(text_of(output)), cell.source
@@ -83,18 +83,18 @@ def test_a_stored_page_is_whole_without_a_kernel(path):
 
 @each_notebook
 def test_what_a_knob_shows_is_on_the_page_without_it(path):
-    """What it showed first is stored below its sentence, or it is a figure that stands near by."""
+    """Below a knob's sentence stands what it first showed, or a figure is near."""
     cells = read_cells(path)
     shown = [any(map(IMAGE.search, map(text_of, cell.get("outputs", [])))) for cell in cells]
-    for place, cell in enumerate(cells):
+    for i, cell in enumerate(cells):
         if cell.cell_type == "code" and KNOB.search(cell.source):
             first = [output for output in cell.outputs if not SENTENCE.search(text_of(output))]
-            assert first or any(shown[max(0, place - NEAR) : place + NEAR]), cell.source
+            assert first or any(shown[max(0, i - NEAR) : i + NEAR]), cell.source
 
 
 @each_notebook
 def test_every_figure_says_what_there_is_to_see(path):
-    """In the file, and in the page of HTML that nbconvert makes of it."""
+    """This holds in the file, and in the HTML page that nbconvert makes of it."""
     kinds = {kind for cell in code_cells(path) for output in cell.outputs for kind in output.get("data", {})}
     assert not {kind for kind in kinds if kind.startswith("image/")}, (
         "a bare image has no place for words: use show(fig, alt=…)"
@@ -115,7 +115,7 @@ def test_has_the_parts_of_a_lesson(path):
 
 @each_notebook
 def test_needs_nothing_from_outside(path):
-    for text in pieces(path):
+    for text in texts(path):
         assert not EXTERNAL.findall(text)
         assert not ABSOLUTE.findall(text)
 

@@ -1,4 +1,4 @@
-"""What the first page says of the whole course: its map, its table, the learner's progress, the length of the library."""
+"""The first page of the course: its map, its table, the learner's progress, the length of the library."""
 
 import re
 
@@ -18,7 +18,7 @@ ROW = re.compile(
 
 
 def rows(text):
-    """Lessons of a table, {number: (title, question)}; the links lead to the notebooks of these numbers."""
+    """Return the lessons of a table, {number: (title, question)}, and check its links."""
     for lesson, _, link, _, _ in ROW.findall(text):
         assert link in ("", *(path.name for path in NOTEBOOKS if number(path) == lesson))
     return {
@@ -27,7 +27,7 @@ def rows(text):
 
 
 def output_of(start):
-    """The stored output of the one cell whose source holds a line that begins so."""
+    """Return the stored output of the one cell that has a line with this start."""
     (cell,) = (
         cell for cell in code_cells(START) if re.search(rf"^{re.escape(start)}", cell.source, re.MULTILINE)
     )
@@ -77,7 +77,7 @@ def test_stored_progress_lists_every_lesson():
 
 
 def test_the_stored_lengths_are_those_of_the_code():
-    """Within a tenth, so that a line more doesn't make the page false."""
+    """They are right to within a tenth, so that one more line doesn't make the page wrong."""
     told = re.findall(r"^(\w+) +([\d,]+) lines", output_of("FOLDERS ="), re.MULTILINE)
     assert {"model", "text", "generate"} < {name for name, _ in told}
     for name, lines in told:
