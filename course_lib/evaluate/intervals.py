@@ -103,8 +103,8 @@ def accuracy(right: Sequence[bool], confidence: float = 0.95) -> Estimate:
 
     It needs no resampling, and holds where the bootstrap fails: if all answers are right, or none, all
     resamples are equal and the bootstrap interval has no width, while Wilson's for 10 right answers of 10
-    reaches from 72%. For many answers of both kinds the two agree. Brown, Cai and DasGupta (2001) compare
-    such intervals.
+    reaches from 72% to 100%. For many answers of both kinds the two agree. Brown, Cai and DasGupta (2001)
+    compare such intervals.
 
     right: True or 1 for a right answer, False or 0 for a wrong one. Raises ValueError for no answers, and for
     any other value.

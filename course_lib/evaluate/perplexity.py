@@ -1,6 +1,8 @@
 """Perplexity: how surprised a model is by a text that it didn't write.
 
-perplexity = exp(mean of −log p(token | tokens before it))
+    perplexity = exp(mean of −log p(token | tokens before it))
+
+`token_losses` returns each −log p, `perplexity` the result.
 """
 
 import math

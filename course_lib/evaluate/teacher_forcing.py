@@ -1,11 +1,11 @@
 """Teacher forcing: scoring all tokens of a right completion in one forward pass, without generating.
 
-    prompt  c₁  c₂  c₃      the model reads the right tokens
-         ↓   ↓   ↓   ↓
-        c₁? c₂? c₃?  next   and each prediction is compared with the right next token
+    read        prompt  c₁   c₂   c₃
+    predicted   c₁?     c₂?  c₃?  the next token
 
-This shows exactly whether greedy decoding would write the completion: as long as it has written the right
-tokens, it has also read the right ones.
+The model reads the right tokens, and each prediction is compared with the right next token. This shows
+exactly whether greedy decoding would write the completion: as long as it has written the right tokens, it has
+also read the right ones.
 """
 
 from collections.abc import Collection, Iterable, Sequence
