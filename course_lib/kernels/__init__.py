@@ -1,29 +1,45 @@
-"""The same operations for a GPU, in Triton, each beside its few lines of PyTorch.
+"""The model's operations as Triton kernels for a GPU, each beside the few lines of PyTorch that it equals.
 
-Read `plain_flash_attention` first: the idea that made kernels famous, on one page. Then, in this order: `language`
-(how a kernel is launched), `chosen_tiles`, `cost` and `meter` (bytes and operations, calculated and counted);
-`softmax`, the gentlest kernel, then `norms`, `swiglu`, `rope` and `cross_entropy`, whose limit is the memory;
-`flash_tiles`, `flash_attention` and `flash_backward`; `paged_attention` (decoding); `linear_cross_entropy`;
-`int8_matmul`, `int4_matmul` and `quantized_matmul`, which chooses between them; `permute`, `grouped_matmul` and
-`experts` (mixtures); `use` (a model that computes by all these); and `compiled`, what the compiler makes of them.
+Read in this order:
 
-    rms_norm(x, weight)                            on a GPU Triton's kernel, elsewhere PyTorch
-    rms_norm(x, weight, backend="triton")          on a CPU: in Triton's interpreter
-    use_kernels(model)                             the same for every part of a model
+    plain_flash_attention         the idea of FlashAttention, on one page
+    language                      how a kernel is launched, compiled or interpreted
+    chosen_tiles                  the tile that a kernel works on
+    cost, meter                   the bytes and operations of a kernel, calculated and counted
+    softmax                       the simplest kernel
+    norms, swiglu, rope           more kernels whose limit is the memory
+    cross_entropy                 the loss of logits, without storing probabilities
+    flash_tiles, flash_attention, flash_backward      attention without storing scores
+    paged_attention               attention of one new token to a paged cache
+    attention_checks, attention_costs                 their arguments' checks, their bytes and operations
+    linear_cross_entropy          the last linear layer and the loss, in chunks of tokens
+    int8_matmul, int4_matmul, quantized_matmul        products with quantized weights
+    permute, grouped_matmul, experts                  a mixture of experts
+    use                           a model whose parts compute by these kernels
+    compiled                      the code that the compiler makes of the kernels
+
+    rms_norm(x, weight)                            on a GPU the Triton kernel, elsewhere PyTorch
+    rms_norm(x, weight, backend="triton")          on a CPU the kernel in Triton's interpreter
+    use_kernels(model)                             the kernels in every part of a model
 """
 
+from course_lib.kernels.attention_costs import (
+    attention_backward_cost,
+    attention_cost,
+    naive_attention_cost,
+    paged_attention_cost,
+)
 from course_lib.kernels.compiled import Compiled, compile_for
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.cross_entropy import cross_entropy, cross_entropy_cost, token_losses
 from course_lib.kernels.experts import mixture, stack_experts
-from course_lib.kernels.flash_attention import attention_cost, flash_attention, naive_attention_cost
-from course_lib.kernels.flash_backward import attention_backward_cost
+from course_lib.kernels.flash_attention import flash_attention
 from course_lib.kernels.grouped_matmul import grouped_matmul, grouped_matmul_cost
 from course_lib.kernels.language import BACKENDS, use_triton
 from course_lib.kernels.linear_cross_entropy import linear_cross_entropy, linear_cross_entropy_cost
 from course_lib.kernels.meter import Meter
 from course_lib.kernels.norms import layer_norm, rms_norm, rms_norm_cost
-from course_lib.kernels.paged_attention import paged_attention, paged_attention_cost
+from course_lib.kernels.paged_attention import paged_attention
 from course_lib.kernels.permute import group_by_expert, group_by_expert_cost
 from course_lib.kernels.plain_flash_attention import plain_flash_attention
 from course_lib.kernels.quantized_matmul import (

@@ -3,8 +3,9 @@
     with use_tiles(attention_forward=Tile({"BLOCK_Q": 64, "BLOCK_K": 64}, warps=4, stages=3)):
         flash_attention(q, k, v)
 
-Beside each launch stands a function that returns the kernel's own tile. `chosen` replaces it by the tile that `use_tiles` names for
-this kernel. The results differ by rounding alone. The costs beside the kernels are calculated for the kernels' own tiles.
+Beside each launch stands a function that returns the kernel's own tile. `chosen` replaces it by the tile that
+`use_tiles` names for this kernel. The results differ by rounding alone. The costs beside the kernels are
+calculated for the kernels' own tiles.
 """
 
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ class Tile:
             raise ValueError(f"the sizes of a tile and its warps are powers of two, not {self}")
 
 
-# Shared by all threads of the process, because PyTorch runs the backward pass on a GPU in a thread of its own.
+# Shared by all threads, because PyTorch runs the backward pass on a GPU in a thread of its own.
 _replacements: dict[str, Tile] = {}
 
 

@@ -1,21 +1,20 @@
-"""The way back through FlashAttention: the weights weren't kept, so they are computed once more, tile by tile (Dao 2023,
-algorithm 2).
+"""The backward pass of FlashAttention: the weights weren't kept, so they are computed again, tile by tile.
 
-With weights P = softmax(s · q kᵀ), where s is the scale of the scores, outputs O = P v, and dO the gradient that arrives:
+With weights P = softmax(scale · q kᵀ), outputs O = P v, and dO their gradient (Dao 2023, algorithm 2):
 
-    dV = Pᵀ dO        dS = P ⊙ (dO vᵀ − δ)        dQ = s · dS k        dK = s · dSᵀ q
+    dV = Pᵀ dO        dS = P ⊙ (dO vᵀ − δ)        dQ = scale · dS k        dK = scale · dSᵀ q
 
-where δ = Σ dO ⊙ O is one number a query: what P's normalization takes off. P itself is one exponential of a score less the query's
-log-sum-exp, which the way forward left behind.
+where δ = Σ dO ⊙ O is one number for each query, which comes from the normalization in the softmax. P itself
+is exp(scale · q kᵀ − lse), with the log-sum-exp of each query that the forward kernel stored.
 
               keys
-            ┌───┬───┬───┬───┐       grad_queries: a program has a row of tiles and walks over its keys; it also leaves δ behind
-    queries │ → │ → │ → │   │
-            ├───┼───┼───┼───┤       grad_keys_values: a program has a column of tiles and walks down over the queries that see
-            │   │ ↓ │   │   │       it, of all heads that share the keys. So no sum is made by several programs: the result is
-            ├───┼───┼───┼───┤       the same each time, at the price of two products, q kᵀ and dO vᵀ, done twice.
-            │   │ ↓ │   │   │
-            └───┴───┴───┴───┘
+            ┌───┬───┬───┬───┐     grad_queries: a program has a row of tiles and visits its keys.
+    queries │ → │ → │ → │   │     It also stores δ.
+            ├───┼───┼───┼───┤
+            │   │ ↓ │   │   │     grad_keys_values: a program has a column of tiles and visits the queries
+            ├───┼───┼───┼───┤     that see it, of all heads that share the keys. So each sum is made by one
+            │   │ ↓ │   │   │     program, and the result is the same each time, at the price of computing
+            └───┴───┴───┴───┘     two products, q kᵀ and dO vᵀ, twice.
 """
 
 import math
@@ -24,11 +23,11 @@ import torch
 from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import Tile, chosen
-from course_lib.kernels.cost import Cost
-from course_lib.kernels.flash_tiles import sees, visible_keys, visible_queries
+from course_lib.kernels.flash_tiles import load_bounds, part_bounds, sees, visible_keys, visible_queries
 from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton
 
-# Scores are to base two, as forward; the gradients are not: their factor is scale · log 2. (Triton takes no plain globals.)
+# Scores are to base two, as in the forward kernel, and the gradients are not: their factor is scale · log 2.
+# A kernel can read a global only if it is a constexpr.
 LN_2 = tl.constexpr(0.6931471805599453)
 
 
@@ -36,50 +35,60 @@ def flash_backward(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, starts: Tensor | None, grad_out: Tensor,
     causal: bool, window: int, longest: int | None, scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients in q, k and v, shaped and strided as these are. out, lse: what the forward kernel returned, lse to base two."""
-    grad_out = near(grad_out)
-    grad_q, grad_k, grad_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-    delta = torch.empty_like(lse)
+    """Return the gradients of q, k and v, shaped and strided as these are.
+
+    out, lse: the results of the forward kernel, (batch, heads, query, d_head) and, to base two, (batch,
+        heads, query).
+    """
+    grad_out = to_kernel_layout(grad_out)
+    grad_q, grad_k, grad_v, delta = (torch.empty_like(x) for x in (q, k, v, lse))
     (batch, heads, queries, d_head), (kv_heads, keys) = q.shape, k.shape[1:3]
     sequences = batch if starts is None else len(starts) - 1
-    sizes = (queries, keys, queries, heads // kv_heads, scale * math.log2(math.e))
-    constants = {"CAUSAL": causal, "WINDOW": window, "D_HEAD": d_head, "WIDTH": max(16, power_of_two(d_head))}
-    strides = [stride for x in (q, k, v, out, grad_out) for stride in x.stride()[:3]]
     longest = max(queries, keys) if longest is None else longest
+    sizes = (queries, keys, queries, heads // kv_heads, scale * math.log2(math.e))
+    options = {"CAUSAL": causal, "WINDOW": window, "D_HEAD": d_head, "WIDTH": max(16, power_of_two(d_head))}
     tile = chosen("grad_queries", grad_queries_tile(q))
     launch(
-        grad_queries, (tiles(longest, tile.sizes["BLOCK_Q"]), heads, sequences), q, k, v, out, grad_out, lse, delta,
-        grad_q, starts, *strides, *grad_q.stride()[:3], *sizes, tile=tile, **constants,
+        grad_queries, (tiles(longest, tile.sizes["BLOCK_Q"]), heads, sequences), q, k, v, out, grad_out, lse,
+        delta, grad_q, starts, *strides(q, k, v, out, grad_out, grad_q), *sizes, tile=tile, **options,
     )  # fmt: skip
     tile = chosen("grad_keys_values", grad_keys_values_tile(q))
     launch(
-        grad_keys_values, (tiles(longest, tile.sizes["BLOCK_K"]), kv_heads, sequences), q, k, v, grad_out, lse, delta,
-        grad_k, grad_v, starts, *strides[:9], *strides[12:], *grad_k.stride()[:3], *grad_v.stride()[:3], *sizes,
-        tile=tile, **constants,
+        grad_keys_values, (tiles(longest, tile.sizes["BLOCK_K"]), kv_heads, sequences), q, k, v, grad_out,
+        lse, delta, grad_k, grad_v, starts, *strides(q, k, v, grad_out, grad_k, grad_v), *sizes, tile=tile,
+        **options,
     )  # fmt: skip
     return grad_q, grad_k, grad_v
 
 
-def near(x: Tensor) -> Tensor:
-    """x, copied if need be: the numbers of a head side by side, and tokens so near each other that 32 bits hold the way from a
-    tile's first to its last."""
+def strides(*tensors: Tensor) -> list[int]:
+    """Return the strides of batch, heads and time of each tensor."""
+    return [stride for x in tensors for stride in x.stride()[:3]]
+
+
+def to_kernel_layout(x: Tensor) -> Tensor:
+    """Return x, or a contiguous copy where the kernels can't address it.
+
+    They need the elements of a head side by side, and tokens so near each other that 32 bits hold the
+    distance from the first token of a tile to its last.
+    """
     return x if x.stride(-1) == 1 and x.stride(2) < 2**23 else x.contiguous()
 
 
 def grad_queries_tile(q: Tensor) -> Tile:
-    """The tile of `grad_queries`."""
+    """Return the tile of `grad_queries`."""
     own, visited = _block_sizes(q)
     return Tile({"BLOCK_Q": own, "BLOCK_K": visited}, warps=8, stages=2)
 
 
 def grad_keys_values_tile(q: Tensor) -> Tile:
-    """The tile of `grad_keys_values`."""
+    """Return the tile of `grad_keys_values`."""
     own, visited = _block_sizes(q)
     return Tile({"BLOCK_K": own, "BLOCK_Q": visited}, warps=8, stages=2)
 
 
 def _block_sizes(q: Tensor) -> tuple[int, int]:
-    """Rows of a program's own tile, and rows of the tiles that it visits one after the other."""
+    """Return the rows of a program's own tile, and of the tiles that it visits one after the other."""
     d_head = q.shape[-1]
     if q.dtype == torch.float32:
         return 32, 16
@@ -90,32 +99,6 @@ def _block_sizes(q: Tensor) -> tuple[int, int]:
     return (128, 32) if d_head <= 64 else (64, 64)
 
 
-def attention_backward_cost(
-    batch: int, heads: int, kv_heads: int, queries: int, keys: int, d_head: int, bytes_each: int, causal: bool = True,
-    window: int | None = None, blocks: tuple[int, int] = (128, 64),
-) -> Cost:  # fmt: skip
-    """What both kernels move and multiply. blocks: rows of a program's own tile, and of those that it walks over."""
-    own, walked = blocks
-    offset, read_keys, read_queries, products = keys - queries, 0, 0, 0
-    for first in range(0, queries, own):
-        begin = max(0, first + offset - window + 1) // walked * walked if window else 0
-        end = tiles(min(keys, first + own + offset) if causal else keys, walked) * walked
-        read_keys += min(end, keys) - begin
-        products += 3 * (end - begin)
-    for first in range(0, keys, own):
-        begin = max(0, first - offset) // walked * walked if causal else 0
-        end = min(queries, max(0, first + own - 1 + window - offset)) if window else queries
-        end = max(tiles(end, walked) * walked, begin)
-        read_queries += max(0, min(end, queries) - begin)
-        products += 4 * (end - begin)
-    rows = heads * (4 * queries + 2 * read_keys + 2 * read_queries) + kv_heads * 4 * keys
-    numbers = heads * (2 * queries + 2 * read_queries)  # log-sum-exp and δ
-    width = max(16, power_of_two(d_head))
-    return Cost(
-        batch * (bytes_each * d_head * rows + 4 * numbers), batch * heads * 2 * products * own * width
-    )
-
-
 @triton.jit
 def grad_queries(
     q_ptr, k_ptr, v_ptr, out_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_q_ptr, starts_ptr,
@@ -124,59 +107,61 @@ def grad_queries(
     queries, keys, total, group, scale, CAUSAL: tl.constexpr, WINDOW: tl.constexpr,
     D_HEAD: tl.constexpr, WIDTH: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)
-    head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    sequence_at = batch * 0  # where the sequence starts
-    if starts_ptr is not None:
-        sequence_at = tl.load(starts_ptr + batch).to(tl.int64)
-        queries = (tl.load(starts_ptr + batch + 1) - sequence_at).to(tl.int32)
-        keys, batch = queries, batch * 0
+    """Gradients of BLOCK_Q queries of one head, over the keys that they see.
+
+        δ_i = Σ_c dO_ic O_ic                    P_ij = 2^(s_ij − lse_i), with s and lse to base two
+        dS_ij = P_ij (dO_i · v_j − δ_i)         dQ_i = scale Σ_j dS_ij k_j
+
+    `scale` includes log₂ e, which LN_2 undoes at the end. group: query heads that share a key-value head.
+    total: queries of a row of the batch.
+    """
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the last queries see most keys: they begin first
+    head, sequence = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    batch, sequence_at, queries, keys = load_bounds(starts_ptr, sequence, queries, keys)
     first = tile * BLOCK_Q
     if first >= queries:
         return
     offset = keys - queries
-    row, column = first + tl.arange(0, BLOCK_Q), tl.arange(0, WIDTH)[None, :]
-    real = row < queries
-    there = real[:, None] & (column < D_HEAD)
-    at = (sequence_at + row)[:, None]
-    q = tl.load(q_ptr + batch * q_batch + head * q_head + at * q_time + column, mask=there, other=0.0)
-    out = tl.load(
-        out_ptr + batch * out_batch + head * out_head + at * out_time + column, mask=there, other=0.0
-    )
+    row = first + tl.arange(0, BLOCK_Q)  # (BLOCK_Q,)
+    column = tl.arange(0, WIDTH)[None, :]  # (1, WIDTH)
+    q_mask = (row < queries)[:, None] & (column < D_HEAD)  # (BLOCK_Q, WIDTH)
+    at = (sequence_at + row)[:, None]  # (BLOCK_Q, 1)
+    q_ptr += batch * q_batch + head * q_head
+    q = tl.load(q_ptr + at * q_time + column, mask=q_mask, other=0.0)  # (BLOCK_Q, WIDTH)
+    out_ptr += batch * out_batch + head * out_head
+    out = tl.load(out_ptr + at * out_time + column, mask=q_mask, other=0.0)  # (BLOCK_Q, WIDTH)
     grad_out_ptr += batch * grad_out_batch + head * grad_out_head
-    grad_out = tl.load(grad_out_ptr + at * grad_out_time + column, mask=there, other=0.0)
-    delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), axis=1)
-    number = (batch * tl.num_programs(1) + head) * total + sequence_at + row
-    tl.store(delta_ptr + number, delta, mask=real)
-    lse = tl.load(lse_ptr + number, mask=real, other=0.0)
-    lse = tl.where(
-        lse == -float("inf"), 0.0, lse
-    )  # of a query that sees nothing: exp(−∞ − 0) is 0, exp(−∞ + ∞) isn't
+    grad_out = tl.load(grad_out_ptr + at * grad_out_time + column, mask=q_mask, other=0.0)  # (BLOCK_Q, WIDTH)
+    delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), axis=1)  # (BLOCK_Q,)
+    lse_at = (batch * tl.num_programs(1) + head) * total + sequence_at + row  # (BLOCK_Q,)
+    tl.store(delta_ptr + lse_at, delta, mask=row < queries)
+    lse = tl.load(lse_ptr + lse_at, mask=row < queries, other=0.0)  # (BLOCK_Q,)
+    # A query that sees nothing has an lse of −∞: 2^(−∞ − 0) is 0, but 2^(−∞ + ∞) is nan.
+    lse = tl.where(lse == -float("inf"), 0.0, lse)
 
     begin, full_begin, full_end, end = visible_keys(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
     k_ptr += batch * k_batch + head // group * k_head
     v_ptr += batch * v_batch + head // group * v_head
-    step = tl.arange(0, BLOCK_K)
+    step = tl.arange(0, BLOCK_K)  # (BLOCK_K,)
     grad_q = tl.zeros((BLOCK_Q, WIDTH), tl.float32)
-    for part in tl.static_range(3):
-        low = begin if part == 0 else full_begin if part == 1 else full_end
-        high = tl.minimum(full_begin, end) if part == 0 else full_end if part == 1 else end
+    for part in tl.static_range(3):  # the left edge, the full tiles, the right edge
+        low, high = part_bounds(part, begin, full_begin, full_end, end)
         for start in range(low, high, BLOCK_K):
             key, place = start + step, sequence_at + start
-            held = (key < keys)[:, None] & (column < D_HEAD)
+            held = (key < keys)[:, None] & (column < D_HEAD)  # (BLOCK_K, WIDTH), as k and v
             k = tl.load(k_ptr + place * k_time + (step[:, None] * k_time + column), mask=held, other=0.0)
             v = tl.load(v_ptr + place * v_time + (step[:, None] * v_time + column), mask=held, other=0.0)
-            scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")
+            scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")  # (BLOCK_Q, BLOCK_K)
             weights = tl.exp2(scores - lse[:, None])
             if part != 1:
                 seen = sees(row[:, None] + offset, key[None, :], key[None, :] < keys, CAUSAL, WINDOW)
                 weights = tl.where(seen, weights, 0.0)
-            grad_weights = tl.dot(grad_out, tl.trans(v), input_precision="ieee")
-            grad_scores = (weights * (grad_weights - delta[:, None])).to(k.dtype)
+            grad_weights = tl.dot(grad_out, tl.trans(v), input_precision="ieee")  # (BLOCK_Q, BLOCK_K)
+            grad_scores = (weights * (grad_weights - delta[:, None])).to(k.dtype)  # (BLOCK_Q, BLOCK_K)
             grad_q = tl.dot(grad_scores, k, grad_q, input_precision="ieee")
 
     grad_q_ptr += batch * grad_q_batch + head * grad_q_head + at * grad_q_time + column
-    tl.store(grad_q_ptr, (grad_q * (scale * LN_2)).to(grad_q_ptr.dtype.element_ty), mask=there)
+    tl.store(grad_q_ptr, (grad_q * (scale * LN_2)).to(grad_q_ptr.dtype.element_ty), mask=q_mask)
 
 
 @triton.jit
@@ -184,58 +169,64 @@ def grad_keys_values(
     q_ptr, k_ptr, v_ptr, grad_out_ptr, lse_ptr, delta_ptr, grad_k_ptr, grad_v_ptr, starts_ptr,
     q_batch, q_head, q_time, k_batch, k_head, k_time, v_batch, v_head, v_time,
     grad_out_batch, grad_out_head, grad_out_time, grad_k_batch, grad_k_head, grad_k_time,
-    grad_v_batch, grad_v_head, grad_v_time, queries, keys, total, group, scale, CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr, D_HEAD: tl.constexpr, WIDTH: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+    grad_v_batch, grad_v_head, grad_v_time, queries, keys, total, group, scale,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, D_HEAD: tl.constexpr, WIDTH: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    kv_head, batch = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    sequence_at = batch * 0
-    if starts_ptr is not None:
-        sequence_at = tl.load(starts_ptr + batch).to(tl.int64)
-        queries = (tl.load(starts_ptr + batch + 1) - sequence_at).to(tl.int32)
-        keys, batch = queries, batch * 0
+    """Gradients of BLOCK_K keys and values of one key-value head, over the queries i that see them.
+
+        P_ij = 2^(s_ij − lse_i), with s and lse to base two        dV_j = Σ_i P_ij dO_i
+        dS_ij = P_ij (dO_i · v_j − δ_i)                            dK_j = scale Σ_i dS_ij q_i
+
+    Scores and weights are transposed here, (BLOCK_K, BLOCK_Q). scale, group, total: as in `grad_queries`.
+    """
+    kv_head, sequence = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    batch, sequence_at, queries, keys = load_bounds(starts_ptr, sequence, queries, keys)
     first = tl.program_id(0) * BLOCK_K
     if first >= keys:
         return
     offset = keys - queries
-    key, column = first + tl.arange(0, BLOCK_K), tl.arange(0, WIDTH)[None, :]
-    held = (key < keys)[:, None] & (column < D_HEAD)
-    at = (sequence_at + key)[:, None]
+    key = first + tl.arange(0, BLOCK_K)  # (BLOCK_K,)
+    column = tl.arange(0, WIDTH)[None, :]  # (1, WIDTH)
+    held = (key < keys)[:, None] & (column < D_HEAD)  # (BLOCK_K, WIDTH), as k and v
+    at = (sequence_at + key)[:, None]  # (BLOCK_K, 1)
     k = tl.load(k_ptr + batch * k_batch + kv_head * k_head + at * k_time + column, mask=held, other=0.0)
     v = tl.load(v_ptr + batch * v_batch + kv_head * v_head + at * v_time + column, mask=held, other=0.0)
 
     begin, full_begin, full_end, end = visible_queries(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
-    step = tl.arange(0, BLOCK_Q)
+    step = tl.arange(0, BLOCK_Q)  # (BLOCK_Q,)
     grad_k = tl.zeros((BLOCK_K, WIDTH), tl.float32)
     grad_v = tl.zeros((BLOCK_K, WIDTH), tl.float32)
     q_ptr += batch * q_batch + kv_head * group * q_head
     grad_out_ptr += batch * grad_out_batch + kv_head * group * grad_out_head
-    number = (batch * tl.num_programs(1) + kv_head) * group * total
-    lse_ptr, delta_ptr = lse_ptr + number, delta_ptr + number
-    for part in tl.static_range(3):
-        low = begin if part == 0 else full_begin if part == 1 else full_end
-        high = tl.minimum(full_begin, end) if part == 0 else full_end if part == 1 else end
+    lse_at = (batch * tl.num_programs(1) + kv_head) * group * total
+    lse_ptr, delta_ptr = lse_ptr + lse_at, delta_ptr + lse_at
+    for part in tl.static_range(3):  # the left edge, the full tiles, the right edge
+        low, high = part_bounds(part, begin, full_begin, full_end, end)
         count = tl.maximum(0, high - low + BLOCK_Q - 1) // BLOCK_Q
-        for turn in range(count * group):  # all heads of the group, one after the other
-            head, start = turn // count, low + turn % count * BLOCK_Q
+        for visit in range(count * group):  # all heads of the group, one after the other
+            head, start = visit // count, low + visit % count * BLOCK_Q
             row, place = start + step, sequence_at + start
-            there = (row < queries)[:, None] & (column < D_HEAD)
+            q_mask = (row < queries)[:, None] & (column < D_HEAD)  # (BLOCK_Q, WIDTH), as q and grad_out
             q_tile = q_ptr + head * q_head + place * q_time
-            q = tl.load(q_tile + (step[:, None] * q_time + column), mask=there, other=0.0)
+            q = tl.load(q_tile + (step[:, None] * q_time + column), mask=q_mask, other=0.0)
             grad_out_tile = grad_out_ptr + head * grad_out_head + place * grad_out_time
             grad_out = tl.load(
-                grad_out_tile + (step[:, None] * grad_out_time + column), mask=there, other=0.0
+                grad_out_tile + (step[:, None] * grad_out_time + column), mask=q_mask, other=0.0
             )
-            lse = tl.load(lse_ptr + head * total + place + step, mask=row < queries, other=0.0)
+            lse = tl.load(lse_ptr + head * total + place + step, mask=row < queries, other=0.0)  # (BLOCK_Q,)
             lse = tl.where(lse == -float("inf"), 0.0, lse)
-            delta = tl.load(delta_ptr + head * total + place + step, mask=row < queries, other=0.0)
-            scores = scale * tl.dot(k, tl.trans(q), input_precision="ieee")
+            delta = tl.load(
+                delta_ptr + head * total + place + step, mask=row < queries, other=0.0
+            )  # (BLOCK_Q,)
+            scores = scale * tl.dot(k, tl.trans(q), input_precision="ieee")  # (BLOCK_K, BLOCK_Q)
             weights = tl.exp2(scores - lse[None, :])
             if part != 1:
                 seen = sees(row[None, :] + offset, key[:, None], (row < queries)[None, :], CAUSAL, WINDOW)
                 weights = tl.where(seen, weights, 0.0)
             grad_v = tl.dot(weights.to(q.dtype), grad_out, grad_v, input_precision="ieee")
-            grad_weights = tl.dot(v, tl.trans(grad_out), input_precision="ieee")
-            grad_scores = (weights * (grad_weights - delta[None, :])).to(q.dtype)
+            grad_weights = tl.dot(v, tl.trans(grad_out), input_precision="ieee")  # (BLOCK_K, BLOCK_Q)
+            grad_scores = (weights * (grad_weights - delta[None, :])).to(q.dtype)  # (BLOCK_K, BLOCK_Q)
             grad_k = tl.dot(grad_scores, q, grad_k, input_precision="ieee")
 
     grad_k_ptr += batch * grad_k_batch + kv_head * grad_k_head + at * grad_k_time + column

@@ -1,29 +1,43 @@
-"""Which tiles a program of attention visits, and which pairs see each other: the same for the way forth and the way back.
+"""What the kernels of attention share: which tiles a program visits, and which queries see which keys.
 
-A query at position p (the queries are the last of the keys, so query i stands at i + keys − queries) sees key j where
+The queries are the last of the keys, so query i stands at position p = i + keys − queries. It sees key j
+where
 
     always      j < keys
     CAUSAL      j ≤ p
     WINDOW > 0  j > p − WINDOW
 
-Of the tiles that a program visits, most are full: every query sees every key, and no mask is needed. Both functions give four places,
-begin ≤ full_begin ≤ full_end, and end: a left edge up to full_begin, full tiles, a right edge from full_end on.
+A program visits tiles from `begin` to `end`. Most of them are full: every query sees every key, and no mask
+is needed. So the visits come in three parts, and only the first and the last need a mask:
+
+    begin ── left edge ── full_begin ── full tiles ── full_end ── right edge ── end
 """
 
 from course_lib.kernels.language import tl, triton
 
 
 @triton.jit
+def load_bounds(starts_ptr, sequence, queries, keys):
+    """Return a sequence's row of the batch, its first token, and its numbers of queries and keys.
+
+    Without `starts_ptr` each sequence is a row of the batch. With it, all are packed into row 0, one after
+    the other.
+    """
+    if starts_ptr is None:
+        row, first_token = sequence, tl.full((), 0, tl.int64)
+    else:
+        row, first_token = tl.full((), 0, tl.int64), tl.load(starts_ptr + sequence).to(tl.int64)
+        queries = (tl.load(starts_ptr + sequence + 1) - first_token).to(tl.int32)
+        keys = queries
+    return row, first_token, queries, keys
+
+
+@triton.jit
 def visible_keys(
-    first,
-    queries,
-    keys,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """For the tile of queries that begins at `first`: of which keys they see any, and of which all see all."""
+    first, queries, keys,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Return begin, full_begin, full_end, end of the keys that the tile of queries from `first` on visits."""
     offset = keys - queries
     begin, full_begin, full_end, end = 0, 0, keys // BLOCK_K * BLOCK_K, keys
     if CAUSAL:
@@ -38,15 +52,10 @@ def visible_keys(
 
 @triton.jit
 def visible_queries(
-    first,
-    queries,
-    keys,
-    CAUSAL: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK_Q: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    """For the tile of keys that begins at `first`: which queries see any of them, and which see all."""
+    first, queries, keys,
+    CAUSAL: tl.constexpr, WINDOW: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Return begin, full_begin, full_end, end of the queries that the tile of keys from `first` on visits."""
     offset = keys - queries
     begin, full_begin, full_end, end = 0, 0, queries // BLOCK_Q * BLOCK_Q, queries
     if CAUSAL:
@@ -60,11 +69,27 @@ def visible_queries(
 
 
 @triton.jit
-def sees(place, key, real, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
-    """The mask of an edge. place: the queries' positions; key: the keys'; real: which of them there are. They broadcast."""
-    seen = real
+def part_bounds(PART: tl.constexpr, begin, full_begin, full_end, end):
+    """Return begin and end of one part of the visits: 0 left edge, 1 full tiles, 2 right edge."""
+    if PART == 0:
+        low, high = begin, tl.minimum(full_begin, end)
+    elif PART == 1:
+        low, high = full_begin, full_end
+    else:
+        low, high = full_end, end
+    return low, high
+
+
+@triton.jit
+def sees(position, key, exists, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
+    """Return the mask of a tile on an edge: which queries see which keys.
+
+    position: of the queries, and key: of the keys, broadcast against each other. exists: whether the keys (or
+    queries) are within the sequence.
+    """
+    seen = exists
     if CAUSAL:
-        seen = seen & (key <= place)
+        seen = seen & (key <= position)
     if WINDOW:
-        seen = seen & (key > place - WINDOW)
+        seen = seen & (key > position - WINDOW)
     return seen

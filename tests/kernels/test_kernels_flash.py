@@ -15,13 +15,8 @@ from kernel_checks import (
     numbers,
 )
 
-from course_lib.kernels.flash_attention import (
-    attention_cost,
-    flash_attention,
-    forward_tile,
-    naive_attention_cost,
-)
-from course_lib.kernels.flash_backward import attention_backward_cost
+from course_lib.kernels.attention_costs import attention_backward_cost, attention_cost, naive_attention_cost
+from course_lib.kernels.flash_attention import flash_attention, forward_tile
 from course_lib.kernels.language import INTERPRETED
 from course_lib.kernels.meter import Meter
 from course_lib.kernels.plain_flash_attention import plain_flash_attention
@@ -296,9 +291,9 @@ def test_what_does_not_fit_is_refused():
             "packed sequences are a batch of 1",
         ),
         (lambda: flash_attention(q, k, v, starts=torch.tensor([0])), "packed sequences are a batch of 1"),
-        (lambda: flash_attention(q, k, v, starts=torch.tensor([0.0, 8.0])), "starts are places"),
+        (lambda: flash_attention(q, k, v, starts=torch.tensor([0.0, 8.0])), "starts are positions"),
         (lambda: flash_attention(q, k, v, longest=8), "give their starts"),
-        (lambda: flash_attention(q[..., :0], k[..., :0], v[..., :0]), "heads of no numbers"),
+        (lambda: flash_attention(q[..., :0], k[..., :0], v[..., :0]), "heads of width 0"),
         (
             lambda: flash_attention(q.long(), k.long(), v.long(), backend="triton"),
             "doesn't compute with torch.int64",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from kernel_checks import DEVICE, PRODUCT_DTYPES, assert_close, numbers
 
+from course_lib.kernels.attention_costs import paged_attention_cost
 from course_lib.kernels.language import INTERPRETED
 from course_lib.kernels.meter import Meter
 from course_lib.kernels.paged_attention import (
@@ -13,7 +14,6 @@ from course_lib.kernels.paged_attention import (
     MOST_SPLITS,
     PROCESSORS,
     paged_attention,
-    paged_attention_cost,
     split_count,
 )
 
