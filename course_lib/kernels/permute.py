@@ -1,12 +1,13 @@
-"""Sorting tokens by expert: a counting sort that no two programs write the same place of.
+"""Sorting tokens by expert with a counting sort, in which no two programs write to the same address.
 
-    chosen  2 0 2 1 │ 0 2 2 0 │ …            a program takes TILE choices
-    counts  per tile: expert 0, 1, 2         1 1 2 │ 2 0 2 │ …        kernel 1: each program counts its own
-    first   their running sum, experts before tiles: where a tile's choices of an expert go          PyTorch: one small sum
-    order   0: 1 4 7 … │ 1: 3 … │ 2: 0 2 5 6 …                        kernel 2: each program puts its own there, in order
+    chosen  2 0 2 1 │ 0 2 2 0 │ …            a program reads TILE choices
+    counts  per tile: expert 0, 1, 2         1 1 2 │ 2 0 2 │ …       kernel 1: each program counts its own
+    first   where a tile's choices of an expert go: the exclusive prefix sum of counts,
+            over all tiles of expert 0, then all of expert 1, …                      PyTorch: one small sum
+    order   0: 1 4 7 … │ 1: 3 … │ 2: 0 2 5 6 …                       kernel 2: each program writes its own
 
-So it is stable, the same each time, and needs no atomic additions; and the processor never waits to learn how many tokens an
-expert got.
+The sort is stable and deterministic and needs no atomic additions. The CPU never waits to learn how many
+tokens an expert got.
 """
 
 import torch
@@ -20,74 +21,91 @@ MOST_EXPERTS = 1_024
 
 
 def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tuple[Tensor, Tensor]:
-    """Choices sorted by expert: order (choices,), the places in chosen.flatten(), and starts (n_experts + 1,), where each expert's
-    run begins and, at last, where all end; both of int32.
+    """Return the choices sorted by expert: order (choices,) and starts (n_experts + 1,), both of int32.
 
-    chosen: (…) experts' numbers, int32 or int64. Stable, as argsort(stable=True). A number that is no expert's raises
-    ValueError on a CPU; to look for one on a GPU would be to wait for it, and what `order` then holds is undefined.
+    order holds indices into chosen.flatten(). starts[e] is the index in order of the first choice of expert
+    e, and the last element is the number of choices. chosen: (…) expert ids, int32 or int64. The sort is
+    stable, as argsort(stable=True) is.
+
+    Raises ValueError for dtypes that don't fit and, on a CPU, for an id outside the experts. A check on a GPU
+    would have to wait for the GPU; there `order` is undefined for such an id. For other errors see
+    `use_triton`.
     """
-    if chosen.dtype not in (torch.int32, torch.int64) or n_experts < 1:
-        raise ValueError(
-            f"chosen must be experts' numbers, int32 or int64, not {chosen.dtype}; n_experts {n_experts}, from 1 on"
-        )
     flat = chosen.flatten()
-    if flat.device.type == "cpu" and ((flat < 0) | (flat >= n_experts)).any():
-        raise ValueError(f"experts have numbers from 0 to {n_experts - 1}, not {flat.min()} to {flat.max()}")
-    if n_experts > MOST_EXPERTS and backend == "triton":
-        raise ValueError(
-            f"a table for {n_experts} experts doesn't fit on the chip (at most {MOST_EXPERTS}): use backend='torch'"
-        )
+    _check(flat, n_experts, backend)
     if not use_triton(backend, flat, integers=True) or not len(flat) or n_experts > MOST_EXPERTS:
-        counts = flat.bincount(minlength=n_experts)
-        return flat.argsort(stable=True).int(), _starts(counts)
+        return flat.argsort(stable=True).int(), _starts(flat.bincount(minlength=n_experts))
+    return _counting_sort(flat, n_experts)
+
+
+def _counting_sort(flat: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
+    """Return order (choices,) and starts (n_experts + 1,), by the kernels. flat: (choices,)."""
     tile = _tile(n_experts)
     programs = tiles(len(flat), tile.sizes["TILE"])
     counts = torch.empty(programs, n_experts, dtype=torch.int32, device=flat.device)
     launch(count_choices, (programs,), flat, counts, len(flat), n_experts, tile=tile)
-    before = counts.T.flatten().cumsum(0).view(n_experts, programs).T - counts
+    sums = counts.T.flatten().cumsum(0).view(n_experts, programs).T  # (programs, n_experts)
+    first = (sums - counts).to(torch.int32).contiguous()  # (programs, n_experts)
     order = torch.empty(len(flat), dtype=torch.int32, device=flat.device)
-    first = before.to(torch.int32).contiguous()
     tile = Tile(tile.sizes, warps=8)
     launch(place_choices, (programs,), flat, first, order, len(flat), n_experts, tile=tile)
     return order, _starts(counts.sum(0))
 
 
+def _check(flat: Tensor, n_experts: int, backend: str) -> None:
+    """Raise ValueError for arguments of `group_by_expert` that don't fit. flat: (choices,)."""
+    if flat.dtype not in (torch.int32, torch.int64) or n_experts < 1:
+        wanted = f"chosen must be expert ids, int32 or int64, not {flat.dtype}"
+        raise ValueError(f"{wanted}; n_experts {n_experts}, from 1 on")
+    if flat.device.type == "cpu" and ((flat < 0) | (flat >= n_experts)).any():
+        raise ValueError(f"expert ids go from 0 to {n_experts - 1}, not {flat.min()} to {flat.max()}")
+    if n_experts > MOST_EXPERTS and backend == "triton":
+        table = f"a table for {n_experts} experts doesn't fit on the chip (at most {MOST_EXPERTS})"
+        raise ValueError(f"{table}: use backend='torch'")
+
+
 def group_by_expert_cost(choices: int, n_experts: int, bytes_each: int = 8) -> Cost:
-    """Both kernels: choices in twice, their order out, and a number for each tile and expert out and in."""
+    """Return the cost of both kernels.
+
+    They read the choices twice and write their order, and write and read an integer for each tile and expert.
+    bytes_each: the bytes of a choice.
+    """
     programs = tiles(choices, _tile(n_experts).sizes["TILE"])
     return Cost(choices * (2 * bytes_each + 4) + 2 * 4 * programs * n_experts, 0)
 
 
 def _starts(counts: Tensor) -> Tensor:
+    """Return where each expert's choices start in the order, and where the last ends, (n_experts + 1,)."""
     return torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()
 
 
 def _tile(n_experts: int) -> Tile:
-    """All experts, and as many choices as keep the table of choices by experts on the chip."""
+    """Return a tile of all experts, with as many choices as keep the (choices, experts) table on the chip."""
     experts = power_of_two(n_experts)
     return Tile({"TILE": max(16, min(1_024, 8_192 // experts)), "EXPERTS": experts})
 
 
 @triton.jit
 def count_choices(chosen_ptr, counts_ptr, choices, n_experts, TILE: tl.constexpr, EXPERTS: tl.constexpr):
-    place, expert = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, EXPERTS)
-    chosen = tl.load(chosen_ptr + place, mask=place < choices, other=-1).to(tl.int32)
-    mine = (chosen[:, None] == expert[None, :]).to(tl.int32)
+    """counts[tile, expert] = how many of the tile's choices are this expert."""
+    index, expert = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, EXPERTS)
+    chosen = tl.load(chosen_ptr + index, mask=index < choices, other=-1).to(tl.int32)  # (TILE,)
+    one_hot = (chosen[:, None] == expert[None, :]).to(tl.int32)  # (TILE, EXPERTS)
     counts_ptr += tl.program_id(0).to(tl.int64) * n_experts
-    tl.store(counts_ptr + expert, tl.sum(mine, axis=0), mask=expert < n_experts)
+    tl.store(counts_ptr + expert, tl.sum(one_hot, axis=0), mask=expert < n_experts)
 
 
 @triton.jit
 def place_choices(
     chosen_ptr, first_ptr, order_ptr, choices, n_experts, TILE: tl.constexpr, EXPERTS: tl.constexpr
 ):
-    place, expert = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, EXPERTS)
-    chosen = tl.load(chosen_ptr + place, mask=place < choices, other=-1).to(tl.int32)
-    mine = (chosen[:, None] == expert[None, :]).to(tl.int32)
+    """order[first[tile, expert] + i] = index of the tile's i-th choice of this expert, counted from 0."""
+    index, expert = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, EXPERTS)
+    chosen = tl.load(chosen_ptr + index, mask=index < choices, other=-1).to(tl.int32)  # (TILE,)
+    one_hot = (chosen[:, None] == expert[None, :]).to(tl.int32)  # (TILE, EXPERTS)
     first_ptr += tl.program_id(0).to(tl.int64) * n_experts
-    first = tl.load(first_ptr + expert, mask=expert < n_experts, other=0)
-    earlier = (
-        tl.cumsum(mine, axis=0) - mine
-    )  # of this tile's choices, how many before this one took the same expert
-    to = tl.sum(mine * (first[None, :] + earlier), axis=1)
-    tl.store(order_ptr + to, place, mask=(place < choices) & (chosen >= 0) & (chosen < n_experts))
+    first = tl.load(first_ptr + expert, mask=expert < n_experts, other=0)  # (EXPERTS,)
+    # How many earlier choices of this tile are the same expert.
+    earlier = tl.cumsum(one_hot, axis=0) - one_hot  # (TILE, EXPERTS)
+    target = tl.sum(one_hot * (first[None, :] + earlier), axis=1)  # (TILE,)
+    tl.store(order_ptr + target, index, mask=(index < choices) & (chosen >= 0) & (chosen < n_experts))

@@ -1,4 +1,4 @@
-"""Sorting by expert, grouped products and whole mixtures, against PyTorch and float64."""
+"""Sorting by expert, grouped products and whole mixtures, compared with PyTorch and float64."""
 
 import copy
 from functools import partial
@@ -27,7 +27,7 @@ COUNTS = [[5], [0], [3, 0, 40], [0, 0, 7], [33, 1, 32, 0], [1] * 9, [70, 2]]
 
 
 def config(**changes):
-    """Of a small model, whose experts are tested."""
+    """Return the configuration of a small model, whose experts are tested."""
     sizes = {
         "vocab_size": 61,
         "d_model": 24,
@@ -42,7 +42,7 @@ def config(**changes):
 
 
 def choices(counts, seed=0):
-    """Experts' numbers, so many of each, shuffled."""
+    """Return expert ids, `counts` of each, shuffled."""
     numbers = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     return numbers[torch.randperm(len(numbers), generator=torch.Generator().manual_seed(seed))].to(DEVICE)
 
@@ -103,9 +103,9 @@ def test_bytes_of_sorting_are_as_calculated(counts):
 # Products
 
 
-def by_hand(x, weight, starts, order=None, times=1):
-    """Row by row, each with its own expert's matrix."""
-    source = torch.arange(len(x), device=x.device) if order is None else order.long() // times
+def by_hand(x, weight, starts, order=None, n_active=1):
+    """Return the grouped product, row by row with each row's own matrix."""
+    source = torch.arange(len(x), device=x.device) if order is None else order.long() // n_active
     expert = torch.bucketize(torch.arange(len(source), device=x.device), starts[1:].long(), right=True)
     return torch.einsum("ri,roi->ro", x[source], weight[expert])
 
@@ -122,12 +122,12 @@ def test_grouped_products_are_those_of_float64(counts, d_in, d_out, dtype):
     assert_close(grouped_matmul(x, weight, starts, backend="torch"), by_hand(*in_64_bits(x, weight), starts))
 
 
-@pytest.mark.parametrize("times", [1, 2, 3])
-def test_rows_are_read_where_they_lie(times):
+@pytest.mark.parametrize("n_active", [1, 2, 3])
+def test_rows_are_read_where_they_lie(n_active):
     counts = [30, 0, 41, 19]
     order, starts = group_by_expert(choices(counts), len(counts), "triton")
-    x, weight = numbers(90 // times, 20, grad=True), numbers(4, 24, 20, seed=1, grad=True)
-    dials = {"starts": starts, "order": order, "times": times}
+    x, weight = numbers(90 // n_active, 20, grad=True), numbers(4, 24, 20, seed=1, grad=True)
+    dials = {"starts": starts, "order": order, "n_active": n_active}
     assert_same_as_in_64_bits(
         partial(grouped_matmul, backend="triton", **dials), partial(by_hand, **dials), x, weight
     )
@@ -154,7 +154,7 @@ def test_products_that_do_not_fit_are_refused():
         (lambda: grouped_matmul(x[:, :3], weight, starts), "must be .rows, d_in"),
         (lambda: grouped_matmul(x, weight, starts[1:]), "must be .rows, d_in"),
         (lambda: grouped_matmul(x, weight.half(), starts), "one dtype"),
-        (lambda: grouped_matmul(x, weight, starts, times=2), "an order of 8 · 2 rows"),
+        (lambda: grouped_matmul(x, weight, starts, n_active=2), "an order of 8 · 2 rows"),
         (lambda: grouped_matmul(x, weight, starts, order=torch.arange(9)), "an order of 8 · 1 rows"),
     ]:
         with pytest.raises(ValueError, match=message):
