@@ -18,9 +18,7 @@ def shown(value: Any) -> str:
 
 
 class _ShortRepr(reprlib.Repr):
-    """A `repr` that cuts long values, rounds floats, and shows no memory addresses and no arrays'
-    elements.
-    """
+    """A `repr` that cuts long values, rounds floats, and shows no memory addresses and no array elements."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -64,9 +64,7 @@ class Session:
             _print(f"{id} has the answers {', '.join(question.lettered())}: choose one of those.")
 
     def progress(self, reset: bool = False) -> None:
-        """Print the progress in each lesson. With `reset` it first starts a new record, and keeps the old
-        file.
-        """
+        """Print the progress in each lesson. With `reset` a new record begins, and the old file is kept."""
         if reset:
             self.record.reset()
         done = self.record.done()

@@ -1,6 +1,4 @@
-"""How many plots the grammar allows: products of independent choices, summed over deeds, animals and
-objects.
-"""
+"""The number of plots: products of independent choices, summed over deeds, animals and objects."""
 
 from course_lib.world.grammar import WORLD, Grammar, articles, check_length
 from course_lib.world.words import Deed
@@ -45,8 +43,6 @@ def _count_beginnings(deed: Deed, noun: str, grammar: Grammar) -> int:
 
 
 def _count_endings(sentences: int, has_purpose: bool, grammar: Grammar) -> int:
-    """Count the sentences after the event: "looked", "helped" if there is a purpose, or an act of either
-    animal.
-    """
+    """Count the endings: "looked", "helped" if there is a purpose, or an act of either animal."""
     third = 1 + has_purpose + 2 * len(grammar.acts)
     return {2: 1, 3: third, 4: third * len(grammar.both_were)}[sentences]

@@ -26,8 +26,9 @@ LENGTHS = (1, 2, 3, 4)  # sentences in a story
 
 @dataclass(frozen=True)
 class Grammar:
-    """The words that a plot is chosen from. Smaller grammars serve to check `count_plots` by listing every
-    plot.
+    """The words that a plot is chosen from.
+
+    Smaller grammars serve to check `count_plots`: the tests list every plot.
     """
 
     animals: tuple[str, ...] = tuple(ANIMALS)

@@ -89,9 +89,7 @@ class Plot:
 
     @property
     def key(self) -> str:
-        """The text that decides the split: who did what, to what, and why. How the plot is told makes no
-        difference.
-        """
+        """The text that decides the split: who did what, to what, and why, however it is told."""
         return f"{self.animal} {self.deed} {self.object} {self.reason}"
 
 

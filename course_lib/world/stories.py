@@ -1,6 +1,4 @@
-"""Stories: the sentences of a plot, in both languages at once, and where *it* and its referent stand in the
-text.
-"""
+"""Stories: a plot's sentences in both languages, and where *it* and its referent stand in the text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -79,8 +77,9 @@ def translate(plot: Plot) -> Translation:
 
 
 def stories(seed: int = 0, split: str = "train", sentences: int | None = None) -> Iterator[Story]:
-    """Yield stories of one split without end. The same seed always gives the same stories; they seldom
-    repeat.
+    """Yield stories of one split without end. The same seed always gives the same stories.
+
+    A story may repeat, but seldom does: `count_plots` says how many there are.
 
     sentences: 1 to 4, or None for all four lengths with equal chances.
 
@@ -145,13 +144,14 @@ def _had(plot: Plot) -> list[Phrase]:
 def _reached(plot: Plot) -> list[Phrase]:
     first, second = _introduce_animals(plot, "the")
     landmark, order = plot.beginning.details
-    after = phrase({"before": "before:avant", "after": "after:après"}[order])
-    return [first, phrase("reached:atteignit"), noun_phrase("the", "", landmark), after, second]
+    order = phrase({"before": "before:avant", "after": "after:après"}[order])
+    return [first, phrase("reached:atteignit"), noun_phrase("the", "", landmark), order, second]
 
 
 def onlooker(plot: Plot) -> str:
-    """Return the animal that looks at the referent of *it* in an ending "looked": the one that *it* is
-    not.
+    """Return the animal that looks at the referent of *it* in an ending "looked".
+
+    It is the one of the two animals that *it* is not.
     """
     return plot.animal if plot.referent == plot.other else plot.other
 

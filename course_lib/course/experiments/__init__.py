@@ -1,3 +1,4 @@
-"""The long runs of the lessons: each script measures what takes too long for a notebook, and writes it to
-`assets/`.
+"""The long runs of the lessons: each script measures what takes too long for a notebook.
+
+The results are written to `assets/`.
 """

@@ -183,8 +183,7 @@ def request(pair: tuple[str, str]) -> str:
 
 
 def points(text: str, pair: tuple[str, str]) -> int:
-    """Return 0 to 3 points: one for each of the two words, and one for a single sentence of at most fifteen
-    words.
+    """Return one point for each of the two words, and one for a single sentence of at most fifteen words.
 
     Quotation marks after the end of the sentence are allowed.
     """
@@ -237,9 +236,7 @@ def main() -> None:
 
 
 def _score_answers(lm: LanguageModel, temperature: float) -> dict:
-    """Return, for each question, the share of right answers and the share of distinct words in the
-    answers.
-    """
+    """Return, for each question, the share of right answers and the share of distinct words."""
     right, words = [], []
     for question, solutions in QUESTIONS.items():
         given = answers(lm, question, temperature)
