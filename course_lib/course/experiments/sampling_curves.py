@@ -16,6 +16,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from course_lib.course.experiments.sampling_prompts import PAIRS, PROMPTS, QUESTIONS
 from course_lib.evaluate import contains, distinct, entropy, find_loop, log_likelihood, repeated
 from course_lib.families import load_smollm2
 from course_lib.generate.decode import continuations, generate
@@ -25,27 +26,8 @@ from course_lib.model import LanguageModel
 
 PATH = Path(__file__).parents[3] / "assets" / "sampling_curves.json"
 ROWS, TOKENS, GREEDY_TOKENS = 8, 48, 200
-IN_CURVES = 6  # prompts
+IN_CURVES = 6  # The curves use the first prompts; the loops of greedy decoding use all of them.
 
-# The curves use the first `IN_CURVES` prompts; the loops of greedy decoding use all of them.
-PROMPTS = (
-    "Once upon a time there was a fox who",
-    "Dear diary, today I",
-    "The best way to learn to cook is",
-    "The old lighthouse keeper opened the door and",
-    "Scientists have discovered a new",
-    "The train was late again, so",
-    "My favourite thing about the sea is",
-    "Yesterday my neighbour told me",
-    "She looked at the letter and",
-    "The recipe begins with two eggs and",
-    "It was the coldest winter that",
-    "The dog ran into the garden because",
-    "Nobody in the village knew why",
-    "When I was a child, my grandmother",
-    "The museum has opened a new room for",
-    "If you want to grow tomatoes,",
-)
 SETTINGS = {
     "temperature": (0.3, 0.5, 0.7, 1.0, 1.3, 1.6, 2.0),
     "top_k": (1, 5, 20, 50, 200, 1000, 49152),
@@ -53,42 +35,10 @@ SETTINGS = {
     "min_p": (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.0),
     "repetition_penalty": (1.0, 1.05, 1.1, 1.2, 1.3, 1.5, 2.0),
 }
-
-# Questions with short answers. An answer is right if it contains one of the words.
-QUESTIONS = {
-    "What is the capital of France?": ("paris",),
-    "What is the capital of Italy?": ("rome",),
-    "What is the capital of Japan?": ("tokyo",),
-    "What is the capital of Egypt?": ("cairo",),
-    "What is the capital of Spain?": ("madrid",),
-    "What is the capital of Germany?": ("berlin",),
-    "What is the largest planet in our solar system?": ("jupiter",),
-    "Which planet is closest to the Sun?": ("mercury",),
-    "What is the chemical symbol for gold?": ("au",),
-    "What is the chemical formula of water?": ("h2o", "h₂o"),
-    "How many days are in a week?": ("7", "seven"),
-    "How many legs does a spider have?": ("8", "eight"),
-    "Who wrote Romeo and Juliet?": ("shakespeare",),
-    "Who painted the Mona Lisa?": ("leonardo", "vinci"),
-    "In which continent is Kenya?": ("africa",),
-    "What is the largest ocean on Earth?": ("pacific",),
-}
 ANSWER_TEMPERATURES = (0.0, 0.3, 0.7, 1.0, 1.5, 2.0)
+POOL = 48  # candidates for a request
 
-# Two words that the model is asked to write in one sentence.
-PAIRS = (
-    ("tiger", "river"),
-    ("clock", "bread"),
-    ("moon", "ladder"),
-    ("snow", "violin"),
-    ("garden", "storm"),
-    ("ship", "letter"),
-)
-POOL = 48
-
-
-# Logits, (rows, vocab_size), to tokens, (rows,).
-Choose = Callable[[Tensor], Tensor]
+Choose = Callable[[Tensor], Tensor]  # logits, (rows, vocab_size) → tokens, (rows,)
 
 
 def record_steps(adjust: Callable[[Tensor], Tensor], choose: Choose, records: list) -> Choose:
