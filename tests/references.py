@@ -111,6 +111,19 @@ def searched_merges(ids, ranks):
 # Models
 
 
+IN_ATTENTION = ("qk_norm", "window", "global_every", "scale", "cap")
+IN_EXPERTS = ("n_experts", "n_active", "n_shared", "normalize_gates", "capacity")
+
+
+def grouped(changes):
+    """The fields of `ModelConfig.from_dict` where tests name a sub-configuration's fields like any other; 0 experts are none."""
+    attention = {name: changes[name] for name in IN_ATTENTION if name in changes}
+    experts = {name: changes[name] for name in IN_EXPERTS if name in changes}
+    rest = {name: value for name, value in changes.items() if name not in attention.keys() | experts.keys()}
+    groups = {"attention": attention, "experts": experts if experts.get("n_experts") else None}
+    return rest | {name: group for name, group in groups.items() if group}
+
+
 def tiny_config(**changes):
     sizes = {
         "vocab_size": 61,
@@ -121,7 +134,7 @@ def tiny_config(**changes):
         "d_head": 8,
         "d_ff": 40,
     }
-    return ModelConfig(**(sizes | {"context": 48} | changes))
+    return ModelConfig.from_dict(grouped(sizes | {"context": 48} | changes))
 
 
 def tiny_decoder(dtype=torch.float64, seed=0, **changes):

@@ -25,7 +25,7 @@ def log_likelihood(model: Decoder, prompt: Sequence[int], continuation: Sequence
     targets = tokens[:, len(prompt) :]  # (1, time)
     # The model needn't read the last token, which may lie one position beyond the context.
     inputs = tokens[:, : max(len(prompt), tokens.shape[1] - 1)]
-    hidden = model.hidden(inputs)[:, len(prompt) - 1 :]  # (1, time, d_model)
+    hidden = model.last_hidden_state(inputs)[:, len(prompt) - 1 :]  # (1, time, d_model)
     log_probs = model.logits(hidden).float().log_softmax(dim=-1)  # (1, time, vocab_size)
     return log_probs.gather(-1, targets.unsqueeze(-1))[0, :, 0]
 

@@ -7,9 +7,10 @@ A row is data: nothing else in the library knows a family by its name.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 
-from course_lib.model import ModelConfig
+from course_lib.model import AttentionConfig, ModelConfig
 from course_lib.text import GPT2, SMOLLM2
 
 # A dial of `ModelConfig` → what GGUF calls it, behind the name of the architecture.
@@ -67,17 +68,27 @@ class Family:
             dial: fields[key] for dial, name in may.items() if (key := f"{architecture}.{name}") in fields
         }
         defaults = {"n_kv_heads": read["n_heads"], "d_head": read["d_model"] // read["n_heads"]}
-        return ModelConfig(**defaults | known | read | self.dials)
+        return ModelConfig.from_dict(_nested(defaults | known | read | self.dials))
 
     def is_of(self, config: ModelConfig) -> bool:
         """Whether a model has this family's dials."""
-        return all(getattr(config, dial) == value for dial, value in self.dials.items())
+        return all(attrgetter(dial)(config) == value for dial, value in self.dials.items())
+
+
+def _nested(fields: Mapping[str, object]) -> dict[str, object]:
+    """Return the fields of `ModelConfig.from_dict`: "attention.window" becomes "window" in the dictionary "attention"."""
+    nested = {name: value for name, value in fields.items() if "." not in name}
+    for name in fields.keys() - nested.keys():
+        group, _, inner = name.partition(".")
+        there = nested.get(group) or {}
+        there = there if isinstance(there, Mapping) else asdict(there)
+        nested[group] = {**there, inner: fields[name]}
+    return nested
 
 
 LLAMA = Family(
     dials={"positions": "rope", "norm": "rms", "norm_place": "pre", "feed_forward": "swiglu", "bias": False, "residual": True,
-           "scale_embeddings": False, "n_experts": 0, "qk_norm": False, "window": None, "attention_scale": None, "attention_cap": None,
-           "logit_cap": None, "head_bias": False},
+           "scale_embeddings": False, "attention": AttentionConfig(), "experts": None, "logit_cap": None, "head_bias": False},
     settings={"norm_eps": "attention.layer_norm_rms_epsilon", "vocab_size": "vocab_size"},
     pairs_of_rows=True,
     pre_tokenizers={"smollm": SMOLLM2, "gpt-2": GPT2},

@@ -59,8 +59,8 @@ def load_model(
         )
     try:
         with torch.random.fork_rng(devices=[]):  # the first, random weights aren't kept; nor is their trace
-            model = build(ModelConfig(**about["config"]))
-    except (KeyError, TypeError) as error:
+            model = build(ModelConfig.from_dict(about["config"]))
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} has no configuration that this ModelConfig knows ({error})") from None
     model, weights = model.to(dtype).eval(), _cast(weights, dtype)
     require_same("the model", layout(weights), layout(stored_weights(model)))

@@ -69,7 +69,7 @@ class Batch:
         self.left = [request.room(model.config.context) for request in requests]
         self.texts = [list(request.prompt) for request in requests]
         self.active = [i for i, left in enumerate(self.left) if left]
-        self.memory = None if memory is None else model.project(memory)
+        self.memory = None if memory is None else model.project_memory(memory)
         self.cache: KVCache | None = None
         self.logits: dict[int, Tensor] = {}  # request → (vocab_size,), what its last token was chosen from
 
@@ -92,7 +92,7 @@ class Batch:
         self.cache = self.model.new_cache(max(map(len, apart)) if shared else most, len(apart))
         hidden = read(self.model, apart, self.cache, self._memory_of(self.active))
         if shared:
-            self.cache, hidden = self.cache.rows(rows, most), hidden[rows]
+            self.cache, hidden = self.cache.select(rows, most), hidden[rows]
         return hidden
 
     def _read_on(self) -> Tensor:
@@ -105,7 +105,7 @@ class Batch:
         return (
             self.memory
             if self.memory is None or len(requests) == len(self.requests)
-            else self.memory.rows(requests)
+            else self.memory.select(requests)
         )
 
     def _adjusted(self, logits: Tensor) -> list[Tensor]:
@@ -149,7 +149,7 @@ class Batch:
 
     def _keep(self, active: list[int]) -> None:
         if active and self.cache is not None and len(active) < len(self.active):
-            self.cache = self.cache.rows([self.active.index(i) for i in active])
+            self.cache = self.cache.select([self.active.index(i) for i in active])
         self.active = active
 
 
@@ -165,8 +165,8 @@ def read(
     padded = [[*row, *[0] * (longest - len(row))] for row in unread]
     tokens = torch.tensor(padded, device=model.embedding.weight.device)
     if min(counts) == longest:
-        return model.hidden(tokens, cache, memory=memory)[:, -1]
-    hidden = model.hidden(tokens, cache, memory=memory, counts=counts)
+        return model.last_hidden_state(tokens, cache, memory=memory)[:, -1]
+    hidden = model.last_hidden_state(tokens, cache, memory=memory, counts=counts)
     return hidden[torch.arange(len(counts)), torch.tensor(counts) - 1]
 
 

@@ -70,7 +70,7 @@ class PackedAttention(Packed, Attention):
     heads_of: list[int]
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.heads(self.query_key_value(x)).split(self.heads_of, dim=1)
+        return self.split_heads(self.query_key_value(x)).split(self.heads_of, dim=1)
 
 
 class PackedSwiGLU(Packed, SwiGLU):

@@ -1,10 +1,10 @@
-"""A model whose steps are the kernels of this room.
+"""A model whose layers compute with the kernels of this room.
 
     use_kernels(model)                      # on a GPU: Triton; elsewhere: PyTorch, as before
     use_kernels(model, backend="torch")     # PyTorch everywhere
 
-In each part's place comes a `twin` of it, of a class that computes the same by a kernel: over the same weights, under the same names,
-with whatever is attached inside. So optimizers, checkpoints and LoRA notice nothing.
+Each part is replaced by a `twin` of it, of a class that computes the same with a kernel. It shares the weights, under the same
+names, and whatever is attached to them, so that optimizers, checkpoints and LoRA work as before.
 """
 
 from torch import Tensor, nn
@@ -16,67 +16,70 @@ from course_lib.kernels.norms import layer_norm, rms_norm
 from course_lib.kernels.quantized_matmul import KernelLinear
 from course_lib.kernels.rope import rope
 from course_lib.kernels.swiglu import swiglu
-from course_lib.model import Attention, Experts, LayerNorm, Place, RMSNorm, SwiGLU
+from course_lib.model import Attention, Experts, LayerNorm, RMSNorm, SwiGLU
 from course_lib.model.exchange import Exchanged, exchange, twin
-from course_lib.model.trace import note
+from course_lib.model.positions import Rotary
+from course_lib.model.trace import hook
 from course_lib.quantize import QuantizedLinear
 
 
 class Kernel(Exchanged):
-    """Mixed into all that `use_kernels` puts into a model. backend: where its calls go, as in `use_triton`."""
+    """A mixin for every class that `use_kernels` puts into a model. backend: as in `use_triton`."""
 
     kind = "kernels"
     backend: str
 
 
 class KernelRMSNorm(Kernel, RMSNorm):
-    """`RMSNorm` in one trip through memory."""
+    """`RMSNorm` that reads and writes each number once."""
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, self.eps, self.backend)
 
 
 class KernelLayerNorm(Kernel, LayerNorm):
-    """`LayerNorm` in one trip through memory."""
+    """`LayerNorm` that reads and writes each number once."""
 
     def forward(self, x: Tensor) -> Tensor:
         return layer_norm(x, self.weight, self.bias, self.eps, self.backend)
 
 
 class KernelSwiGLU(Kernel, SwiGLU):
-    """`SwiGLU`, its middle in one trip through memory."""
+    """`SwiGLU` whose silu(gate) ⊙ up reads and writes each number once."""
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
-        hidden = note(trace, "hidden", swiglu(*self.project(x), self.backend))
-        return note(trace, "output", self.down(hidden))
+        hidden = hook(trace, "hidden", swiglu(*self.project(x), self.backend))
+        return hook(trace, "output", self.down(hidden))
 
 
 class KernelAttention(Kernel, Attention):
-    """`Attention` whose scores never leave the chip.
+    """`Attention` whose scores are never written to memory.
 
-    With a mask (ALiBi, padding, rows of different lengths) or soft caps, for a single query, which would leave a tile almost empty,
-    and for somebody who watches the weights, it computes as before.
+    It computes as `Attention` does where there is a mask (ALiBi, padding, rows of different lengths) or a soft cap, for a single
+    query, which would leave a tile almost empty, and where a trace keeps or edits the weights.
     """
 
-    def turn(self, q: Tensor, k: Tensor, rotary: tuple) -> tuple[Tensor, Tensor]:
-        if rotary[0].dim() != 2:  # rows with positions of their own
-            return super().turn(q, k, rotary)
+    def apply_rotary(self, q: Tensor, k: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
+        if rotary[0].dim() != 2:  # each row has positions of its own
+            return super().apply_rotary(q, k, rotary)
         return rope(q, *rotary, backend=self.backend), rope(k, *rotary, backend=self.backend)
 
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor, place: Place, trace) -> Tensor:
-        watched, (mask, causal, window) = trace is not None and trace.wants("weights"), self._sees(place)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace=None) -> Tensor:
+        weights_wanted = trace is not None and trace.wants("weights")
         plain = mask is None and self.cap is None and q.dtype == k.dtype == v.dtype
-        if watched or not plain or q.shape[2] == 1:
-            return super()._attend(q, k, v, place, trace)
-        return flash_attention(q, k, v, causal, window, scale=self.scale, backend=self.backend)
+        if weights_wanted or not plain or q.shape[2] == 1:
+            return super().attend(q, k, v, mask, trace)
+        return flash_attention(
+            q, k, v, self.causal, self.window, scale=self.scale, backend=self.backend
+        )
 
 
 class KernelExperts(Kernel, Experts):
-    """`Experts`, all of them in three grouped products, where they are `stackable` and without capacity."""
+    """`Experts` computed in three grouped products, where they are `stackable` and have no capacity."""
 
-    def _dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
+    def dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
         if self.config.capacity is not None or not stackable(self):
-            return super()._dispatch(x, shares, chosen)
+            return super().dispatch(x, shares, chosen)
         return mixture(x, shares, chosen, *stack_experts(self), backend=self.backend)
 
 
@@ -91,26 +94,25 @@ KERNELS = {
 
 
 def use_kernels(model: nn.Module, backend: str = "auto") -> nn.Module:
-    """Let the model's norms, rotations, attention, SwiGLUs, mixtures and quantized layers compute by kernels, in place; return it.
+    """Make the model's norms, rotations, attention, SwiGLUs, mixtures and quantized layers use kernels, in place; return it.
 
-    backend: where each call goes, as in `use_triton`; may be changed by another call. Results agree with the model's own to
-    rounding, and so do gradients. What has no kernel (other feed-forward layers, …) stays as it is.
+    backend: as in `use_triton`; another call may change it. Results and gradients agree with the model's own to rounding. Parts
+    for which there is no kernel (other feed-forward layers, …) stay as they are.
     """
     exchange(model, kernel_parts(model, backend))
     return model
 
 
 def kernel_parts(model: nn.Module, backend: str = "auto") -> dict[str, nn.Module]:
-    """What `use_kernels` puts into the model, by path; for an `exchange` that can be undone."""
+    """Return path → what `use_kernels` puts there; for an `exchange` that can be undone."""
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; not {backend!r}")
     kinds = KERNELS | {kind: kind for kind in KERNELS.values()}
-    places = {
+    parts = {
         path: part
         for path, part in model.named_modules(remove_duplicate=False)
         if path and type(part) in kinds
     }
-    twins = {
-        part: twin(part, kinds[type(part)], backend=backend) for part in places.values()
-    }  # one for a part in two places
-    return {path: twins[part] for path, part in places.items()}
+    # A part that stands at two paths gets one twin.
+    twins = {part: twin(part, kinds[type(part)], backend=backend) for part in parts.values()}
+    return {path: twins[part] for path, part in parts.items()}

@@ -1,11 +1,12 @@
 """Tokens → logits.
 
-Read in this order: `config` (the dials), `norms`, `positions`, `attention`, `feed_forward`, `experts`, `block`, `stack`, then
-the three Transformers, `encoder`, `decoder` and `encoder_decoder`; `cache` (what was read need not be read again) and `language_model`
-(a decoder with its tokenizer); and `trace`, which looks inside a run and changes it, `exchange`, which puts other parts into a model,
-and `precision`: 16 bits or 32?
+Start with `one_page`: a whole Llama on one page, with no import from this library. The other modules build the same model, and
+all its relatives, from parts. Read them in this order: `config`, `norms`, `positions`, `attention`, `feed_forward`, `experts`,
+`block`, `stack`; then the three Transformers, `decoder`, `encoder` and `encoder_decoder`; then `cache` (keys and values of
+tokens that were read), `language_model` (a decoder with its tokenizer), `trace` (activations of a run), `exchange` (replacing
+parts of a model) and `precision` (16 bits or 32?). `checks` holds the error messages.
 
-Where a line of "Attention Is All You Need" (Vaswani et al. 2017) lives:
+Where the parts of "Attention Is All You Need" (Vaswani et al. 2017) are:
 
     figure 1, left half                        encoder.py          3.1  residual, then norm         block.py
     figure 1, right half                       decoder.py          3.2  attention, heads, masks     attention.py
@@ -17,7 +18,7 @@ Where a line of "Attention Is All You Need" (Vaswani et al. 2017) lives:
 from course_lib.model.attention import Attention, attend, attention_by_hand, soft_cap
 from course_lib.model.block import Block, Memory, ProjectedMemory
 from course_lib.model.cache import Cache, KVCache
-from course_lib.model.config import ModelConfig
+from course_lib.model.config import AttentionConfig, ExpertsConfig, ModelConfig
 from course_lib.model.decoder import Decoder
 from course_lib.model.encoder import Encoder
 from course_lib.model.encoder_decoder import EncoderDecoder
@@ -26,7 +27,6 @@ from course_lib.model.feed_forward import FeedForward, GeGLU, SwiGLU
 from course_lib.model.language_model import LanguageModel
 from course_lib.model.norms import LayerNorm, RMSNorm
 from course_lib.model.positions import (
-    Place,
     Positions,
     alibi_bias,
     alibi_slopes,
@@ -39,12 +39,14 @@ from course_lib.model.trace import Trace, ablate_heads, cut_edges, patch_heads
 
 __all__ = [
     "Attention",
+    "AttentionConfig",
     "Block",
     "Cache",
     "Decoder",
     "Encoder",
     "EncoderDecoder",
     "Experts",
+    "ExpertsConfig",
     "FeedForward",
     "GeGLU",
     "KVCache",
@@ -52,7 +54,6 @@ __all__ = [
     "LayerNorm",
     "Memory",
     "ModelConfig",
-    "Place",
     "Positions",
     "ProjectedMemory",
     "RMSNorm",

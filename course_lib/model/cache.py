@@ -1,12 +1,12 @@
-"""What was read need not be read again.
+"""The KV cache: keys and values of tokens that were read, so that they need not be computed again.
 
-In a causal model the keys and values of a token never change once computed: no later token is seen by it. Kept, each new
-token costs one position of work; without them, every token would be read again for each one that is written.
+In a causal model the keys and values of a token never change, since it attends to no later token. With a cache each new token
+costs one position of work; without one, the whole text would be computed again for each token that is written.
 
-Rows of a batch may have different lengths. Each row's tokens stand at its own positions from 0 on, whatever the others do, so no
-row is ever padded on the left; what is read beyond a row's real tokens (`counts`) isn't kept.
+Rows of a batch may have different lengths. Each row's tokens stand at positions 0, 1, 2, … of the row, so that no row is padded on
+the left; padding at the end of a row (`counts`) isn't kept.
 
-Not handled: forgetting what a sliding window doesn't see any more; pages (`kernels.paged_attention`).
+Not handled: dropping what is outside a sliding window; pages (`kernels.paged_attention`).
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 class Cache(Protocol):
-    """What a model asks of a cache. lengths: how many tokens of each row it holds."""
+    """What a model needs of a cache. lengths: how many tokens of each row it holds."""
 
     lengths: list[int]
 
@@ -27,17 +27,20 @@ class Cache(Protocol):
     def update(
         self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values, (batch, kv_heads, time, d_head); return all so far. counts: how many of each row's."""
+        """Store a layer's new keys and values, (batch, kv_heads, time, d_head), and return all so far.
+
+        counts: how many tokens of each row are real.
+        """
 
     def advance(self, time: int, counts: Sequence[int] | None = None) -> None:
-        """Count `time` more tokens of each row as read, or as many as `counts` says."""
+        """Add `time` to the length of each row, or what `counts` has for it."""
 
 
 class KVCache:
-    """Keys and values of up to `capacity` tokens a row, laid out once: nothing is copied or grown while writing.
+    """Keys and values of up to `capacity` tokens a row, in memory that is allocated once.
 
-    keys, values: (layers, batch, kv_heads, capacity, d_head). lengths: how many positions of each row are filled. Each layer in
-    turn calls `update`; the model calls `advance` at the end, so a run that fails midway leaves the lengths as they were.
+    keys, values: (layers, batch, kv_heads, capacity, d_head). lengths: how many positions of each row are filled. In a run, each
+    layer calls `update`, and at the end the model calls `advance`: a run that fails midway leaves the lengths as they were.
     `Decoder.new_cache` makes one that fits a model.
     """
 
@@ -54,18 +57,18 @@ class KVCache:
         if capacity < 1 or batch < 1:
             raise ValueError(f"a cache holds at least 1 token of 1 row, not {capacity} of {batch}")
         shape = (layers, batch, kv_heads, capacity, d_head)
-        # Zeros, so that positions which nobody has filled, and nobody sees, hold numbers.
+        # Zeros: positions that aren't filled are masked, and must not hold nan.
         self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         self.capacity, self.lengths, self._plan = capacity, [0] * batch, None
 
     @property
     def length(self) -> int:
-        """Positions filled, in the longest row."""
+        """How many positions of the longest row are filled."""
         return max(self.lengths)
 
     @property
     def bytes(self) -> int:
-        """Memory held, filled or not."""
+        """Memory allocated, filled or not."""
         return self.keys.nbytes + self.values.nbytes
 
     def check(self, layers: int, kv_heads: int, d_head: int, batch: int, dtype: torch.dtype) -> None:
@@ -82,11 +85,10 @@ class KVCache:
     def update(
         self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Store this layer's new keys and values, (batch, kv_heads, time, d_head); return all of them so far, (batch, kv_heads,
-        tokens of the longest row, d_head).
+        """Store a layer's new keys and values, and return all so far, (batch, kv_heads, tokens of the longest row, d_head).
 
-        counts: how many of each row are real, the first ones; all of them unless told otherwise. Raises ValueError when they are
-        more than there is room for.
+        keys, values: (batch, kv_heads, time, d_head). counts: how many tokens of each row are real, counted from its first new
+        one; all by default. Raises ValueError where they don't fit the capacity.
         """
         ends = self._ends(keys.shape[2], counts)
         if (end := max(ends)) > self.capacity:
@@ -97,36 +99,39 @@ class KVCache:
             self.keys[layer, :, :, self.lengths[0] : end] = keys
             self.values[layer, :, :, self.lengths[0] : end] = values
         else:
-            rows, places, columns = self._where(ends)
-            self.keys[layer][rows, :, places] = keys[rows, :, columns]
-            self.values[layer][rows, :, places] = values[rows, :, columns]
+            rows, positions, columns = self._indices(ends)
+            self.keys[layer][rows, :, positions] = keys[rows, :, columns]  # (new tokens, kv_heads, d_head)
+            self.values[layer][rows, :, positions] = values[rows, :, columns]
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def advance(self, time: int, counts: Sequence[int] | None = None) -> None:
-        """Count `time` more positions of each row as filled, or as many as `counts` says."""
+        """Add `time` to the length of each row, or what `counts` has for it."""
         self.lengths = self._ends(time, counts)
 
     def _ends(self, time: int, counts: Sequence[int] | None) -> list[int]:
-        """How long each row will be."""
+        """Return how long each row will be."""
         if counts is None:
             return [length + time for length in self.lengths]
         return [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
-    def _where(self, ends: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Row, place in the cache, and place in this run, of each new token: the same for every layer, so worked out once."""
+    def _indices(self, ends: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the row, the position in the cache and the column in this run of each new token, (new tokens,) each.
+
+        They are the same for every layer, so they are computed for the first one only.
+        """
         if (self._plan or (None,))[0] != (self.lengths, ends):
             runs = [torch.arange(end - start) for start, end in zip(self.lengths, ends, strict=True)]
             rows = torch.arange(len(runs)).repeat_interleave(torch.tensor(list(map(len, runs))))
             columns = torch.cat(runs)
-            places = columns + torch.tensor(self.lengths)[rows]
+            positions = columns + torch.tensor(self.lengths)[rows]
             device = self.keys.device
-            self._plan = (list(self.lengths), ends), (rows.to(device), places.to(device), columns.to(device))
+            self._plan = (list(self.lengths), ends), (rows.to(device), positions.to(device), columns.to(device))
         return self._plan[1]
 
     def rewind(self, lengths: int | Sequence[int]) -> None:
-        """Forget what each row holds beyond a length, the same for all or one for each.
+        """Drop what each row holds beyond a length. lengths: one for all rows, or one for each.
 
-        Raises ValueError, changing nothing, for a length below 0 or beyond what is there.
+        Raises ValueError, changing nothing, for a length below 0 or above a row's own.
         """
         wanted = [lengths] * len(self.lengths) if isinstance(lengths, int) else list(lengths)
         if len(wanted) != len(self.lengths) or not all(
@@ -138,28 +143,30 @@ class KVCache:
         self.lengths = wanted
 
     def reset(self) -> None:
-        """Forget everything, and keep the memory."""
+        """Empty the cache. Its memory stays allocated."""
         self.rewind(0)
 
     def copy(self) -> "KVCache":
-        """Another cache with the same contents."""
-        return self.rows(range(len(self.lengths)))
+        """Return another cache with the same contents."""
+        return self.select(range(len(self.lengths)))
 
-    def rows(self, chosen: Sequence[int], capacity: int | None = None) -> "KVCache":
-        """Another cache that holds a copy of the chosen rows, each as often as it is named. capacity: of the new one, the same unless
-        told otherwise. Raises ValueError for a row that isn't there, and a capacity too small for what they hold."""
-        chosen, capacity = list(chosen), self.capacity if capacity is None else capacity
-        if not chosen or not all(0 <= row < len(self.lengths) for row in chosen):
+    def select(self, rows: Sequence[int], capacity: int | None = None) -> "KVCache":
+        """Return another cache that holds copies of these rows, each as often as it is named.
+
+        capacity: of the new cache, by default the same. Raises ValueError for a row that doesn't exist, and for a capacity too
+        small for what the rows hold.
+        """
+        rows, capacity = list(rows), self.capacity if capacity is None else capacity
+        if not rows or not all(0 <= row < len(self.lengths) for row in rows):
             raise ValueError(
-                f"there are rows 0 to {len(self.lengths) - 1}, and at least one must be chosen; not {chosen}"
+                f"there are rows 0 to {len(self.lengths) - 1}, and at least one must be chosen; not {rows}"
             )
-        lengths = [self.lengths[row] for row in chosen]
-        if capacity < max(lengths):
-            raise ValueError(f"a capacity of {capacity} doesn't hold rows of up to {max(lengths)} tokens")
+        lengths = [self.lengths[row] for row in rows]
+        if (filled := max(lengths)) > capacity:
+            raise ValueError(f"a capacity of {capacity} doesn't hold rows of up to {filled} tokens")
         layers, _, kv_heads, _, d_head = self.keys.shape
-        new = KVCache(layers, kv_heads, d_head, capacity, len(chosen), self.keys.dtype, self.keys.device)
-        filled = max(lengths)
-        new.keys[:, :, :, :filled] = self.keys[:, chosen, :, :filled]
-        new.values[:, :, :, :filled] = self.values[:, chosen, :, :filled]
+        new = KVCache(layers, kv_heads, d_head, capacity, len(rows), self.keys.dtype, self.keys.device)
+        new.keys[:, :, :, :filled] = self.keys[:, rows, :, :filled]
+        new.values[:, :, :, :filled] = self.values[:, rows, :, :filled]
         new.lengths = lengths
         return new

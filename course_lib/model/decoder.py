@@ -1,5 +1,4 @@
-"""Reading left to right and guessing what comes next: a stack that sees no later token, and a score for every token of the
-vocabulary."""
+"""The decoder: it reads from left to right and scores every token of the vocabulary as the next one."""
 
 from collections.abc import Sequence
 
@@ -10,13 +9,13 @@ from course_lib.model.block import Memory, ProjectedMemory
 from course_lib.model.cache import Cache, KVCache
 from course_lib.model.config import ModelConfig
 from course_lib.model.stack import Stack
-from course_lib.model.trace import Trace, note
+from course_lib.model.trace import Trace, hook
 
 
 class Decoder(Stack):
-    """A decoder-only Transformer; with the default dials one of Llama's kind (Touvron et al. 2023, section 2.2).
+    """A decoder-only Transformer; with the default configuration one of Llama's kind (Touvron et al. 2023, section 2.2).
 
-    cross=True: the decoder of an encoder-decoder, whose blocks also look at the encoder's states.
+    cross: whether it is the decoder of an encoder-decoder, whose blocks also attend to the encoder's states.
 
     >>> import torch
     >>> config = ModelConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_head=4, d_ff=32, context=8)
@@ -30,7 +29,7 @@ class Decoder(Stack):
         self.tie()
 
     def tie(self) -> None:
-        """Make the head's weights the embedding table itself, where the configuration says so (Press & Wolf 2017)."""
+        """Use the embedding table as the head's weights, where the configuration says so (Press & Wolf 2017)."""
         if self.config.tie_embeddings:
             self.head.weight = self.embedding.weight
 
@@ -42,19 +41,23 @@ class Decoder(Stack):
         memory: Memory | ProjectedMemory | None = None,
         counts: Sequence[int] | None = None,
     ) -> Tensor:
-        """Logits (batch, time, vocab_size): at each position, a score for every token that could come next.
+        """Return logits, (batch, time, vocab_size): at each position, a score for every token that could come next.
 
-        tokens: ids (batch, time). cache: the keys and values of what was read before (`new_cache`), extended by this
-        call; each row's tokens then stand behind what it holds of that row. trace: sees, and may change, each named activation. memory: the
-        encoder's states, for a decoder with cross-attention. counts: where rows have different lengths, how many of each row's tokens are
-        real. What stands behind them is padding: any ids, kept nowhere, whose own results mean nothing.
+        tokens: ids (batch, time). cache: keys and values of the tokens before (`new_cache`), extended by this call; each row's
+        new tokens follow those that it holds of that row. trace: keeps, and may edit, each named activation. memory: the
+        encoder's states, for a decoder with cross-attention. counts: where rows have different lengths, how many of each
+        row's tokens are real. The rest is padding at the end of the row: any ids, which the cache doesn't keep and whose own
+        logits mean nothing.
 
         Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
         """
-        logits = note(trace, "logits", self.logits(self._listen(tokens, cache, trace, memory, counts)))
-        return self._remembered(logits, cache, counts)
+        states = self.run_layers(tokens, cache, trace, memory=memory, counts=counts)  # (batch, time, d_model)
+        logits = hook(trace, "logits", self.logits(states))  # (batch, time, vocab_size)
+        if cache is not None:  # last, so that a run that fails leaves the cache as it was
+            cache.advance(tokens.shape[1], counts)
+        return logits
 
-    def hidden(
+    def last_hidden_state(
         self,
         tokens: Tensor,
         cache: Cache | None = None,
@@ -62,15 +65,18 @@ class Decoder(Stack):
         memory: Memory | ProjectedMemory | None = None,
         counts: Sequence[int] | None = None,
     ) -> Tensor:
-        """What the head reads, (batch, time, d_model). Arguments and errors as in `forward`."""
-        return self._remembered(self._listen(tokens, cache, trace, memory, counts), cache, counts)
+        """Return the head's input, (batch, time, d_model). Arguments and errors as in `forward`."""
+        states = self.run_layers(tokens, cache, trace, memory=memory, counts=counts)
+        if cache is not None:
+            cache.advance(tokens.shape[1], counts)
+        return states
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, states: Tensor) -> Tensor:
         """(…, d_model) → (…, vocab_size): the head, and the soft cap where the configuration has one."""
-        return soft_cap(self.head(hidden), self.config.logit_cap)
+        return soft_cap(self.head(states), self.config.logit_cap)
 
     def new_cache(self, capacity: int | None = None, batch: int = 1) -> KVCache:
-        """An empty cache for `batch` rows of up to `capacity` tokens each, the whole context unless told otherwise.
+        """Return an empty cache for `batch` rows of up to `capacity` tokens each, by default the whole context.
 
         Raises ValueError for a capacity beyond the context.
         """
@@ -84,27 +90,10 @@ class Decoder(Stack):
             config.n_layers, config.n_kv_heads, config.d_head, capacity, batch, weight.dtype, weight.device
         )
 
-    def project(self, memory: Memory) -> ProjectedMemory:
-        """The keys and values of each layer's cross-attention, worked out once for all the tokens that are written."""
+    def project_memory(self, memory: Memory) -> ProjectedMemory:
+        """Return the keys and values of each layer's cross-attention, computed once for all tokens to be written."""
         pairs = (block.cross_attention.keys_and_values(memory.states) for block in self.blocks)
         return ProjectedMemory(tuple(pairs), memory.mask)
 
     def activation_names(self) -> list[str]:
         return [*super().activation_names(), "logits"]
-
-    def _listen(
-        self, tokens: Tensor, cache: Cache | None, trace: Trace | None, memory, counts: Sequence[int] | None
-    ) -> Tensor:
-        if self.cross != (memory is not None):
-            raise ValueError(
-                "a decoder with cross-attention, and only such a one, needs an encoder's `memory`"
-            )
-        if memory is not None and memory.batch != len(tokens):
-            raise ValueError(f"a memory of {memory.batch} sequences can't go with {len(tokens)} of tokens")
-        return self.read(tokens, cache, trace, memory=memory, counts=counts)
-
-    def _remembered(self, result: Tensor, cache: Cache | None, counts: Sequence[int] | None) -> Tensor:
-        """Only now that nothing can fail any more does the cache count the tokens as read."""
-        if cache is not None:
-            cache.advance(result.shape[1], counts)
-        return result

@@ -1,4 +1,4 @@
-"""Reading a whole text at once: every token sees every other, also those behind it."""
+"""The encoder: it reads a whole text at once, and every token attends to every other."""
 
 import torch
 from torch import Tensor
@@ -21,17 +21,16 @@ class Encoder(Stack):
         super().__init__(config, causal=False)
 
     def forward(self, tokens: Tensor, real: Tensor | None = None, trace: Trace | None = None) -> Memory:
-        """The states, (batch, time, d_model), with the mask for those who look at them.
+        """Return the states, (batch, time, d_model), with the mask for attending to them.
 
-        tokens: ids (batch, time). real: (batch, time), false at padding, which then nobody sees (what states padding
-        itself gets means nothing). Raises ValueError as `Stack.read` does, and for a sequence of nothing but padding.
+        tokens: ids (batch, time). real: (batch, time), false at padding, to which no token then attends; the states of padding
+        itself mean nothing. Raises ValueError as `Stack.run_layers` does, and for a sequence that is all padding.
         """
         if real is None:
-            return Memory(self.read(tokens, trace=trace))
+            return Memory(self.run_layers(tokens, trace=trace))
         if real.dtype != torch.bool or real.shape != tokens.shape or not real.any(dim=1).all():
             raise ValueError(
                 f"`real` must be true or false for each of the {tuple(tokens.shape)} tokens, and true for at least one "
                 f"of each sequence; it is {tuple(real.shape)} of {real.dtype}"
             )
-        mask = real[:, None, None, :]
-        return Memory(self.read(tokens, trace=trace, mask=mask), mask)
+        return Memory(self.run_layers(tokens, trace=trace, real=real), real[:, None, None, :])

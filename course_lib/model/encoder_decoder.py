@@ -1,4 +1,4 @@
-"""The Transformer of 2017: one stack reads the source, the other writes the target and looks at it all the while."""
+"""The Transformer of 2017: an encoder reads the source, a decoder writes the target and attends to the encoder's states."""
 
 from torch import Tensor, nn
 
@@ -6,14 +6,14 @@ from course_lib.model.block import Memory
 from course_lib.model.config import ModelConfig
 from course_lib.model.decoder import Decoder
 from course_lib.model.encoder import Encoder
-from course_lib.model.trace import Trace, at
+from course_lib.model.trace import Trace, scope
 
 
 class EncoderDecoder(nn.Module):
     """Source and target ids → logits for the target's next tokens (Vaswani et al. 2017, figure 1).
 
-    Both texts share one vocabulary, and with tie_embeddings one table serves as both embeddings and as head (section 3.4).
-    `decoder` writes on its own, given `memory`: `generate(model.decoder, prompt, memory=model.encode(source))`.
+    Both texts share one vocabulary; with tie_embeddings one table serves as both embeddings and as the head (section 3.4).
+    `decoder` also writes on its own, given `memory`: `generate(model.decoder, prompt, memory=model.encode(source))`.
 
     >>> import torch
     >>> config = ModelConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_head=4, d_ff=32, context=8)
@@ -32,19 +32,22 @@ class EncoderDecoder(nn.Module):
     def forward(
         self, source: Tensor, target: Tensor, real: Tensor | None = None, trace: Trace | None = None
     ) -> Tensor:
-        """Logits (batch, target time, vocab_size). source, target: ids (batch, time). real: (batch, source time), false at
-        padding. (Padding at the target's end hides itself: no earlier token sees it.) trace: names begin with "encoder."
-        or "decoder.". Raises ValueError as the two stacks do."""
+        """Return logits, (batch, target time, vocab_size).
+
+        source, target: ids (batch, time). real: (batch, source time), false at padding of the source. Padding at the end of the
+        target needs no mask, since no earlier token attends to it. trace: the names of activations begin with "encoder." or
+        "decoder.". Raises ValueError as the two stacks do.
+        """
         if trace is not None:
             trace.expect(self.activation_names())
-        memory = self.encoder(source, real, at(trace, "encoder"))
-        return self.decoder(target, trace=at(trace, "decoder"), memory=memory)
+        memory = self.encoder(source, real, scope(trace, "encoder"))
+        return self.decoder(target, trace=scope(trace, "decoder"), memory=memory)
 
     def encode(self, source: Tensor, real: Tensor | None = None) -> Memory:
-        """What the decoder looks at, worked out once for all the tokens that it writes."""
+        """Return what the decoder attends to, computed once for all tokens to be written."""
         return self.encoder(source, real)
 
     def activation_names(self) -> list[str]:
-        """What a trace can see, in the order of the run."""
+        """Return the names of all activations, as a trace sees them, in the order of the run."""
         stacks = ("encoder", self.encoder), ("decoder", self.decoder)
         return [f"{name}.{inner}" for name, stack in stacks for inner in stack.activation_names()]

@@ -1,16 +1,17 @@
-"""Another part in a part's place, and the old one back again.
+"""Replacing parts of a model by other modules, and undoing it.
 
 Quantized layers, GPU kernels, training with rounding, CPU packing and adapters do the same thing to a model: at some paths of its
-tree, another module stands where one stood. They all do it here.
+tree of modules, they put another module in the place of the one there. All of them do it through this module.
 
     change = exchange(model, {"blocks.0.attention.query": quantized, …})
-    change.undo()              the very modules that stood there: the model's old bits
+    change.undo()              puts the original modules back: the model has its old bits again
 
-A part that goes in says of what kind it is (`Exchanged.kind`), and `REFUSED` says which kinds don't go together, and why. It
-is the only place that does: no part looks for another.
+Each new module says of what kind it is (`Exchanged.kind`). `REFUSED` lists the kinds that can't be combined, and why; no other
+code looks for parts of another kind.
 
-A new part is made in one of two ways. Either it has parameters of its own, made of the old one's (a quantized layer); the old ones'
-memory is free again once nobody keeps `change`. Or it is a `twin`, an object of another class with the same parameters.
+A new module is made in one of two ways. Either it has parameters of its own, made from the old module's (a quantized layer); the
+old one's memory is freed once nothing refers to `change` any more. Or it is a `twin`: an object of another class that shares the
+old module's parameters.
 """
 
 from collections.abc import Iterator
@@ -23,77 +24,76 @@ Part = TypeVar("Part", bound=nn.Module)
 
 
 class Exchanged:
-    """Mixed into every class of modules that stand in another's place. kind: one of those that `REFUSED` speaks of."""
+    """A mixin for every class of modules that replace another one. kind: one of those in `REFUSED`."""
 
     kind: str
 
 
-FEW_BITS = "whose few bits can't take a fine change: load what was learned onto the model in 16 or 32 bits, and merge there"
+# Why a learned change can't be added to weights of few bits.
+FEW_BITS = (
+    "whose few bits can't take a fine change: load what was learned onto the model in 16 or 32 bits, "
+    "and merge there"
+)
 
-# (what goes in, what is there already) → why it is refused. All other pairs compose.
+# (kind that is put in, kind that is there already) → why it is refused. All other pairs can be combined.
 REFUSED = {
-    (
-        "quantized",
-        "adapter",
-    ): "something is attached to the model, trained beside its weights as they are: merge or detach it first",
-    (
-        "quantized",
-        "packed",
-    ): "the model is packed, its layers joined and reordered: quantize it as it was loaded, then pack it",
-    (
-        "quantized",
-        "rounding",
-    ): "the model is training with rounding already: finish_qat stores what was trained",
-    (
-        "rounding",
-        "adapter",
-    ): "something is attached to the model, which keeps its weights frozen: merge or detach it first",
-    (
-        "rounding",
-        "packed",
-    ): "the model is packed, so its weights aren't trained: begin with the model as it was loaded",
+    ("quantized", "adapter"): (
+        "something is attached to the model, trained beside its weights as they are: merge or detach it first"
+    ),
+    ("quantized", "packed"): (
+        "the model is packed, its layers joined and reordered: quantize it as it was loaded, then pack it"
+    ),
+    ("quantized", "rounding"): (
+        "the model is training with rounding already: finish_qat stores what was trained"
+    ),
+    ("rounding", "adapter"): (
+        "something is attached to the model, which keeps its weights frozen: merge or detach it first"
+    ),
+    ("rounding", "packed"): (
+        "the model is packed, so its weights aren't trained: begin with the model as it was loaded"
+    ),
     ("rounding", "rounding"): "the model is training with rounding already",
-    (
-        "packed",
-        "adapter",
-    ): "something is attached to the model: merge or detach it first, or pack first and attach beside what is packed",
+    ("packed", "adapter"): (
+        "something is attached to the model: merge or detach it first, or pack first and attach beside what is packed"
+    ),
     ("packed", "rounding"): "the model is training with rounding: finish_qat first",
     ("adapter", "adapter"): "something is attached to the model already: detach or merge it first",
     ("merge", "quantized"): FEW_BITS,
     ("merge", "kernels"): FEW_BITS,
-    (
-        "merge",
-        "packed",
-    ): "whose weights are laid out for the processor: merge into the model as it was loaded, then pack it",
+    ("merge", "packed"): (
+        "whose weights are laid out for the processor: merge into the model as it was loaded, then pack it"
+    ),
     ("merge", "rounding"): "which is training with rounding: finish_qat first",
 }
 
 
 def exchanged(model: nn.Module) -> dict[str, str]:
-    """The kinds of all parts that stand in another's place, by path."""
+    """Return path → kind of all modules that replace another one."""
     return {path: part.kind for path, part in model.named_modules() if isinstance(part, Exchanged)}
 
 
 def require_composable(model: nn.Module, kind: str) -> None:
-    """Raise ValueError, saying what to do, where parts of this kind can't be put into the model because of what is in it."""
+    """Raise ValueError, saying what to do, if parts of this kind can't be combined with those that the model has."""
     for path, there in exchanged(model).items():
         if (kind, there) in REFUSED:
             raise ValueError(f"at {path or 'its root'}, {REFUSED[kind, there]}")
 
 
 def require_mergeable(layer: nn.Module) -> None:
-    """Raise ValueError, saying what to do, unless a change can be added to this layer's weights."""
+    """Raise ValueError, saying what to do, unless a learned change can be added to this layer's weights."""
     if type(layer) is not nn.Linear:
         kind = layer.kind if isinstance(layer, Exchanged) else None
-        reason = REFUSED.get(("merge", kind), "and a change can only be added to the weights of an nn.Linear")
+        reason = REFUSED.get(
+            ("merge", kind), "and a change can only be added to the weights of an nn.Linear"
+        )
         raise ValueError(f"the base is a {type(layer).__name__}, {reason}")
 
 
 def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
-    """Put each part at its path in the model's tree, in place; what is handed back can undo it.
+    """Put each part at its path in the model's tree, in place, and return an `Exchange`, which can undo it.
 
-    A part may stand inside another one that is exchanged in the same call. Raises ValueError, changing nothing, for a combination
-    that `REFUSED` names, and for a path that the model doesn't have.
+    A part may stand inside another one that is exchanged in the same call. Raises ValueError, changing nothing, for a
+    combination in `REFUSED`, and for a path that the model doesn't have.
     """
     for kind in {part.kind for part in parts.values() if isinstance(part, Exchanged)}:
         require_composable(model, kind)
@@ -103,40 +103,41 @@ def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
         raise ValueError(f"the model has no part of that name: {error}") from None
     if "" in parts:
         raise ValueError("a model can't be exchanged for another inside itself: use the part itself")
-    _place(model, parts)
+    _put(model, parts)
     return Exchange(model, parts, old)
 
 
 class Exchange:
-    """What `exchange` did. new, old: the modules by their paths."""
+    """An exchange that was made. new, old: path → module."""
 
     def __init__(self, model: nn.Module, new: dict[str, nn.Module], old: dict[str, nn.Module]):
         self.model, self.new, self.old = model, new, old
 
     @property
     def in_place(self) -> bool:
-        """Whether the new parts stand where they were put."""
+        """Whether the new parts still stand where they were put."""
         return _stand_in(self.model, self.new)
 
     def undo(self) -> nn.Module:
-        """Put the old parts back, the very objects, and return the model.
+        """Put the old parts back, the same objects, and return the model.
 
-        Raises ValueError, changing nothing, where something else stands in their places by now: undo that first.
+        Raises ValueError, changing nothing, if the new parts have been replaced by others since: undo that first.
         """
         if not self.in_place:
             raise ValueError(
-                "the parts aren't in place any more: they were taken out, or others were put over them. Undo what was done later first"
+                "the parts aren't in place any more: they were taken out, or others were put over them. "
+                "Undo what was done later first"
             )
         for path, part in self.old.items():
             part.training = self.new[path].training
-        _place(self.model, self.old)
+        _put(self.model, self.old)
         return self.model
 
     @contextmanager
     def undone(self) -> Iterator[nn.Module]:
-        """While inside, the model with its old parts.
+        """A context in which the model has its old parts.
 
-        Raises ValueError at the end where these were exchanged meanwhile: the new ones then stay out.
+        Raises ValueError at the end if the old parts were exchanged meanwhile; the new ones are then not put back.
         """
         self.undo()
         try:
@@ -148,18 +149,18 @@ class Exchange:
                 )
             for path, part in self.new.items():
                 part.training = self.old[path].training
-            _place(self.model, self.new)
+            _put(self.model, self.new)
 
 
 def twin(
     part: nn.Module, kind: type[Part], children: dict[str, nn.Module] | None = None, **more: object
 ) -> Part:
-    """An object of class `kind` over a part's own state, made without new memory.
+    """Return an object of class `kind` that shares a part's state.
 
-    Both hold the very same dictionaries of parameters, buffers, children and hooks: whatever is trained, loaded, moved or exchanged in
-    one is so in the other, and the names in files stay. children: others to have instead of the part's. more: further attributes.
+    Both hold the same dictionaries of parameters, buffers, children and hooks: what is trained, loaded, moved or exchanged in
+    one is so in the other, and the names in files stay the same. children: replace the part's own. more: further attributes.
     """
-    new = kind.__new__(kind)  # without __init__, which would make parameters of its own
+    new = kind.__new__(kind)  # without __init__, which would create parameters
     vars(new).update(vars(part))
     if children is not None:
         vars(new)["_modules"] = dict(children)
@@ -168,12 +169,14 @@ def twin(
     return new
 
 
-def _place(model: nn.Module, parts: dict[str, nn.Module]) -> None:
+def _put(model: nn.Module, parts: dict[str, nn.Module]) -> None:
+    """Make each part the module at its path."""
     for path, part in parts.items():
         parent, _, name = path.rpartition(".")
         model.get_submodule(parent)._modules[name] = part
 
 
 def _stand_in(model: nn.Module, parts: dict[str, nn.Module]) -> bool:
-    there = dict(model.named_modules(remove_duplicate=False))
-    return all(there.get(path) is part for path, part in parts.items())
+    """Return whether each part is the module at its path."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    return all(modules.get(path) is part for path, part in parts.items())

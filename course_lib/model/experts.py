@@ -1,9 +1,10 @@
-"""Many feed-forward layers, of which each token uses a few (Shazeer et al. 2017; in Transformers: Lepikhin et al. 2020).
+"""A mixture of experts: many feed-forward layers, of which each token uses a few.
 
     router → scores per expert → softmax → the n_active best → their outputs, weighted by their shares
 
-Tokens are sorted by expert, so that each expert works once, on all of its tokens at a time, and nothing is computed for
-experts that were not chosen. `load_balancing_loss` is what keeps the router from sending everybody to a few.
+Shazeer et al. 2017; in Transformers: Lepikhin et al. 2020. Tokens are sorted by expert, so that each expert runs once, on all
+of its tokens, and nothing is computed for experts that were not chosen. `load_balancing_loss` is added to the training loss
+so that the router doesn't send every token to the same few experts.
 
 Not handled: noise in the router, experts on several devices, DeepSeek-V3's balancing without a loss.
 """
@@ -16,57 +17,66 @@ from torch import Tensor, nn
 
 from course_lib.model.config import ModelConfig
 from course_lib.model.feed_forward import feed_forward
-from course_lib.model.trace import note
+from course_lib.model.trace import hook
 
 
 class Experts(nn.Module):
-    """A mixture of experts in a feed-forward layer's place, (…, d_model) → the same shape.
+    """A mixture of experts instead of a feed-forward layer, (…, d_model) → the same shape.
 
-    With n_active = 1 it is a Switch layer (Fedus et al. 2021), with 2 and normalized shares Mixtral's (Jiang et al. 2024);
-    with shared experts, which every token takes, DeepSeekMoE's (Dai et al. 2024).
+    With n_active = 1 it is a Switch layer (Fedus et al. 2021); with 2 and normalized shares Mixtral's (Jiang et al. 2024);
+    with shared experts, which every token uses, DeepSeekMoE's (Dai et al. 2024).
 
-    With a `capacity`, what a token gets depends on which and how many others are read with it, later ones included: such a
-    model is not causal in the strict sense, and reads a text at once otherwise than token by token with a cache.
+    With a `capacity`, a token's output depends on the other tokens of the batch, also on later ones. Such a model is not
+    strictly causal, and a text read at once gets other results than the same text read token by token with a cache.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.config = config
-        self.router = nn.Linear(config.d_model, config.n_experts, bias=False)
-        self.experts = nn.ModuleList(feed_forward(config) for _ in range(config.n_experts))
-        wide = replace(config, d_ff=config.n_shared * config.d_ff) if config.n_shared else None
-        # Shared experts side by side are one that is as many times as wide.
+        self.config = config.experts
+        self.router = nn.Linear(config.d_model, self.config.n_experts, bias=False)
+        self.experts = nn.ModuleList(feed_forward(config) for _ in range(self.config.n_experts))
+        # n_shared experts that every token uses compute the same as one that is n_shared times as wide.
+        wide = replace(config, d_ff=self.config.n_shared * config.d_ff) if self.config.n_shared else None
         self.shared = feed_forward(wide) if wide else None
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
-        scores = note(trace, "router", self.router(x))
-        tokens = x.flatten(0, -2)
+        scores = hook(trace, "router", self.router(x))  # (…, n_experts)
+        tokens = x.flatten(0, -2)  # (tokens, d_model)
         shares, chosen = route(scores.flatten(0, -2), self.config.n_active, self.config.normalize_gates)
-        out = self._dispatch(tokens, shares, chosen).view(x.shape)
+        out = self.dispatch(tokens, shares, chosen).view(x.shape)
         if self.shared is not None:
             out = out + self.shared(x)
-        return note(trace, "output", out)
+        return hook(trace, "output", out)
 
-    def _dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
-        """Each choice is a pair (token, expert). Sorted by expert, they are runs of tokens, one run an expert."""
-        order = chosen.flatten().argsort(stable=True)
-        counts = chosen.flatten().bincount(minlength=len(self.experts))
+    def dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
+        """Run each chosen expert on its tokens and add up what they return, weighted by their shares.
+
+        x: (tokens, d_model). shares, chosen: (tokens, n_active), as `route` returns them. A choice is a pair of a token and an
+        expert; sorted by expert, the choices of one expert stand side by side.
+        """
+        order = chosen.flatten().argsort(stable=True)  # (tokens · n_active,): choices, sorted by expert
+        counts = chosen.flatten().bincount(minlength=len(self.experts))  # (n_experts,): choices of each expert
         if self.config.capacity is not None:
-            room = math.ceil(self.config.capacity * len(order) / len(self.experts))
-            starts = counts.cumsum(0) - counts
-            rank = torch.arange(len(order), device=x.device) - starts.repeat_interleave(counts)
-            order, counts = order[rank < room], counts.clamp(max=room)
-        token = order // self.config.n_active
-        runs = x[token].split(counts.tolist())
-        done = torch.cat([expert(run) for expert, run in zip(self.experts, runs, strict=True)])
-        done = done * shares.flatten()[order, None].to(done.dtype)
-        return done.new_zeros(x.shape).index_add(0, token, done)
+            order, counts = self._drop_beyond_capacity(order, counts)
+        token = order // self.config.n_active  # the token of each choice
+        inputs = x[token].split(counts.tolist())  # for each expert: (its tokens, d_model)
+        outputs = torch.cat([expert(run) for expert, run in zip(self.experts, inputs, strict=True)])
+        outputs = outputs * shares.flatten()[order, None].to(outputs.dtype)  # (choices, d_model)
+        return outputs.new_zeros(x.shape).index_add(0, token, outputs)  # (tokens, d_model)
+
+    def _drop_beyond_capacity(self, order: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """Keep only the first choices of each expert, as many as its capacity allows. order, counts: as in `dispatch`."""
+        limit = math.ceil(self.config.capacity * len(order) / len(self.experts))
+        starts = counts.cumsum(0) - counts  # where each expert's choices begin
+        rank = torch.arange(len(order), device=order.device) - starts.repeat_interleave(counts)
+        return order[rank < limit], counts.clamp(max=limit)
 
 
 def route(scores: Tensor, n_active: int, normalize: bool) -> tuple[Tensor, Tensor]:
-    """The best experts of each token and their shares, (tokens, n_active) each, from the router's (tokens, n_experts).
+    """Return the shares of each token's best experts, and which they are, (tokens, n_active) each.
 
-    The shares are probabilities among all experts, or (normalize) among the chosen ones.
+    scores: the router's, (tokens, n_experts). The shares are probabilities among all experts or, with normalize, among the
+    chosen ones.
     """
     at_least_32_bits = torch.promote_types(scores.dtype, torch.float32)
     shares, chosen = scores.softmax(dim=-1, dtype=at_least_32_bits).topk(n_active, dim=-1)
@@ -76,27 +86,28 @@ def route(scores: Tensor, n_active: int, normalize: bool) -> tuple[Tensor, Tenso
 
 
 def load_balancing_loss(scores: Tensor, n_active: int) -> Tensor:
-    """1 when all experts get equally many tokens, up to n_experts / n_active when everybody goes to the same ones.
+    """Return n_experts · Σ fᵢ Pᵢ (Fedus et al. 2021, equation 4).
 
-    scores: the router's, (…, n_experts). n_experts · Σ fᵢ Pᵢ, where fᵢ is expert i's part of the choices, which has no
-    gradient, and Pᵢ its mean probability, which has (Fedus et al. 2021, equation 4).
+    scores: the router's, (…, n_experts). fᵢ is the fraction of choices that fell on expert i, which has no gradient; Pᵢ is its
+    mean probability, which has one. The loss is 1 when all experts are chosen equally often, and n_experts / n_active when
+    all tokens choose the same ones.
     """
-    scores = scores.flatten(0, -2)
+    scores = scores.flatten(0, -2)  # (tokens, n_experts)
     _, chosen = route(scores, n_active, normalize=False)
-    probabilities = scores.softmax(dim=-1).mean(dim=0)
-    part = chosen.flatten().bincount(minlength=len(probabilities)) / chosen.numel()
-    return len(probabilities) * (part.to(probabilities) * probabilities).sum()
+    probabilities = scores.softmax(dim=-1).mean(dim=0)  # (n_experts,)
+    fractions = chosen.flatten().bincount(minlength=len(probabilities)) / chosen.numel()  # (n_experts,)
+    return len(probabilities) * (fractions.to(probabilities) * probabilities).sum()
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """All parameters of a model and those that work on one token: of each mixture only the experts that a token takes.
+    """Return how many parameters a model has, and how many of them are used for one token.
 
-    Tied weights count once.
+    The second leaves out the experts that a token doesn't use. Tied weights count once.
     """
     total = sum(weight.numel() for weight in model.parameters())
-    idle = 0
+    unused = 0
     for module in model.modules():
         if isinstance(module, Experts):
             one = sum(weight.numel() for weight in module.experts[0].parameters())
-            idle += one * (module.config.n_experts - module.config.n_active)
-    return total, total - idle
+            unused += one * (module.config.n_experts - module.config.n_active)
+    return total, total - unused

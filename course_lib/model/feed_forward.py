@@ -1,4 +1,4 @@
-"""What each token does alone, after it has listened to the others."""
+"""The feed-forward layer: what each token computes alone, after attention has mixed the tokens."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.config import ModelConfig
-from course_lib.model.trace import note
+from course_lib.model.trace import hook
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -16,8 +16,10 @@ ACTIVATIONS = {
 
 
 class FeedForward(nn.Module):
-    """down(activation(up x)), (…, d_model) → (…, d_model) through d_ff channels (Vaswani et al. 2017, section 3.3; with
-    GELU: Hendrycks & Gimpel 2016)."""
+    """down(activation(up x)), (…, d_model) → (…, d_model) through d_ff channels (Vaswani et al. 2017, section 3.3).
+
+    With GELU: Hendrycks & Gimpel 2016.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -26,8 +28,8 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
-        hidden = note(trace, "hidden", self.activation(self.up(x)))
-        return note(trace, "output", self.down(hidden))
+        hidden = hook(trace, "hidden", self.activation(self.up(x)))  # (…, d_ff)
+        return hook(trace, "output", self.down(hidden))  # (…, d_model)
 
 
 class SwiGLU(nn.Module):
@@ -42,11 +44,12 @@ class SwiGLU(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
-        gate, up = self.project(x)
-        hidden = note(trace, "hidden", self.activation(gate) * up)
-        return note(trace, "output", self.down(hidden))
+        gate, up = self.project(x)  # (…, d_ff) each
+        hidden = hook(trace, "hidden", self.activation(gate) * up)  # (…, d_ff)
+        return hook(trace, "output", self.down(hidden))  # (…, d_model)
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Return gate x and up x, (…, d_ff) each."""
         return self.gate(x), self.up(x)
 
 
@@ -57,5 +60,5 @@ class GeGLU(SwiGLU):
 
 
 def feed_forward(config: ModelConfig) -> nn.Module:
-    """The configuration's feed-forward layer, (…, d_model) → the same shape."""
+    """Return the configuration's feed-forward layer, (…, d_model) → the same shape."""
     return {"swiglu": SwiGLU, "geglu": GeGLU}.get(config.feed_forward, FeedForward)(config)

@@ -1,4 +1,4 @@
-"""A model with what it needs to read and write text."""
+"""A decoder together with what it needs to read and write text."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:  # only the types are needed: a model computes without any tex
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """name: what to call it. chat: how it was taught to be spoken to; None where nothing was said of it."""
+    """A model, its tokenizer, and the format of the conversations that it was trained on."""
 
-    name: str
+    name: str  # for messages and figures
     model: Decoder
     tokenizer: Tokenizer
-    chat: ChatTemplate | None = None
+    chat: ChatTemplate | None = None  # None: its file has no chat template

@@ -1,4 +1,4 @@
-"""Keeping the size of activations steady."""
+"""Normalization: keeping the size of activations steady from layer to layer."""
 
 import torch
 import torch.nn.functional as F
@@ -37,7 +37,7 @@ class RMSNorm(nn.Module):
 
 
 def norm(config: ModelConfig, width: int | None = None) -> nn.Module:
-    """The configuration's norm, (…, width) → the same shape. width: d_model unless told otherwise."""
+    """Return the configuration's norm, (…, width) → the same shape. width: d_model by default."""
     width = config.d_model if width is None else width
     match config.norm:
         case "rms":

@@ -1,7 +1,8 @@
 """Which floating-point type a processor multiplies fastest.
 
-Sixteen bits halve what is read. But a processor without instructions for bfloat16 must turn every number into 32 bits first: on one
-with AVX2 alone, SmolLM2 reads a text at a quarter of the speed of 32 bits, and trains at a tenth (LoRA: a twentieth).
+In 16 bits half as many bytes are read as in 32. But a processor without instructions for bfloat16 must convert every number to
+32 bits first: on one with AVX2 alone, SmolLM2 reads a text at a quarter of the speed of 32 bits, and trains at a tenth (with
+LoRA: a twentieth).
 """
 
 from functools import cache
@@ -10,17 +11,19 @@ from time import perf_counter
 import torch
 import torch.nn.functional as F
 
-ROWS, WIDTH = 128, 768  # of the product that is timed: so short that another program seldom comes between
+# The size of the product that is timed: so short that other programs seldom interrupt it.
+ROWS, WIDTH = 128, 768
 ROUNDS = 20
 
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
-    """The type to compute in where speed is the point: torch.bfloat16 where the device really multiplies it, else torch.float32.
+    """Return the faster type: torch.bfloat16 where the device has instructions that multiply it, else torch.float32.
 
         lm = load_smollm2(fast_dtype())
 
-    A GPU is asked. A CPU is measured, once, in some hundredths of a second: oneDNN says "supported" also where it only converts. Not
-    handled: a few rows at a time, which wait for memory more than for products, and so are quicker in 16 bits on nearly every processor.
+    For a GPU, PyTorch says which it is. A CPU is measured, once, in some hundredths of a second, because oneDNN also says
+    "supported" where it only converts. Not handled: products of a few rows, whose limit is memory rather than arithmetic,
+    and which are faster in 16 bits on nearly every processor.
 
     Raises ValueError for another kind of device.
     """
@@ -34,10 +37,9 @@ def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
 
 @cache
 def _faster_on_cpu() -> torch.dtype:
+    """Time a product in both types, with one thread, and return the faster type."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(
-        1
-    )  # two would wait for each other, which takes longer than the product where another program runs
+    torch.set_num_threads(1)  # waiting for a second thread can take longer than the product itself
     try:
         return min((torch.float32, torch.bfloat16), key=_seconds)
     finally:
@@ -47,7 +49,7 @@ def _faster_on_cpu() -> torch.dtype:
 @torch.inference_mode()
 @torch.autocast("cpu", enabled=False)
 def _seconds(dtype: torch.dtype) -> float:
-    """The shortest time of one product: other programs make some of them longer, and none shorter."""
+    """Return the shortest time of one product in this type: other programs can only make it longer."""
     x, weight = (torch.ones(rows, WIDTH, dtype=dtype, device="cpu") for rows in (ROWS, WIDTH))
     times = []
     for _ in range(ROUNDS):

@@ -1,8 +1,8 @@
-"""Looking inside a run of the model, and changing it.
+"""Hooks: looking at the activations of a run of the model, and changing them.
 
-A forward pass names what it computes ("layers.13.attention.weights") and offers each value to a `Trace`, which may keep it,
-and may hand back another in its place. Keeping changes nothing, bit for bit; edits are how heads are ablated (Michel et al.
-2019) and activations patched from another run (Meng et al. 2022, there "causal tracing").
+A forward pass gives each activation a name, such as "layers.13.attention.weights", and shows it to a `Trace`, which may keep it
+and may return another in its place. Keeping changes nothing, bit for bit. With edits, heads are ablated (Michel et al. 2019)
+and activations patched from another run (Meng et al. 2022, "causal tracing").
 """
 
 from collections.abc import Callable, Iterable
@@ -15,10 +15,10 @@ Edits = dict[str, Callable[[Tensor], Tensor]]
 
 
 class Trace:
-    """What to keep of a run, and what to change.
+    """Which activations of a run to keep, and which to change.
 
-    keep: name patterns, such as "layers.*.output" (`Decoder.activation_names` lists the names). edits: pattern → a function
-    from the value to the one to use in its place, of the same shape. A pattern that fits nothing is an error, not silence.
+    keep: patterns of names, such as "layers.*.output" (`Decoder.activation_names` lists the names). edits: pattern → a function
+    from an activation to the tensor of the same shape to use instead. A pattern that fits no name raises ValueError.
 
         trace = Trace(keep="*.attention.weights")
         logits = model(tokens, trace=trace)
@@ -46,13 +46,15 @@ class Trace:
         return self.values[name]
 
     def wants(self, name: str) -> bool:
+        """Return whether this activation is kept or edited."""
         return self.edited(name) or any(fnmatchcase(name, pattern) for pattern in self.keep)
 
     def edited(self, name: str) -> bool:
+        """Return whether this activation is edited."""
         return any(fnmatchcase(name, pattern) for pattern in self.edits)
 
     def expect(self, names: Iterable[str]) -> None:
-        """Raise ValueError for a pattern that none of `names` fits."""
+        """Raise ValueError for a pattern that fits none of these names."""
         names = list(names)
         for pattern in (*self.keep, *self.edits):
             if not any(fnmatchcase(name, pattern) for name in names):
@@ -61,8 +63,11 @@ class Trace:
                 )
 
     def attention(self, names: str = "*.attention.weights") -> Tensor:
-        """The kept attention weights of the batch's first sequence, (layers, heads, query, key). names: whose, such as
-        "decoder.*.cross_attention.weights" in an encoder-decoder."""
+        """Return the kept attention weights of the batch's first sequence, (layers, heads, query, key).
+
+        names: a pattern of names; in an encoder-decoder one stack's, such as "decoder.*.cross_attention.weights". Raises
+        ValueError where none were kept, or those of two stacks.
+        """
         stacks = {name.partition("layers.")[0] for name in self.values if fnmatchcase(name, names)}
         if len(stacks) > 1:
             raise ValueError(
@@ -74,34 +79,34 @@ class Trace:
         return torch.stack(kept)
 
 
-class _At:
-    """A trace seen from inside a part of the model, where names are short."""
+class _Scope:
+    """A trace as a part of the model sees it: the part gives short names, to which the scope adds its own."""
 
-    def __init__(self, trace: "Trace | _At", place: str):
-        self.trace, self.place = trace, place
+    def __init__(self, trace: "Trace | _Scope", name: str):
+        self.trace, self.name = trace, name
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
-        return self.trace(f"{self.place}.{name}", value)
+        return self.trace(f"{self.name}.{name}", value)
 
     def wants(self, name: str) -> bool:
-        return self.trace.wants(f"{self.place}.{name}")
+        return self.trace.wants(f"{self.name}.{name}")
 
     def edited(self, name: str) -> bool:
-        return self.trace.edited(f"{self.place}.{name}")
+        return self.trace.edited(f"{self.name}.{name}")
 
 
-def at(trace: "Trace | _At | None", place: str) -> "_At | None":
-    """The trace as the part called `place` sees it; None when nobody watches."""
-    return None if trace is None else _At(trace, place)
+def scope(trace: "Trace | _Scope | None", name: str) -> "_Scope | None":
+    """Return the trace for the part of this name, whose activations are then called "name.…"; None without a trace."""
+    return None if trace is None else _Scope(trace, name)
 
 
-def note(trace: "Trace | _At | None", name: str, value: Tensor) -> Tensor:
-    """Offer a value to the trace, and go on with what it hands back."""
+def hook(trace: "Trace | _Scope | None", name: str, value: Tensor) -> Tensor:
+    """Show an activation to the trace, and return it or what the trace puts in its place."""
     return value if trace is None else trace(name, value)
 
 
 def ablate_heads(*heads: tuple[int, int]) -> Edits:
-    """Edits that set the outputs of these heads, each (layer, head) counted from 0, to zero.
+    """Return edits that set the outputs of these heads to zero. heads: pairs (layer, head), counted from 0.
 
     >>> sorted(ablate_heads((13, 8), (16, 5)))
     ['layers.13.attention.heads', 'layers.16.attention.heads']
@@ -110,7 +115,7 @@ def ablate_heads(*heads: tuple[int, int]) -> Edits:
 
 
 def patch_heads(source: Trace, *heads: tuple[int, int]) -> Edits:
-    """Edits that give these heads the outputs that they had in another run, whose trace kept "*.attention.heads"."""
+    """Return edits that replace the outputs of these heads by those of another run, whose trace kept "*.attention.heads"."""
 
     def from_source(layer: int, head: int, value: Tensor) -> Tensor:
         name = f"layers.{layer}.attention.heads"
@@ -120,12 +125,13 @@ def patch_heads(source: Trace, *heads: tuple[int, int]) -> Edits:
 
 
 def cut_edges(weights: Tensor, query, key) -> Tensor:
-    """Attention weights (batch, heads, query, key) in which `query` no longer looks at `key` (indices or slices), the rest
-    of its row scaled up to add up to 1 again: "attention knockout" (Geva et al. 2023).
+    """Return attention weights in which `query` no longer attends to `key`: "attention knockout" (Geva et al. 2023).
+
+    weights: (batch, heads, query, key). query, key: indices or slices. The rest of each row is scaled up to sum to 1 again.
 
         Trace(edits={"*.attention.weights": partial(cut_edges, query=12, key=1)})
 
-    Raises ValueError where a token would have nothing left to look at.
+    Raises ValueError where a token would attend to nothing.
     """
     changed = weights.clone()
     changed[:, :, query, key] = 0
@@ -138,6 +144,7 @@ def cut_edges(weights: Tensor, query, key) -> Tensor:
 
 
 def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tensor], Tensor]) -> Edits:
+    """Return edits that replace the output of each (layer, head) by new(layer, head, outputs of the layer's heads)."""
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)
@@ -154,6 +161,7 @@ def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tenso
 
 
 def _same_shape(name: str, old: Tensor, new: Tensor) -> Tensor:
+    """Return the new value of an edited activation. Raises ValueError unless it is a tensor of the old one's shape."""
     if not isinstance(new, Tensor) or new.shape != old.shape:
         got = tuple(new.shape) if isinstance(new, Tensor) else repr(new)
         raise ValueError(

@@ -45,4 +45,4 @@ def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backen
             "use next_token_loss"
         )
     tokens, targets = batch
-    return linear_cross_entropy(model.hidden(tokens), head.weight, targets, ignore=IGNORE, backend=backend)
+    return linear_cross_entropy(model.last_hidden_state(tokens), head.weight, targets, ignore=IGNORE, backend=backend)

@@ -26,7 +26,7 @@ class Always(nn.Module):
         self.embedding = nn.Embedding(3, 1)
         self.always, self.read = torch.tensor(probabilities).log(), []
 
-    def hidden(self, tokens):
+    def last_hidden_state(self, tokens):
         self.read.append(tokens.tolist())
         return self.embedding(tokens)
 

@@ -12,11 +12,12 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from course_lib.families import FAMILIES, LLAMA, Family, read_gguf
 from course_lib.families.family import IN_A_BLOCK
+from course_lib.model import AttentionConfig
 from course_lib.text import GPT2
 
 # The row: normalized queries and keys, heads as wide as the file says, rows in transformers' own order.
 QWEN3 = Family(
-    dials=LLAMA.dials | {"qk_norm": True},
+    dials=LLAMA.dials | {"attention": AttentionConfig(qk_norm=True)},
     settings={"norm_eps": "attention.layer_norm_rms_epsilon", "d_head": "attention.key_length"},
     in_a_block=IN_A_BLOCK | {"attn_q_norm": "attention.query_norm", "attn_k_norm": "attention.key_norm"},
     pre_tokenizers={"qwen2": GPT2},
@@ -123,7 +124,7 @@ def test_a_row_that_needs_a_setting_says_which_the_file_lacks(path):
         read_gguf(
             path,
             families={
-                "qwen3": replace(QWEN3, settings=QWEN3.settings | {"window": "attention.sliding_window"})
+                "qwen3": replace(QWEN3, settings=QWEN3.settings | {"attention.window": "attention.sliding_window"})
             },
         )
 
@@ -132,8 +133,8 @@ def test_a_model_is_of_the_family_whose_dials_it_has():
     plain = tiny_config(vocab_size=300)
     assert LLAMA.is_of(plain) and not QWEN3.is_of(plain)
     for dials in (
-        {"qk_norm": True},
-        {"window": 4},
+        {"attention": AttentionConfig(qk_norm=True)},
+        {"attention": AttentionConfig(window=4)},
         {"bias": True},
         {"logit_cap": 3.0},
         {"positions": "alibi"},

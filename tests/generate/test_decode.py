@@ -37,8 +37,8 @@ KINDS = {
     "a window, every other layer": {"window": 3, "global_every": 2},
     "a window with ALiBi": {"window": 4, "positions": "alibi"},
     "normalized queries and keys": {"qk_norm": True},
-    "soft caps": {"attention_cap": 2.0, "logit_cap": 3.0},
-    "another scale": {"attention_scale": 0.7},
+    "soft caps": {"cap": 2.0, "logit_cap": 3.0},
+    "another scale": {"scale": 0.7},
     "a head with bias": {"head_bias": True, "tie_embeddings": False},
     "experts": {"n_experts": 3},
 }
@@ -154,8 +154,8 @@ def test_a_shared_sampler_draws_for_those_that_ended_too():
 
 def test_a_row_that_ends_leaves_the_batch():
     model, seen = model_of("Llama's"), []
-    hidden = model.hidden
-    model.hidden = lambda tokens, *rest, **named: seen.append(len(tokens)) or hidden(tokens, *rest, **named)
+    hidden = model.last_hidden_state
+    model.last_hidden_state = lambda tokens, *rest, **named: seen.append(len(tokens)) or hidden(tokens, *rest, **named)
     steps = list(decode(model, [Request([1, 2], 1), Request([3], 4), Request([4, 4, 4], 2)]))
     assert [[row for row, _ in step] for step in steps] == [[0, 1, 2], [1, 2], [1], [1]]
     assert seen == [3, 2, 1, 1]
@@ -239,8 +239,8 @@ def test_tokens_come_as_they_are_chosen():
 
 def test_equal_prompts_are_read_once():
     model, seen = model_of("Llama's"), []
-    hidden = model.hidden
-    model.hidden = lambda tokens, *rest, **named: (
+    hidden = model.last_hidden_state
+    model.last_hidden_state = lambda tokens, *rest, **named: (
         seen.append(tuple(tokens.shape)) or hidden(tokens, *rest, **named)
     )
     continuations(model, [1, 2, 3], 5, 2)
@@ -347,7 +347,7 @@ def test_cross_attention_projects_its_source_once():
     assert len(text) == 6 and len(calls) == model.config.n_layers
     logits = model.decoder(torch.tensor([[1, *text]]), memory=memory)
     assert logits[0, :-1].argmax(-1).tolist() == text
-    projected = model.decoder(torch.tensor([[1, *text]]), memory=model.decoder.project(memory))
+    projected = model.decoder(torch.tensor([[1, *text]]), memory=model.decoder.project_memory(memory))
     torch.testing.assert_close(projected, logits)
 
 
@@ -395,13 +395,13 @@ def test_copies_go_their_own_ways():
 
 def test_rows_are_chosen_and_repeated():
     model, _, cache = filled()
-    chosen = cache.rows([1, 0, 1], capacity=6)
+    chosen = cache.select([1, 0, 1], capacity=6)
     assert chosen.lengths == [2, 5, 2] and chosen.capacity == 6
     logits, wanted = model(torch.tensor([[7], [7], [7]]), chosen), model(torch.tensor([[7], [7]]), cache)
     torch.testing.assert_close(logits, wanted[[1, 0, 1]])
     for rows, capacity in (([], 6), ([2], 6), ([-1], 6), ([0], 4)):
         with pytest.raises(ValueError, match="rows 0 to 1|doesn't hold rows of up to 6"):
-            cache.rows(rows, capacity)
+            cache.select(rows, capacity)
 
 
 @pytest.mark.parametrize("counts", [[3], [3, 2], [-1, 4], [4, 5], [4, 4, 4]], ids=str)
@@ -448,7 +448,7 @@ def test_every_so_many_layers_one_sees_all():
 
 
 def test_capped_logits_and_scores_stay_below_their_caps():
-    model = model_of("soft caps", attention_cap=0.5)
+    model = model_of("soft caps", cap=0.5)
     tokens = torch.randint(61, (1, 12))
     assert model(tokens).abs().max() < 3.0
     trace = Trace("*.weights")
@@ -459,8 +459,8 @@ def test_capped_logits_and_scores_stay_below_their_caps():
 
 @pytest.mark.parametrize(
     "dials",
-    [{"window": 0}, {"global_every": 2}, {"window": 3, "global_every": -1}, {"attention_cap": 0.0}, {"logit_cap": -1.0},
-     {"attention_scale": float("inf")}],
+    [{"window": 0}, {"global_every": 2}, {"window": 3, "global_every": -1}, {"cap": 0.0}, {"logit_cap": -1.0},
+     {"scale": float("inf")}],
     ids=str,
 )  # fmt: skip
 def test_impossible_dials_are_refused(dials):

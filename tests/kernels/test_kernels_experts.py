@@ -13,6 +13,7 @@ from kernel_checks import (
     in_64_bits,
     numbers,
 )
+from references import grouped
 
 from course_lib.kernels.experts import mixture, stack_experts
 from course_lib.kernels.grouped_matmul import grouped_matmul, grouped_matmul_cost
@@ -38,7 +39,7 @@ def config(**changes):
         "d_ff": 40,
         "context": 48,
     }
-    return ModelConfig(**sizes | changes)
+    return ModelConfig.from_dict(grouped(sizes | changes))
 
 
 def choices(counts, seed=0):
@@ -182,14 +183,14 @@ def test_bytes_and_operations_are_as_calculated(counts, ordered, dtype):
 def test_a_mixture_is_the_models(n_experts, n_active, backend):
     torch.manual_seed(0)
     plain = Experts(config(n_experts=n_experts, n_active=n_active, normalize_gates=n_active > 1)).to(DEVICE)
-    x = numbers(37, plain.config.d_model, grad=True)
+    x = numbers(37, plain.router.in_features, grad=True)
     weights = [x, *plain.parameters()]
 
     def ours(x):
         shares, chosen = route(plain.router(x), n_active, plain.config.normalize_gates)
         return mixture(x, shares, chosen, *stack_experts(plain), backend=backend)
 
-    y, wanted, grad = ours(x), plain(x), numbers(37, plain.config.d_model, seed=5)
+    y, wanted, grad = ours(x), plain(x), numbers(37, plain.router.in_features, seed=5)
     assert_close(y, wanted.double(), factor=2)
     ours_grads, wanted_grads = (torch.autograd.grad(result, weights, grad) for result in (y, wanted))
     for got, right in zip(ours_grads, wanted_grads, strict=True):
@@ -201,7 +202,7 @@ def test_a_mixture_is_the_models(n_experts, n_active, backend):
 def layer_and_tokens(n_tokens=37, **dials):
     torch.manual_seed(0)
     plain = Experts(config(**{"n_experts": 4, "n_active": 2} | dials)).to(DEVICE)
-    return plain, numbers(n_tokens, plain.config.d_model)
+    return plain, numbers(n_tokens, plain.router.in_features)
 
 
 @pytest.mark.parametrize("dtype", PRODUCT_DTYPES)

@@ -30,7 +30,7 @@ from course_lib.model import (
     route,
     sinusoidal_table,
 )
-from course_lib.model.config import CHOICES
+from course_lib.model.checks import CHOICES
 
 pytestmark = pytest.mark.filterwarnings("ignore:enable_nested_tensor")
 LIKE = torch.zeros((), dtype=torch.float64)
@@ -588,7 +588,8 @@ def test_alibi_in_16_bits_is_rounded_once():
         ({"n_experts": 4, "n_active": 1}, "normalize_gates=False"),
         ({"n_experts": 4, "capacity": 0}, "capacity must be above 0"),
         ({"n_experts": 4, "capacity": math.inf}, "None for no limit; not inf"),
-        ({"n_experts": -1}, "n_experts must be 0"),
+        ({"n_experts": -1}, "at least 1 expert, not -1"),
+        ({"n_expert": 4}, "n_expert is no field of ModelConfig, which has vocab_size"),
     ],
 )
 def test_dials_that_cannot_be_are_named(changes, told):
@@ -685,7 +686,7 @@ def test_normalized_queries_and_keys_and_another_scale_are_gemma_3s():
     from transformers import Gemma3TextConfig
     from transformers.models.gemma3.modeling_gemma3 import Gemma3Attention
 
-    config = tiny_config(qk_norm=True, attention_scale=11**-0.5, positions="none")
+    config = tiny_config(qk_norm=True, scale=11**-0.5, positions="none")
     ours = random_weights(Decoder(config)).blocks[0].attention
     about = LLAMA_LIKE | {"query_pre_attn_scalar": 11, "attn_implementation": "eager", "sliding_window": 48}
     theirs = Gemma3Attention(Gemma3TextConfig(**about), layer_idx=0).double().eval()
@@ -703,7 +704,7 @@ def test_soft_caps_are_gemma_2s():
     from transformers import Gemma2Config
     from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention
 
-    config = tiny_config(attention_cap=1.5, attention_scale=6**-0.5, positions="none", logit_cap=2.0)
+    config = tiny_config(cap=1.5, scale=6**-0.5, positions="none", logit_cap=2.0)
     model = random_weights(Decoder(config))
     ours = model.blocks[0].attention
     about = LLAMA_LIKE | {
@@ -724,6 +725,6 @@ def test_soft_caps_are_gemma_2s():
 def test_a_head_with_bias_is_phis():
     model = random_weights(Decoder(tiny_config(head_bias=True, tie_embeddings=False)))
     tokens = random_tokens(model)
-    agree(model(tokens), model.hidden(tokens) @ model.head.weight.T + model.head.bias)
+    agree(model(tokens), model.last_hidden_state(tokens) @ model.head.weight.T + model.head.bias)
     tied = random_weights(Decoder(tiny_config(head_bias=True)))
     assert tied.head.weight is tied.embedding.weight and tied.head.bias.shape == (61,)

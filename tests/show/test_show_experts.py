@@ -6,7 +6,7 @@ import torch
 from matplotlib import rc_context, rcParams
 from matplotlib.colors import to_hex
 
-from course_lib.model import Experts, ModelConfig
+from course_lib.model import Experts, ExpertsConfig, ModelConfig
 from course_lib.show import describe_routing, draw_routing, routing, use_style
 from course_lib.show.style import BLUE, ORANGE
 
@@ -46,7 +46,7 @@ def test_choices_beyond_the_limit_are_dropped():
 def test_the_layer_turns_the_same_tokens_away(capacity):
     config = ModelConfig(
         vocab_size=2, d_model=3, n_layers=1, n_heads=1, n_kv_heads=1, d_head=4, d_ff=5, context=4,
-        n_experts=3, n_active=1, normalize_gates=False, capacity=capacity,
+        experts=ExpertsConfig(n_experts=3, n_active=1, normalize_gates=False, capacity=capacity),
     )  # fmt: skip
     layer = Experts(config).requires_grad_(False)
     layer.router.weight.copy_(torch.eye(3))

@@ -135,7 +135,7 @@ class Critic(nn.Module):
         self.trunk, self.value = policy(1), nn.Linear(24, 1).double()
 
     def forward(self, tokens):
-        return self.value(self.trunk.hidden(tokens))[..., 0]
+        return self.value(self.trunk.last_hidden_state(tokens))[..., 0]
 
 
 def actor_and_critic(models, batch):

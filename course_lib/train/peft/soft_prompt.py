@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model import Decoder, Trace
-from course_lib.model.attention import NOWHERE, Place
+from course_lib.model.attention import KeysAndValues, UpdateCache
+from course_lib.model.positions import Rotary
 from course_lib.train.data import Batch
 from course_lib.train.loss import IGNORE
 from course_lib.train.peft.attach import Wrapper, kind_of_numbers
@@ -119,7 +120,7 @@ class Prefix(_InFront):
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`."""
         drawn = self._drawn(model, generator)
-        if model.config.window is not None:
+        if model.config.attention.window is not None:
             raise ValueError("a prefix would leave a sliding window's sight; take a SoftPrompt")
         if model.config.positions == "alibi":
             raise ValueError("a prefix would shift the distances that ALiBi counts; take a SoftPrompt")
@@ -147,7 +148,8 @@ def _keys_and_values(model: Decoder, ids: Tensor) -> list[Tensor]:
 class PrefixAttention(Wrapper):
     """Attention whose every query also sees `keys` and `values`, (kv_heads, tokens, d_head), in front of the text's.
 
-    They come in where a cache would hand back what was read before (`remember`), and so don't go into the cache."""
+    They are put in front of what the cache returns, and are not stored in it themselves.
+    """
 
     def __init__(self, base: nn.Module, keys: Tensor, values: Tensor):
         super().__init__(base)
@@ -155,18 +157,21 @@ class PrefixAttention(Wrapper):
             nn.Parameter(x.clone(memory_format=torch.contiguous_format)) for x in (keys, values)
         )
 
-    def forward(self, x: Tensor, place: Place = NOWHERE, remember=None, trace=None) -> Tensor:
-        return self.base(x, self._seen(place), partial(self._in_front, remember), trace)
+    def forward(
+        self,
+        x: Tensor,
+        rotary: Rotary | None = None,
+        mask: Tensor | None = None,
+        update_cache: UpdateCache | None = None,
+        trace=None,
+    ) -> Tensor:
+        if mask is not None:  # every token attends to the whole prefix
+            mask = F.pad(mask, (self.keys.shape[1], 0), value=True)
+        return self.base(x, rotary, mask, partial(self._with_prefix, update_cache), trace)
 
-    def _seen(self, place: Place) -> Place:
-        """Masks of rows that have positions of their own, with the prefix in front, which all tokens see."""
-        if place.near is None:
-            return place
-        masks = (F.pad(mask, (self.keys.shape[1], 0), value=True) for mask in (place.mask, place.near))
-        return Place(place.rotary, *masks)
-
-    def _in_front(self, remember, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        if remember is not None:
-            keys, values = remember(keys, values)
-        own = (x.to(keys.dtype).expand(len(keys), -1, -1, -1) for x in (self.keys, self.values))
-        return tuple(torch.cat(pair, dim=2) for pair in zip(own, (keys, values), strict=True))
+    def _with_prefix(self, update_cache: UpdateCache | None, keys: Tensor, values: Tensor) -> KeysAndValues:
+        """Return the prefix and then the text's keys and values, (batch, kv_heads, tokens + key, d_head) each."""
+        if update_cache is not None:
+            keys, values = update_cache(keys, values)
+        prefix = (x.to(keys.dtype).expand(len(keys), -1, -1, -1) for x in (self.keys, self.values))
+        return tuple(torch.cat(pair, dim=2) for pair in zip(prefix, (keys, values), strict=True))
