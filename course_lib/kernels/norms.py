@@ -74,13 +74,13 @@ def _fits(backend: str, x: Tensor, *weights: Tensor) -> bool:
     for weight in weights:
         if weight.shape != x.shape[-1:]:
             raise ValueError(
-                f"weights of shape {tuple(weight.shape)} don't fit vectors of {x.shape[-1]} numbers"
+                f"weights of shape {tuple(weight.shape)} don't fit vectors of {x.shape[-1]} elements"
             )
     if x.shape[-1] > WIDEST and backend != "triton":
         return False
     if x.shape[-1] > WIDEST:
         raise ValueError(
-            f"rows of {x.shape[-1]} numbers don't fit on the chip (at most {WIDEST}): use backend='torch'"
+            f"rows of {x.shape[-1]} elements don't fit on the chip (at most {WIDEST}): use backend='torch'"
         )
     return use_triton(backend, x, *weights) and x.shape[-1] > 0
 

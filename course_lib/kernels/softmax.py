@@ -39,7 +39,7 @@ def softmax(x: Tensor, backend: str = "auto") -> Tensor:
     width = x.shape[-1]
     if width > WIDEST and backend == "triton":
         raise ValueError(
-            f"rows of {width} numbers don't fit on the chip (at most {WIDEST}): use backend='torch'"
+            f"rows of {width} elements don't fit on the chip (at most {WIDEST}): use backend='torch'"
         )
     if width > WIDEST or not width or not use_triton(backend, x):
         return x.softmax(dim=-1)

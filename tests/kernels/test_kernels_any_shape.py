@@ -1,4 +1,4 @@
-"""Kernels on shapes that nobody thought of. Apart from the others, since on a GPU those run without hypothesis."""
+"""Kernels on random shapes. A file of its own, because the other tests run on a GPU without hypothesis."""
 
 from functools import partial
 
@@ -14,8 +14,9 @@ from course_lib.kernels.permute import group_by_expert
 
 @settings(max_examples=25, deadline=None)
 @given(
-    st.integers(1, 50), st.integers(0, 40), st.sampled_from([(1, 1), (2, 1), (4, 2)]), st.sampled_from([8, 16, 20]),
-    st.booleans(), st.none() | st.integers(1, 60), st.sampled_from([(16, 16), (16, 64), (64, 16)]),
+    st.integers(1, 50), st.integers(0, 40), st.sampled_from([(1, 1), (2, 1), (4, 2)]),
+    st.sampled_from([8, 16, 20]), st.booleans(), st.none() | st.integers(1, 60),
+    st.sampled_from([(16, 16), (16, 64), (64, 16)]),
 )  # fmt: skip
 def test_any_shape(queries, more, heads, d_head, causal, window, blocks):
     window = window if causal else None

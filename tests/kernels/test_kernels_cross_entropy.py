@@ -1,4 +1,4 @@
-"""Cross entropy, and cross entropy of a linear layer in chunks, against float64."""
+"""Cross entropy, and cross entropy of a linear layer in chunks, compared with float64."""
 
 import gc
 from functools import partial
@@ -17,13 +17,13 @@ from course_lib.kernels.linear_cross_entropy import linear_cross_entropy, linear
 from course_lib.kernels.meter import Meter
 
 BACKENDS = ("torch", "triton")
-# Several tiles across and the last one partial; several tiles of rows; tiles of one row, of many, of the whole.
+# Several tiles of columns, the last one partial; several tiles of rows; tiles of one row, of many, of all.
 SHAPES = [(1, 1), (3, 100), (2, 5, 33), (0, 8), (2, 4097), (1, 9000), (130, 64), (700, 7)]
 ROUNDING = {torch.float32: 1e-5, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 
 
 def some_targets(shape, vocab, ignore=-100):
-    """Random targets, every fourth of which doesn't count; the last token of the vocabulary among them, and the first."""
+    """Return random targets, every fourth of them ignored, with the vocabulary's last and first tokens."""
     targets = torch.randint(vocab, shape, generator=torch.Generator().manual_seed(5)).flatten()
     targets[:1], targets[1:2], targets[3::4] = vocab - 1, 0, ignore
     return targets.view(shape).to(DEVICE)
@@ -40,7 +40,7 @@ def full_linear_cross_entropy(hidden, weight, targets, ignore=-100):
 
 
 def assert_rounded(ours, reference):
-    """Each number is that of the reference, rounded to ours' dtype: small ones must be right as well."""
+    """Assert that each element of ours is the reference's, rounded to ours' dtype; small ones as well."""
     wanted = reference.detach().double()
     torch.testing.assert_close(
         ours.detach().double(), wanted, rtol=ROUNDING[ours.dtype], atol=5e-7, equal_nan=True
@@ -100,7 +100,7 @@ def test_losses_may_be_changed_in_place(backend):
 
 
 def test_rows_far_apart():
-    """Beyond 2^31 numbers, of which only these are touched."""
+    """The rows span more than 2^31 elements, of which only these are read or written."""
     logits = torch.empty(2**31 + 50, dtype=torch.float16, device=DEVICE).as_strided((3, 50), (2**30, 1))
     logits.copy_(numbers(3, 50)).requires_grad_()
     targets, ones = some_targets((3,), 50), torch.ones(3, device=DEVICE)
@@ -119,13 +119,11 @@ def test_very_small_and_large_logits(size):
     run = partial(token_losses, targets=targets, backend="triton")
     reference = partial(full_cross_entropy, targets=targets, reduction="none")
     ones = torch.ones(8, device=DEVICE)
-    (losses, (grad,)), (wanted, (wanted_grad,)) = (
-        gradients(run, [logits], ones), gradients(reference, in_64_bits(logits), ones)
-    )  # fmt: skip
+    losses, (grad,) = gradients(run, [logits], ones)
+    wanted, (wanted_grad,) = gradients(reference, in_64_bits(logits), ones)
     assert_close(losses, wanted)
-    assert_close(
-        grad, wanted_grad, factor=1 + 1e-2 * min(size, 1e4)
-    )  # the log-sum-exp is as exact as its 24 bits
+    # The log-sum-exp is as exact as its 24 bits.
+    assert_close(grad, wanted_grad, factor=1 + 1e-2 * min(size, 1e4))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of infinity
@@ -165,11 +163,8 @@ def test_what_does_not_count_is_not_counted(backend, ignore):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_when_no_target_counts_the_loss_is_nan_and_the_gradient_zero(backend):
-    hidden, weight, targets = (
-        numbers(5, 4, grad=True),
-        numbers(30, 4, grad=True),
-        torch.full((5,), -100, device=DEVICE),
-    )
+    hidden, weight = numbers(5, 4, grad=True), numbers(30, 4, grad=True)
+    targets = torch.full((5,), -100, device=DEVICE)
     logits = (hidden @ weight.T).detach().requires_grad_()
     wanted, wanted_grad = gradients(partial(full_cross_entropy, targets=targets), [logits], torch.tensor(1.0))
     assert wanted.isnan() and (wanted_grad[0] == 0).all()
@@ -259,14 +254,11 @@ def test_who_computes():
     ],
 )  # fmt: skip
 def test_linear_losses_and_gradients_are_those_of_float64(tokens, d, vocab, chunk, dtype, backend):
-    hidden, weight = (
-        numbers(*tokens, d, dtype=dtype, grad=True),
-        numbers(vocab, d, dtype=dtype, seed=1, grad=True),
-    )
+    hidden = numbers(*tokens, d, dtype=dtype, grad=True)
+    weight = numbers(vocab, d, dtype=dtype, seed=1, grad=True)
     targets = some_targets(tokens, vocab)
-    count = torch.tensor(
-        float((targets != -100).sum())
-    )  # so that the gradients aren't small, as those of a mean are
+    # The mean times this is the sum, whose gradients aren't small.
+    count = torch.tensor(float((targets != -100).sum()))
     run = partial(linear_cross_entropy, targets=targets, chunk=chunk, backend=backend)
     loss, grads = gradients(run, [hidden, weight], count)
     reference = partial(full_linear_cross_entropy, targets=targets)
@@ -279,7 +271,7 @@ def test_linear_losses_and_gradients_are_those_of_float64(tokens, d, vocab, chun
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_linear_gradients_go_on_as_any_others(backend):
-    """The loss is part of a larger one, its inputs are results, and lie anywhere in memory."""
+    """The loss is part of a larger one, and its inputs are results with any strides."""
     x, weight = numbers(8, 6, grad=True), numbers(8, 50, seed=1, grad=True)
     targets = some_targets((6,), 50).repeat_interleave(2)[::2]
 
@@ -316,11 +308,9 @@ def test_many_chunks_are_as_good_as_one(dtype):
 
 
 def test_small_float16_gradients_are_not_lost():
-    """Of many targets, each has a gradient smaller than float16 can say. To scale the loss, as is usual there, must help."""
-    hidden, weight = (
-        numbers(4096, 2, dtype=torch.float16, grad=True),
-        numbers(64, 2, dtype=torch.float16, scale=1e-3),
-    )
+    """With many targets, each has a gradient below float16's smallest number; scaling the loss must help."""
+    hidden = numbers(4096, 2, dtype=torch.float16, grad=True)
+    weight = numbers(64, 2, dtype=torch.float16, scale=1e-3)
     targets, scale = some_targets((4096,), 64), torch.tensor(2.0**16)
     (ours,) = gradients(
         partial(linear_cross_entropy, weight=weight, targets=targets, chunk=1024), [hidden], scale
@@ -332,7 +322,7 @@ def test_small_float16_gradients_are_not_lost():
 
 
 class Products(TorchDispatchMode):
-    """Counts matrix products: how many, and the bytes of what they read and write."""
+    """Counts matrix products, and the bytes that they read and write."""
 
     def __init__(self):
         super().__init__()
@@ -377,7 +367,7 @@ def test_no_product_without_need(hidden_learns, weight_learns, backend):
 
 
 def peak_bytes(function):
-    """The most that PyTorch held at a time of what it took from memory while the function ran."""
+    """Return the most memory that PyTorch held at any time while the function ran."""
     gc.collect()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
@@ -388,7 +378,7 @@ def peak_bytes(function):
 
 @pytest.fixture
 def quick_garbage_collection():
-    """Of what is made from here on only."""
+    """Restrict garbage collection to objects that are created from here on."""
     gc.collect()
     gc.freeze()
     yield
@@ -398,13 +388,11 @@ def quick_garbage_collection():
 @pytest.mark.skipif(DEVICE != "cpu", reason="counts the CPU's memory")
 @pytest.mark.usefixtures("quick_garbage_collection")
 @pytest.mark.parametrize("chunk", [64, 16])
-@pytest.mark.parametrize(
-    "backend, logits_at_once", [("triton", 1), ("torch", 2)]
-)  # PyTorch: and their log-probabilities
+# PyTorch holds the log-probabilities as well.
+@pytest.mark.parametrize("backend, logits_at_once", [("triton", 1), ("torch", 2)])
 def test_memory_is_that_of_a_chunk(backend, logits_at_once, chunk, monkeypatch):
-    def launch_and_let_go(
-        *arguments, **options
-    ):  # the interpreter keeps a kernel's tensors in a cycle of references
+    # The interpreter keeps a kernel's tensors in a cycle of references.
+    def launch_and_let_go(*arguments, **options):
         launch(*arguments, **options)
         gc.collect()
 
@@ -426,7 +414,7 @@ def test_memory_is_that_of_a_chunk(backend, logits_at_once, chunk, monkeypatch):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("hidden_dtype", [torch.float32, torch.bfloat16])
 def test_autocast(hidden_dtype, backend):
-    """Products in 16 bits, the loss and the gradient of 32-bit weights in 32."""
+    """Products are in 16 bits; the loss and the gradient of 32-bit weights are in 32."""
     hidden, weight = numbers(6, 8, dtype=hidden_dtype, grad=True), numbers(40, 8, seed=1, grad=True)
     targets = some_targets((6,), 40)
     run = partial(linear_cross_entropy, targets=targets, backend=backend, chunk=4)

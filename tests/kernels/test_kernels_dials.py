@@ -1,4 +1,4 @@
-"""What others expect of the kernels: another scale, log-sum-exps in nats, reductions of the loss, grids of 4 bits in larger groups."""
+"""Options of the kernels: scale, log-sum-exps, reductions of the loss, grids of 4 bits in larger groups."""
 
 import math
 from functools import partial
@@ -68,7 +68,7 @@ def test_log_sum_exps_are_in_nats(case, dtype, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_halves_of_the_keys_are_merged_by_their_log_sum_exps(backend):
-    """What they are for: each half may stand on another device."""
+    """This is what log-sum-exps are for: each half may be on another device."""
     (q, k, v), _ = attention_inputs(20, 64, grad=False)
     parts = [
         flash_attention(q, k[:, :, half], v[:, :, half], False, return_lse=True, backend=backend)
@@ -184,7 +184,7 @@ def test_reductions_of_logits_are_pytorchs_too(reduction, backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_small_gradients_of_losses_one_by_one_are_not_lost_in_16_bits(backend):
-    """Each loss counts 2⁻²⁰; times a probability, that is less than float16 can say."""
+    """The weight of each loss is 2⁻²⁰; times a probability, that is below float16's smallest number."""
     hidden, weight = (numbers(*shape, dtype=torch.float16, grad=True) for shape in ((32, 8), (64, 8)))
     targets, small = torch.arange(32, device=DEVICE), 2.0**-20
     losses = linear_cross_entropy(hidden, weight, targets, backend=backend, reduction="none", chunk=10)

@@ -1,4 +1,4 @@
-"""RMSNorm and LayerNorm kernels against float64."""
+"""The RMSNorm and LayerNorm kernels compared with float64."""
 
 from functools import partial
 
@@ -46,18 +46,14 @@ def test_rows_may_lie_anywhere_in_memory():
 def test_rows_weights_and_gradients_laid_out_otherwise():
     for x in (numbers(6, 80)[:, 3:40], numbers(37, 80).T, numbers(6, 37)[:1].expand(4, 37)):
         x, width = x.requires_grad_(), x.shape[-1]
-        weight, bias = (
-            numbers(width, 2, seed=1)[:, 0].requires_grad_(),
-            numbers(1, seed=2).expand(width).requires_grad_(),
-        )
-        for turn in (lambda y: y.T, lambda y: y.sum(0), lambda y: y.sum(1)):
-            ours, reference = (
-                (partial(f, backend="triton") for f in (rms_norm, layer_norm)),
-                (rms_reference, layer_reference),
-            )
-            for f, wanted, rest in zip(ours, reference, ([weight], [weight, bias]), strict=True):
-                turned = [lambda *inputs, f=f, turn=turn: turn(f(*inputs)) for f in (f, wanted)]
-                assert_same_as_in_64_bits(*turned, x, *rest, factor=4)
+        weight = numbers(width, 2, seed=1)[:, 0].requires_grad_()
+        bias = numbers(1, seed=2).expand(width).requires_grad_()
+        kernels = [partial(f, backend="triton") for f in (rms_norm, layer_norm)]
+        references, rests = (rms_reference, layer_reference), ([weight], [weight, bias])
+        for change in (lambda y: y.T, lambda y: y.sum(0), lambda y: y.sum(1)):
+            for kernel, reference, rest in zip(kernels, references, rests, strict=True):
+                both = [lambda *x, f=f, change=change: change(f(*x)) for f in (kernel, reference)]
+                assert_same_as_in_64_bits(*both, x, *rest, factor=4)
 
 
 @pytest.mark.parametrize("programs", [1, 2, 3])
@@ -69,7 +65,7 @@ def test_a_program_of_the_way_back_has_several_tiles(programs, monkeypatch):
 
 
 def test_the_result_is_an_ordinary_tensor():
-    """One that may be changed in place, which PyTorch doesn't let a view of another from within the function."""
+    """It may be changed in place, which PyTorch refuses for a view that an autograd function returns."""
     x, weight = numbers(2, 3, 8, grad=True), numbers(8, seed=1, grad=True)
     assert_same_as_in_64_bits(
         lambda *inputs: rms_norm(*inputs, backend="triton").mul_(2),

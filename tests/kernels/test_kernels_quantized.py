@@ -1,4 +1,4 @@
-"""Products with weights of 4 and 8 bits against float64."""
+"""Products with weights of 4 and 8 bits compared with float64."""
 
 import copy
 
@@ -21,7 +21,8 @@ from course_lib.quantize import NF4, Q4_0, Q4_1, Q8_0, QuantizedLinear, Uniform
 
 FORMATS = {"int8": Uniform(bits=8), "Q4_1": Q4_1, "Q4_0": Q4_0, "NF4": NF4(), "NF4, double": NF4(double=True)}
 KERNELS = ["int8", "Q4_1", "NF4"]  # the other formats go through the same kernels, with other numbers
-# Rows, columns: one tile and several in either direction, the last one whole or not. For one token the tiles are larger.
+# Rows, columns: one tile and several in each direction, the last one whole or partial.
+# The tiles for one token are larger.
 SHAPES = [(1, 64), (24, 32), (65, 288), (130, 96)]
 ONE_TOKEN_SHAPES = [(1, 64), (24, 32), (9, 96), (3, 8288), (1061, 1120)]
 

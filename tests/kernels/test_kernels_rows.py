@@ -1,4 +1,4 @@
-"""Softmax, SwiGLU and RoPE kernels against float64."""
+"""The softmax, SwiGLU and RoPE kernels compared with float64."""
 
 from functools import partial
 
@@ -39,10 +39,12 @@ def test_softmax_of_rows_anywhere_in_memory():
         assert_close(softmax(x, backend="triton"), x.double().softmax(-1))
 
 
-@pytest.mark.parametrize("turn", LAID_OUT_OTHERWISE)
-def test_softmax_whose_gradient_is_laid_out_otherwise(turn):
+@pytest.mark.parametrize("change", LAID_OUT_OTHERWISE)
+def test_softmax_whose_gradient_is_laid_out_otherwise(change):
     x = numbers(5, 37, grad=True)
-    assert_same_as_in_64_bits(lambda x: turn(softmax(x, backend="triton")), lambda x: turn(x.softmax(-1)), x)
+    assert_same_as_in_64_bits(
+        lambda x: change(softmax(x, backend="triton")), lambda x: change(x.softmax(-1)), x
+    )
 
 
 def test_results_may_be_changed_in_place():
@@ -94,13 +96,13 @@ def test_swiglu_of_two_halves():
     assert_close(swiglu(gate, up, backend="triton"), silu_times(gate.double(), up.double()))
 
 
-@pytest.mark.parametrize("turn", LAID_OUT_OTHERWISE)
-def test_swiglu_of_tensors_laid_out_otherwise(turn):
+@pytest.mark.parametrize("change", LAID_OUT_OTHERWISE)
+def test_swiglu_of_tensors_laid_out_otherwise(change):
     gate, up = numbers(5, 80)[:, 3:40].requires_grad_(), numbers(5, 37, seed=1, grad=True)
     for inputs in ((gate, up), (up, gate), (up, numbers(37, seed=2).expand(5, 37).requires_grad_())):
         assert_same_as_in_64_bits(
-            lambda *both: turn(swiglu(*both, backend="triton")),
-            lambda *both: turn(silu_times(*both)),
+            lambda *both: change(swiglu(*both, backend="triton")),
+            lambda *both: change(silu_times(*both)),
             *inputs,
         )
 
