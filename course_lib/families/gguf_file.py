@@ -172,8 +172,8 @@ def _parameter_name(name: str, family: Family) -> str:
     parts = name.split(".")
     try:
         if parts[0] == "blk":
-            return ".".join(["blocks", parts[1], family.in_a_block[parts[2]], parts[3]])
-        return ".".join([family.outside[parts[0]], parts[1]])
+            return ".".join(["blocks", parts[1], family.block_tensors[parts[2]], parts[3]])
+        return ".".join([family.tensors[parts[0]], parts[1]])
     except (KeyError, IndexError):
         raise ValueError(f"it holds a tensor {name!r}, which this decoder has no place for") from None
 
@@ -209,7 +209,7 @@ def _read_bytes(tensor: gguf.ReaderTensor) -> Tensor:
 
 def _reorder_rows(tensor: gguf.ReaderTensor, rows: Tensor, config: ModelConfig, family: Family) -> Tensor:
     """Return the rows (rows, …) in the order of `model.positions`."""
-    rotary = family.pairs_of_rows and (".attn_q." in tensor.name or ".attn_k." in tensor.name)
+    rotary = family.interleaved_rows and (".attn_q." in tensor.name or ".attn_k." in tensor.name)
     return _separate_pairs(rows, config.d_head) if rotary else rows
 
 

@@ -1,4 +1,4 @@
-"""A trained model as a file to hand on: weights, the dials they were made with, and what is to be said about them."""
+"""A trained model in one file: its weights, its configuration, and facts about how it was made."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -19,12 +19,13 @@ KIND = "model"
 def save_model(
     path: str | Path, model: nn.Module, dtype: torch.dtype = torch.float16, **facts: object
 ) -> None:
-    """Write the model's weights in `dtype`, its `ModelConfig`, and facts that JSON can hold (recipe, seed, score).
+    """Write the model's weights in `dtype`, its `ModelConfig`, and facts about it that JSON can hold.
 
         save_model("tiger.safetensors", model, recipe="python -m …", seed=0, score=0.97)
 
-    Tied weights are stored once. Raises ValueError for a weight that isn't finite in that precision, and for a model whose
-    parts were exchanged since it was built (packed, say), which couldn't be built again to be read.
+    Tied weights are stored once. Raises ValueError for a weight that isn't finite in that precision, and for
+    a model whose parts were exchanged since it was built (packed, for example): `load_model` couldn't build
+    it again.
     """
     weights = _cast(stored_weights(model), dtype)
     with torch.device("meta"):
@@ -38,8 +39,8 @@ def save_model(
             raise ValueError(
                 f"{name} isn't finite in {dtype}: train anew, or store the model in torch.float32"
             )
-    about = {"kind": KIND, "class": type(model).__name__, "config": asdict(model.config), "facts": facts}
-    write_tensors(path, weights, about)
+    header = {"kind": KIND, "class": type(model).__name__, "config": asdict(model.config), "facts": facts}
+    write_tensors(path, weights, header)
 
 
 def load_model(
@@ -47,36 +48,40 @@ def load_model(
     build: Callable[[ModelConfig], nn.Module] = Decoder,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[nn.Module, dict]:
-    """The model that `save_model` wrote, ready to be used, and the facts recorded with it.
+    """Return the model that `save_model` wrote, in evaluation mode, and the facts stored with it.
 
-    build: the model's class, given its `ModelConfig`. dtype: the precision to compute in, whatever the file's. Raises
-    ValueError for a damaged or foreign file, and when it holds a model of another class.
+    build: the model's class, called with its `ModelConfig`. dtype: the precision of the loaded weights,
+    whatever the file's.
+
+    Raises ValueError for a damaged or foreign file, and where it holds a model of another class.
     """
-    weights, about = read_tensors(path, KIND)
-    if about.get("class") != build.__name__:
+    weights, header = read_tensors(path, KIND)
+    if header.get("class") != build.__name__:
         raise ValueError(
-            f"{path} holds a {about.get('class')}, not a {build.__name__}: pass its class as build"
+            f"{path} holds a {header.get('class')}, not a {build.__name__}: pass its class as build"
         )
     try:
-        with torch.random.fork_rng(devices=[]):  # the first, random weights aren't kept; nor is their trace
-            model = build(ModelConfig.from_dict(about["config"]))
+        # Building draws random weights, which the file's replace. The global random state stays as it was.
+        with torch.random.fork_rng(devices=[]):
+            model = build(ModelConfig.from_dict(header["config"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} has no configuration that this ModelConfig knows ({error})") from None
     model, weights = model.to(dtype).eval(), _cast(weights, dtype)
     require_same("the model", layout(weights), layout(stored_weights(model)))
     model.load_state_dict(weights, strict=False)
-    return model, about.get("facts", {})
+    return model, header.get("facts", {})
 
 
 def _cast(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Whole numbers stay as they are."""
+    """Return the tensors with all floats in `dtype`. Integers stay as they are."""
     return {name: x.to(dtype) if x.is_floating_point() else x for name, x in tensors.items()}
 
 
 def load_world() -> LanguageModel:
-    """The course's own small model of the made-up world, with its tokenizer: tells stories and answers questions about them.
+    """Return the course's own small model of the made-up world, with its tokenizer.
 
-    `course_lib/train/world_model.py` says how it was made. Loading takes about a second.
+    Loading takes about a second. The model tells stories and answers questions about them.
+    `course_lib/train/world_model.py` describes how it was made.
     """
     model, _ = load_model(asset("world.safetensors"))
     return LanguageModel("world", model.requires_grad_(False), world_tokenizer(), chat=None)

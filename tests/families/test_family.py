@@ -11,32 +11,50 @@ from references import TINY_FIELDS, TINY_TOKENS, tiny_config
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from course_lib.families import FAMILIES, LLAMA, Family, read_gguf
-from course_lib.families.family import IN_A_BLOCK
+from course_lib.families.family import BLOCK_TENSORS
 from course_lib.model import AttentionConfig
 from course_lib.text import GPT2
 
 # The row: normalized queries and keys, heads as wide as the file says, rows in transformers' own order.
 QWEN3 = Family(
-    dials=LLAMA.dials | {"attention": AttentionConfig(qk_norm=True)},
-    settings={"norm_eps": "attention.layer_norm_rms_epsilon", "d_head": "attention.key_length"},
-    in_a_block=IN_A_BLOCK | {"attn_q_norm": "attention.query_norm", "attn_k_norm": "attention.key_norm"},
+    shared_config=LLAMA.shared_config | {"attention": AttentionConfig(qk_norm=True)},
+    required_settings={"norm_eps": "attention.layer_norm_rms_epsilon", "d_head": "attention.key_length"},
+    block_tensors=BLOCK_TENSORS
+    | {"attn_q_norm": "attention.query_norm", "attn_k_norm": "attention.key_norm"},
     pre_tokenizers={"qwen2": GPT2},
-    transformers=LLAMA.transformers,
+    transformers_names=LLAMA.transformers_names,
 )
 FILES_NAMES = {
-    "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+}
 
 
 def theirs():
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=len(TINY_TOKENS), hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=32, max_position_embeddings=128, rope_parameters={"rope_type": "default", "rope_theta": 5e5},
-        rms_norm_eps=1e-6, tie_word_embeddings=True, attention_bias=False,
-    )  # fmt: skip
+        vocab_size=len(TINY_TOKENS),
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=32,
+        max_position_embeddings=128,
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5},
+        rms_norm_eps=1e-6,
+        tie_word_embeddings=True,
+        attention_bias=False,
+    )
     model = Qwen3ForCausalLM(config).eval()
     for name, weight in model.named_parameters():
         if "norm" in name:
@@ -57,9 +75,16 @@ def write_qwen3(path, model):
     """As llama.cpp's converter does: settings under the architecture's name, rows as they are."""
     fields = {name: value for name, value in TINY_FIELDS.items() if name.startswith("tokenizer.")}
     settings = {
-        "embedding_length": 64, "block_count": 2, "attention.head_count": 4, "attention.head_count_kv": 2, "feed_forward_length": 96,
-        "context_length": 128, "attention.key_length": 32, "attention.layer_norm_rms_epsilon": 1e-6, "rope.freq_base": 5e5,
-    }  # fmt: skip
+        "embedding_length": 64,
+        "block_count": 2,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "feed_forward_length": 96,
+        "context_length": 128,
+        "attention.key_length": 32,
+        "attention.layer_norm_rms_epsilon": 1e-6,
+        "rope.freq_base": 5e5,
+    }
     writer = gguf.GGUFWriter(path, "qwen3")
     add = {str: writer.add_string, float: writer.add_float32, list: writer.add_array, int: writer.add_uint32}
     for name, value in (
@@ -91,8 +116,8 @@ def test_a_family_added_as_a_row_computes_what_transformers_computes(path):
 @pytest.mark.parametrize(
     "wrong",
     [
-        replace(QWEN3, pairs_of_rows=True),
-        replace(QWEN3, dials=QWEN3.dials | {"positions": "rope-interleaved"}),
+        replace(QWEN3, interleaved_rows=True),
+        replace(QWEN3, shared_config=QWEN3.shared_config | {"positions": "rope-interleaved"}),
     ],
     ids=["rows in pairs", "interleaved"],
 )
@@ -114,7 +139,7 @@ def test_a_row_that_lacks_a_name_says_which_tensor_has_no_place(path):
         read_gguf(
             path,
             families={
-                "qwen3": replace(QWEN3, in_a_block=IN_A_BLOCK | {"attn_q_norm": "attention.query_norm"})
+                "qwen3": replace(QWEN3, block_tensors=BLOCK_TENSORS | {"attn_q_norm": "attention.query_norm"})
             },
         )
 
@@ -124,19 +149,23 @@ def test_a_row_that_needs_a_setting_says_which_the_file_lacks(path):
         read_gguf(
             path,
             families={
-                "qwen3": replace(QWEN3, settings=QWEN3.settings | {"attention.window": "attention.sliding_window"})
+                "qwen3": replace(
+                    QWEN3,
+                    required_settings=QWEN3.required_settings
+                    | {"attention.window": "attention.sliding_window"},
+                )
             },
         )
 
 
-def test_a_model_is_of_the_family_whose_dials_it_has():
+def test_a_model_is_of_the_family_whose_shared_configuration_it_has():
     plain = tiny_config(vocab_size=300)
-    assert LLAMA.is_of(plain) and not QWEN3.is_of(plain)
-    for dials in (
+    assert LLAMA.matches(plain) and not QWEN3.matches(plain)
+    for fields in (
         {"attention": AttentionConfig(qk_norm=True)},
         {"attention": AttentionConfig(window=4)},
         {"bias": True},
         {"logit_cap": 3.0},
         {"positions": "alibi"},
     ):
-        assert not LLAMA.is_of(replace(plain, **dials))
+        assert not LLAMA.matches(replace(plain, **fields))

@@ -193,9 +193,6 @@ def factory_kwargs(model: nn.Module) -> dict:
     return {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
 
 
-kind_of_numbers = factory_kwargs
-
-
 def _embedding_table(model: nn.Module) -> Tensor:
     """Return the embedding table, (vocab_size, d_model); that of the encoder, in an encoder-decoder."""
     return getattr(model, "encoder", model).embedding.weight

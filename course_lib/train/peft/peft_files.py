@@ -23,7 +23,7 @@ from course_lib.train.peft.attach import Attached, attach, copy_weights
 from course_lib.train.peft.lora import LoRA
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PEFT_PATHS = LLAMA.transformers  # "attention.query" → "self_attn.q_proj"
+PEFT_PATHS = LLAMA.transformers_names  # "attention.query" → "self_attn.q_proj"
 TARGETS = {
     path.rpartition(".")[2]: target for target, path in PEFT_PATHS.items()
 }  # "q_proj" → "attention.query"
@@ -171,5 +171,5 @@ def _write_json(path: Path, content: dict) -> None:
 
 def _require_llama(model: nn.Module) -> None:
     decoder_only = isinstance(model, Decoder) and not model.cross
-    if not decoder_only or not LLAMA.is_of(model.config):
+    if not decoder_only or not LLAMA.matches(model.config):
         raise ValueError("peft's files are read and written for models of Llama's kind only")

@@ -1,18 +1,18 @@
-"""Learned vectors in front of the text; no weight of the model is changed or added to.
+"""Learned vectors before the text. No weight of the model is changed.
 
-    SoftPrompt     vectors where a prompt's embeddings would stand (Lester et al. 2021, "prompt tuning", section 2)
-    Prefix         keys and values in front of every layer's (Li & Liang 2021, "prefix-tuning", section 4)
+    SoftPrompt     prompt tuning: the embeddings of virtual tokens (Lester et al. 2021, section 2)
+    Prefix         prefix tuning: each layer's keys and values before the text's (Li & Liang 2021, section 4)
 
-A soft prompt is written like any prompt: its *virtual tokens* have ids of their own behind the vocabulary's. They count as text: they
-have positions, and take room in the context.
+A soft prompt is written like any prompt. Its *virtual tokens* have ids of their own, which follow the
+vocabulary's. They count as text: they have positions and take room in the context.
 
     attached = attach(model, prompt := SoftPrompt(tokens=8))
     train(model, in_front(prompt.ids(model), batches), config)
     generate(model, [*prompt.ids(model), *question])
 
-A prefix needs no ids: every query sees it, wherever it stands, and it takes no position. Li and Liang train it through a small network
-that is thrown away afterwards (section 4.3); here it is trained itself, and begins as what the model computes for real tokens, which they
-found to matter (section 7.4).
+A prefix needs no ids. Every query attends to it, at any distance, and it takes no position. Li and Liang
+train it through a small network that is discarded afterwards (section 4.3). Here it is trained directly, and
+initialized with the keys and values of real tokens, which they found to matter (section 7.4).
 
 Not handled: encoder-decoders; a prefix with ALiBi, whose distances it would shift, or with sliding windows.
 """
@@ -30,18 +30,17 @@ from course_lib.model.attention import KeysAndValues, UpdateCache
 from course_lib.model.positions import Rotary
 from course_lib.train.data import Batch
 from course_lib.train.loss import IGNORE
-from course_lib.train.peft.attach import Wrapper, kind_of_numbers
+from course_lib.train.peft.attach import Wrapper, factory_kwargs
 
 STARTS = ("vocabulary", "random")
 
 
 @dataclass(frozen=True)
-class _InFront:
-    """tokens: how many. start: what they begin as, tokens drawn from the "vocabulary" or "random" numbers. Raises ValueError for
-    fewer than one token, or another start."""
+class _VirtualTokens:
+    """The settings of both methods. Raises ValueError for fewer than one token and for an unknown start."""
 
-    tokens: int = 8
-    start: str = "vocabulary"
+    tokens: int = 8  # how many
+    start: str = "vocabulary"  # initial values: those of tokens drawn from the "vocabulary", or "random" ones
 
     def __post_init__(self):
         if type(self.tokens) is not int or self.tokens < 1:
@@ -49,38 +48,47 @@ class _InFront:
         if self.start not in STARTS:
             raise ValueError(f"start must be one of {', '.join(STARTS)}, not {self.start!r}")
 
-    def _drawn(self, model: nn.Module, generator: torch.Generator) -> Tensor:
-        """Ids of real tokens, (tokens,), all different."""
+    def _draw_ids(self, model: nn.Module, generator: torch.Generator) -> Tensor:
+        """Return the ids of real tokens, (tokens,), all different.
+
+        Raises ValueError for a model that isn't a decoder on its own, or has no room for a text after so many
+        tokens.
+        """
         if not isinstance(model, Decoder) or model.cross:
             raise ValueError(f"{type(self).__name__} needs a decoder that stands alone")
-        if self.tokens >= model.config.context or self.tokens > model.config.vocab_size:
+        context, vocab_size = model.config.context, model.config.vocab_size
+        if self.tokens >= context or self.tokens > vocab_size:
             raise ValueError(
-                f"{self.tokens} tokens leave no room for a text: the context holds {model.config.context}, the vocabulary "
-                f"{model.config.vocab_size}"
+                f"{self.tokens} tokens leave no room for a text: the context holds {context}, "
+                f"the vocabulary {vocab_size}"
             )
-        drawn = torch.randperm(model.config.vocab_size, generator=generator)[: self.tokens]
-        return drawn.to(model.embedding.weight.device)
+        ids = torch.randperm(vocab_size, generator=generator)[: self.tokens]
+        return ids.to(model.embedding.weight.device)
 
 
-class SoftPrompt(_InFront):
-    """Virtual tokens in front of the text, each an embedding that is learned."""
+class SoftPrompt(_VirtualTokens):
+    """Prompt tuning: virtual tokens before the text, whose embeddings are trained."""
 
     def ids(self, model: Decoder) -> list[int]:
-        """The ids of the virtual tokens: the first ones behind the vocabulary's."""
+        """Return the ids of the virtual tokens: the first ones after the vocabulary's."""
         return list(range(model.config.vocab_size, model.config.vocab_size + self.tokens))
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`."""
-        drawn, numbers = self._drawn(model, generator), kind_of_numbers(model)
-        table = model.embedding.weight.detach()
-        first = table[drawn]
+        ids = self._draw_ids(model, generator)
+        table = model.embedding.weight.detach()  # (vocab_size, d_model)
+        initial = table[ids]  # (tokens, d_model)
         if self.start == "random":
-            first = torch.randn(first.shape, generator=generator).to(first) * table.float().std().to(first)
-        return {"embedding": PromptedEmbedding(model.embedding, first.to(**numbers))}
+            std = table.float().std().to(initial)
+            initial = torch.randn(initial.shape, generator=generator).to(initial) * std
+        return {"embedding": PromptedEmbedding(model.embedding, initial.to(**factory_kwargs(model)))}
 
 
 class PromptedEmbedding(Wrapper):
-    """An embedding table with learned rows behind its own, (batch, time) of ids → (batch, time, d_model)."""
+    """An embedding table with trained rows after its own, ids (batch, time) → (batch, time, d_model).
+
+    vectors: the initial values of the trained rows, (tokens, d_model).
+    """
 
     def __init__(self, base: nn.Embedding, vectors: Tensor):
         super().__init__(base)
@@ -88,57 +96,57 @@ class PromptedEmbedding(Wrapper):
 
     @property
     def weight(self) -> Tensor:
-        """The real tokens' table, for whoever asks for the model's precision and place."""
+        """The real tokens' table, (vocab_size, d_model): the model's dtype and device are read from it."""
         return self.base.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        virtual = tokens >= self.base.num_embeddings
-        real = self.base(tokens.masked_fill(virtual, 0))
+        virtual = tokens >= self.base.num_embeddings  # (batch, time)
+        real = self.base(tokens.masked_fill(virtual, 0))  # (batch, time, d_model)
         learned = F.embedding((tokens - self.base.num_embeddings).clamp(min=0), self.vectors)
         return torch.where(virtual.unsqueeze(-1), learned.to(real.dtype), real)
 
 
 def in_front(ids: Sequence[int], batches: Callable[[int], Batch]) -> Callable[[int], Batch]:
-    """The same batches (tokens, targets) with `ids` in front of every row. What follows there is no target.
+    """Return the same batches (tokens, targets) with `ids` before each row, which are not trained as targets.
 
     >>> in_front([9], lambda step: (torch.tensor([[5, 6]]), torch.tensor([[6, 7]])))(0)
     (tensor([[9, 5, 6]]), tensor([[-100,    6,    7]]))
     """
 
     def with_prompt(step: int) -> Batch:
-        tokens, targets = batches(step)
+        tokens, targets = batches(step)  # (batch, time) each
         prompt = torch.tensor(ids, dtype=tokens.dtype, device=tokens.device).expand(len(tokens), -1)
-        nothing = torch.full_like(prompt, IGNORE, dtype=targets.dtype)
-        return torch.cat([prompt, tokens], dim=1), torch.cat([nothing, targets], dim=1)
+        ignored = torch.full_like(prompt, IGNORE, dtype=targets.dtype)  # (batch, ids)
+        return torch.cat([prompt, tokens], dim=1), torch.cat([ignored, targets], dim=1)
 
     return with_prompt
 
 
-class Prefix(_InFront):
-    """Keys and values in front of every layer's own, each learned."""
+class Prefix(_VirtualTokens):
+    """Prefix tuning: trained keys and values before the text's, in every layer."""
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`."""
-        drawn = self._drawn(model, generator)
+        ids = self._draw_ids(model, generator)
         if model.config.attention.window is not None:
             raise ValueError("a prefix would leave a sliding window's sight; take a SoftPrompt")
         if model.config.positions == "alibi":
             raise ValueError("a prefix would shift the distances that ALiBi counts; take a SoftPrompt")
-        found, numbers = _keys_and_values(model, drawn), kind_of_numbers(model)
+        initial, kwargs = _compute_keys_and_values(model, ids), factory_kwargs(model)
         if self.start == "random":
-            found = [torch.randn(x.shape, generator=generator).to(x) * x.float().std().to(x) for x in found]
-        pairs = zip(found[::2], found[1::2], strict=True)
+            initial = [
+                torch.randn(x.shape, generator=generator).to(x) * x.float().std().to(x) for x in initial
+            ]
+        keys, values = ([x.to(**kwargs) for x in tensors] for tensors in (initial[::2], initial[1::2]))
         return {
-            f"blocks.{i}.attention": PrefixAttention(
-                model.blocks[i].attention, k.to(**numbers), v.to(**numbers)
-            )
-            for i, (k, v) in enumerate(pairs)
+            f"blocks.{i}.attention": PrefixAttention(model.blocks[i].attention, keys[i], values[i])
+            for i in range(model.config.n_layers)
         }
 
 
 @torch.no_grad()
-def _keys_and_values(model: Decoder, ids: Tensor) -> list[Tensor]:
-    """What the model computes for a text, key then value of each layer, (kv_heads, time, d_head) each."""
+def _compute_keys_and_values(model: Decoder, ids: Tensor) -> list[Tensor]:
+    """Return the keys and then the values of each layer for a text (time,), (kv_heads, time, d_head) each."""
     trace = Trace(keep=("*.attention.key", "*.attention.value"))
     model(ids.unsqueeze(0), trace=trace)
     layers = range(model.config.n_layers)
@@ -146,9 +154,9 @@ def _keys_and_values(model: Decoder, ids: Tensor) -> list[Tensor]:
 
 
 class PrefixAttention(Wrapper):
-    """Attention whose every query also sees `keys` and `values`, (kv_heads, tokens, d_head), in front of the text's.
+    """Attention with trained keys and values, (kv_heads, tokens, d_head), before those of the text.
 
-    They are put in front of what the cache returns, and are not stored in it themselves.
+    They are added to what the cache returns, and are not stored in it themselves.
     """
 
     def __init__(self, base: nn.Module, keys: Tensor, values: Tensor):
@@ -170,7 +178,7 @@ class PrefixAttention(Wrapper):
         return self.base(x, rotary, mask, partial(self._with_prefix, update_cache), trace)
 
     def _with_prefix(self, update_cache: UpdateCache | None, keys: Tensor, values: Tensor) -> KeysAndValues:
-        """Return the prefix and then the text's keys and values, (batch, kv_heads, tokens + key, d_head) each."""
+        """Return keys and values with the prefix first, (batch, kv_heads, tokens + key, d_head) each."""
         if update_cache is not None:
             keys, values = update_cache(keys, values)
         prefix = (x.to(keys.dtype).expand(len(keys), -1, -1, -1) for x in (self.keys, self.values))
