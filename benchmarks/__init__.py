@@ -1,7 +1,7 @@
-"""Speed and memory of the library beside what you would use instead: `python -m benchmarks`.
+"""Compare the library's speed and memory with what you would use instead: `python -m benchmarks`.
 
-measure     timing in turns, peak memory, where the time goes
-document    a megabyte of English that every Python brings along
-loading, decoding, tokenizing, training    what is compared with what; each yields rows
+measure     interleaved timing, peak memory, profiles
+document    a megabyte of English that is part of every Python
+loading, decoding, quantized, tokenizing, training, adapting    the comparisons; each yields rows
 report      rows → tables
 """

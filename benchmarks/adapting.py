@@ -1,4 +1,7 @@
-"""Fine-tuning SmolLM2: a step of LoRA on a base in the faster of 16 and 32 bits, beside one in 32, and a step of all weights."""
+"""Fine-tuning SmolLM2: a step of LoRA on a base in the faster of 16 and 32 bits.
+
+The rivals are a step of LoRA on a base in 32 bits, and a step of all weights.
+"""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""Writing with SmolLM2: the course's decoder beside transformers' `generate`, and beside what the memory allows."""
+"""Generation with SmolLM2: the course's decoder, transformers' `generate`, and the limit of the memory."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -30,17 +30,16 @@ def packed(precision: str) -> Decoder:
 
 def theirs(precision: str):
     model = loading.theirs(DTYPES[precision])
-    model.generation_config.eos_token_id = None  # always write as many tokens as were asked for
+    model.generation_config.eos_token_id = None  # always generate max_new_tokens
     return model
 
 
 def write(model, prompt: list[int], n: int) -> list[int]:
-    """n tokens behind the prompt, the likeliest each time, by either library's `generate`."""
+    """Return n tokens after the prompt, by greedy decoding with either library's `generate`."""
     if isinstance(model, Decoder):
         return list(generate(model, prompt, n))
-    return model.generate(torch.tensor([prompt]), max_new_tokens=n, do_sample=False)[
-        0, len(prompt) :
-    ].tolist()
+    ids = model.generate(torch.tensor([prompt]), max_new_tokens=n, do_sample=False)
+    return ids[0, len(prompt) :].tolist()
 
 
 def load_and_write(load: Callable, precision: str) -> None:
@@ -48,14 +47,14 @@ def load_and_write(load: Callable, precision: str) -> None:
 
 
 def later_tokens(model: Decoder, context: int, cached: bool) -> float:
-    """Seconds to write LATER more tokens once the context has been read and one token written."""
+    """Return the seconds to generate LATER tokens after the context has been read and one token generated."""
     written = generate(model, LONG_PROMPT[:1] * context, 1 + LATER, cached=cached)
     next(written)
     return seconds(list, written)
 
 
 def stream(numbers: torch.Tensor) -> None:
-    """Read them from memory, with the threads that a model uses, as often as it takes to be at full speed."""
+    """Read the numbers from memory STREAMS times, enough to reach full speed, with the model's threads."""
     for _ in range(STREAMS):
         numbers.sum()
 

@@ -1,4 +1,4 @@
-"""A megabyte of real English that every Python brings along: its reference manual and the docstrings of its library."""
+"""A megabyte of real English that is part of every Python: the topics of its manual and its docstrings."""
 
 import ast
 import sysconfig
@@ -12,7 +12,7 @@ SIZE = 1_000_000
 
 @cache
 def english() -> str:
-    """The first SIZE bytes of it. Raises RuntimeError where Python came without its library's sources."""
+    """Return the first SIZE bytes of it. Raises RuntimeError for a Python without its library's sources."""
     text, size = [], 0
     for part in _parts():
         text.append(part)

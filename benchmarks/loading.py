@@ -1,4 +1,4 @@
-"""Loading SmolLM2 from the same file: the course's reader beside transformers'."""
+"""Loading SmolLM2 from the same file: the course's reader and transformers'."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -14,12 +14,12 @@ WHAT = "load SmolLM2 (ours with its tokenizer)"
 
 
 def ours(dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """Weights, tokenizer and chat template."""
+    """Return the weights, the tokenizer and the chat template."""
     return load_smollm2(dtype)
 
 
 def theirs(dtype: torch.dtype = torch.float32):
-    """The weights alone, in transformers' model."""
+    """Return the weights alone, in transformers' model."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 

@@ -1,4 +1,4 @@
-"""Timing in turns, peak memory, and where the time goes."""
+"""Interleaved timing, peak memory, and profiles."""
 
 import cProfile
 import io
@@ -15,7 +15,7 @@ CLEAR = Path("/proc/self/clear_refs")
 
 
 class Times(tuple[float, ...]):
-    """Seconds of one contestant's runs."""
+    """The seconds of one contestant's runs."""
 
     @property
     def median(self) -> float:
@@ -29,8 +29,11 @@ def seconds(f: Callable, *arguments) -> float:
 
 
 def race(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, Times]:
-    """Each contestant, a function that returns the seconds it took, runs once to warm up and then `rounds` times, in turns:
-    what slows the machine down for a while slows all of them."""
+    """Return each contestant's times. contestants: functions that return the seconds that they took.
+
+    Each contestant runs once to warm up. Then all run in turns, `rounds` times, so that what slows the
+    machine down for a while slows all of them.
+    """
     for run in contestants.values():
         run()
     runs = [{name: run() for name, run in contestants.items()} for _ in range(rounds)]
@@ -38,8 +41,11 @@ def race(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, 
 
 
 def peak_memory(f: Callable, *arguments) -> int | None:
-    """Bytes by which a fresh Python grows, at its peak, in `f(*arguments)`, a function of a module. What its module imports
-    isn't counted. None where the system doesn't tell (Linux does)."""
+    """Return the bytes by which a fresh Python process grows, at its peak, in `f(*arguments)`.
+
+    f is a function of a module, and what its module imports isn't counted. None on systems except Linux,
+    which alone reports it.
+    """
     if not CLEAR.exists():
         return None
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as fresh:
@@ -59,7 +65,7 @@ def _held(field: str) -> int:
 
 
 def profile(f: Callable, *arguments, lines: int = 12) -> str:
-    """The functions in which `f` spends most of its time, as Python's profiler sees them."""
+    """Return the functions in which `f` spends most of its time, as a report of Python's profiler."""
     profiler, text = cProfile.Profile(), io.StringIO()
     profiler.runcall(f, *arguments)
     pstats.Stats(profiler, stream=text).strip_dirs().sort_stats("tottime").print_stats(lines)
@@ -67,13 +73,13 @@ def profile(f: Callable, *arguments, lines: int = 12) -> str:
 
 
 class Neighbours:
-    """How busy other programs kept the machine since this was made."""
+    """How busy other programs have kept the machine since this object was created."""
 
     def __init__(self):
         self.start = self._now()
 
     def share(self) -> float | None:
-        """The part of all cores' time that went to others; None where the system doesn't tell (Linux does)."""
+        """Return the fraction of all cores' time that other programs took; None on systems except Linux."""
         if self.start is None:
             return None
         everyone, own, clock = (now - start for now, start in zip(self._now(), self.start, strict=True))
@@ -81,7 +87,7 @@ class Neighbours:
 
     @staticmethod
     def _now() -> tuple[float, float, float] | None:
-        """Seconds of work by everyone, by this process and its children, and on the clock."""
+        """Return the work of all processes, that of this one and its children, and the time, in seconds."""
         if not Path("/proc/stat").exists():
             return None
         user, nice, system, _, _, irq, softirq, stolen = map(int, Path("/proc/stat").read_text().split()[1:9])

@@ -1,7 +1,8 @@
-"""Writing with SmolLM2 in few bits: bytes, speed and perplexity beside transformers', and beside llama.cpp where it is installed.
+"""Generation with SmolLM2 in 8 and 4 bits: bytes, speed and perplexity.
 
-Each contestant is timed with one thread and with all, and judged by the number that suits it better: the small products of a model in
-4 bits are done sooner by one thread than two can be woken.
+The rivals are transformers, and llama.cpp where it is installed. Each contestant is timed with one thread and
+with all, and judged by the faster: one thread can finish the small products of a model in 4 bits sooner than
+two threads can be woken.
 """
 
 import importlib.util
@@ -29,12 +30,12 @@ def in_8_bits() -> Decoder:
 
 
 def in_4_bits() -> Decoder:
-    """The file's own."""
+    """Return the model with the weights of the file, which are in 4 bits."""
     return load_smollm2(torch.bfloat16, quantized=True).model
 
 
 class LlamaCpp:
-    """llama.cpp through its Python bindings, which must be built: `pip install llama-cpp-python` (about nine minutes)."""
+    """llama.cpp by its Python bindings: `pip install llama-cpp-python`, which builds for nine minutes."""
 
     def __init__(self):
         from llama_cpp import Llama
@@ -88,10 +89,8 @@ def _compare(decoded: dict, read: dict, models: dict, prompt: list[int]) -> Iter
     ]
     rivals += [(LLAMA_CPP, "4", 0.8)] if LLAMA_CPP in decoded else []
     for rival, bits, goal in rivals:
-        what, why = (
-            f"decode {NEW_TOKENS} tokens, {bits} bits",
-            partial(profile, write, models[bits], prompt, NEW_TOKENS),
-        )
+        what = f"decode {NEW_TOKENS} tokens, {bits} bits"
+        why = partial(profile, write, models[bits], prompt, NEW_TOKENS)
         yield comparison(what, decoded[bits], rival, decoded[rival], goal, why, NEW_TOKENS, "tokens/s")
     if LLAMA_CPP in read:
         what, n = f"prefill {len(LONG_PROMPT)} tokens, 4 bits", len(LONG_PROMPT)
@@ -123,7 +122,7 @@ def _with_threads(threads: int, f: Callable, *arguments):
 
 
 def _best(times: dict[tuple[str, int], Times]) -> dict[str, Times]:
-    """Each contestant's times with the number of threads whose median is lowest."""
+    """Return each contestant's times with the number of threads whose median is lowest."""
     names = dict.fromkeys(name for name, _ in times)
     return {
         name: min((t for (who, _), t in times.items() if who == name), key=lambda t: t.median)

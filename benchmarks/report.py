@@ -52,7 +52,7 @@ class Row:
 
 
 def rate(times: Times, amount: float | None, unit: str) -> str:
-    """The median, and the range: of seconds, or of `amount` per second."""
+    """Return the median and the range as text: of the seconds, or of `amount` per second."""
     values = sorted(times if amount is None else (amount / t for t in times))
     middle = times.median if amount is None else amount / times.median
     return f"{f'{_digits(middle)} {unit}'.strip()} ({_digits(values[0])}–{_digits(values[-1])})"
@@ -63,7 +63,10 @@ def _digits(value: float) -> str:
 
 
 def comparison(what, ours: Times, rival: str, theirs: Times, goal: float, why, amount=None, unit="s") -> Row:
-    """ours beside theirs. goal: how many times as fast ours is meant to be. why: called when it isn't."""
+    """Return a row that compares ours with theirs.
+
+    goal: how many times as fast ours should be. why: called to explain a missed goal, returns text.
+    """
     ratio = theirs.median / ours.median
     met = ratio >= goal
     cells = (
@@ -83,7 +86,7 @@ def memory(what: str, ours: int | None, rival: str, theirs: int | None) -> Itera
 
 
 def tables(rows: list[Row]) -> str:
-    """The rows in Markdown, a table for each kind that occurs."""
+    """Return the rows in Markdown, a table for each kind that occurs."""
     parts = []
     for title, columns in COLUMNS.items():
         lines = [row.cells for row in rows if row.table == title]
@@ -115,7 +118,7 @@ def machine(others: float | None) -> str:
 
 
 def _processor() -> str:
-    """The processor's model, and which of the instructions that matter here it has."""
+    """Return the processor's model and which of the instructions that matter here it has."""
     info = Path("/proc/cpuinfo")
     if not info.exists():
         return platform.processor() or platform.machine()

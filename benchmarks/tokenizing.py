@@ -1,4 +1,4 @@
-"""Tokens from a megabyte of English: the course's tokenizer beside `tokenizers`, and beside minbpe's way."""
+"""Tokenizing a megabyte of English: the course's tokenizer, `tokenizers`, and the method of minbpe."""
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -23,19 +23,22 @@ smollm2 = cache(lambda: load_smollm2().tokenizer)
 
 
 def fresh() -> Tokenizer:
-    """SmolLM2's tokenizer, which has seen no word yet."""
+    """Return SmolLM2's tokenizer with an empty cache of words."""
     t = smollm2()
     return Tokenizer(t.tokens, t.merges, t.pattern, t.special, t.unknown)
 
 
 def fresh_theirs() -> FastTokenizer:
-    """The same one of `tokenizers`, its own store of words emptied."""
+    """Return the same tokenizer of `tokenizers` with an empty cache of words."""
     smollm2_tokenizer().model._clear_cache()
     return smollm2_tokenizer()
 
 
 def encode_minbpe(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Karpathy's minbpe: in each piece, each time it occurs, merge the pair that was learned earliest, until none is left."""
+    """Return the token ids by the method of Karpathy's minbpe.
+
+    For every occurrence of each piece, it merges the pair that was learned earliest, until no pair is left.
+    """
     rank = {pair: i for i, pair in enumerate(tokenizer.merges)}
     byte_ids = {token[0]: i for i, token in enumerate(tokenizer.tokens) if len(token) == 1}
     ids = []

@@ -1,4 +1,4 @@
-"""Training: the course's loop beside the plainest one, with the same model on the same batches."""
+"""Training: the course's loop and the plainest loop, with the same model on the same batches."""
 
 from collections.abc import Iterator
 from contextlib import redirect_stderr
@@ -31,7 +31,7 @@ def batches() -> Windows:
 
 
 def plain_loop(model: Decoder, optimizer: torch.optim.Optimizer, windows: Windows) -> None:
-    """Six lines, as in PyTorch's tutorials: no schedule, clipping, checks or progress."""
+    """Train for STEPS steps as in PyTorch's tutorials: no schedule, clipping, checks or progress."""
     for step in range(STEPS):
         tokens, targets = windows(step)
         loss = F.cross_entropy(model(tokens).flatten(0, 1), targets.flatten())
@@ -42,7 +42,7 @@ def plain_loop(model: Decoder, optimizer: torch.optim.Optimizer, windows: Window
 
 
 def course_loop(training: Training, windows: Windows) -> None:
-    """With all that it does, the progress bar too, which nobody needs to see."""
+    """Train for STEPS steps with all that the course's loop does, a hidden progress bar included."""
     with redirect_stderr(StringIO()):
         training.run(windows, until=training.step + STEPS)
 

@@ -1,4 +1,7 @@
-"""`python -m benchmarks.gpu [--small]`: all stages, a line for each, and last what they found, also in $OUT/results.json."""
+"""`python -m benchmarks.gpu [--small]`: run all stages, print a line for each, and then a summary.
+
+The results are also in $OUT/results.json.
+"""
 
 import argparse
 import os
@@ -20,9 +23,8 @@ def main() -> int:
         print("The kernels are measured on Linux: there is no Triton for other systems.")
         return 1
     small = options.small or not _gpu()
-    os.environ["TRITON_INTERPRET"] = (
-        "1" if small else "0"
-    )  # before Triton is imported, here and in all stages
+    # Before Triton is imported, here and in all stages.
+    os.environ["TRITON_INTERPRET"] = "1" if small else "0"
     run(small, Path(os.environ.get("OUT", "gpu_results")))
     return 0
 
@@ -34,7 +36,7 @@ def _gpu() -> bool:
 
 
 def run(small: bool, folder: Path) -> None:
-    """Runs the stages, and writes the file after each."""
+    """Run the stages, and write the file after each."""
     from benchmarks.gpu.report import summary
     from benchmarks.gpu.results import FILE, GPU, INTERPRETER, Results, write
     from benchmarks.gpu.stages import STAGES
@@ -50,7 +52,7 @@ def run(small: bool, folder: Path) -> None:
 
 
 def records(small: bool, stages: dict) -> Iterator[tuple[str, dict]]:
-    """Each stage's name and record, as soon as it has ended."""
+    """Yield each stage's name and record when the stage has ended."""
     from benchmarks.gpu.stages import run_apart, run_here
 
     begun = monotonic()

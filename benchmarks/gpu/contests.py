@@ -1,7 +1,7 @@
-"""The kernels on a GPU, beside PyTorch step by step, PyTorch compiled, its own fused operators, and the machine's limit.
+"""The kernels on a GPU, compared with PyTorch step by step, compiled and fused, and with the machine's limit.
 
-The limit is the least time in which this machine can move the bytes and do the operations, by a copy and a matrix product that
-are measured in the same run. A contestant that can't run is left out and named.
+The limit is the least time in which this machine can move the bytes and compute the operations, as measured
+by a copy and a matrix product in the same run. A contestant that can't run is left out and named.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,8 +41,11 @@ ROUNDS = 7
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the contests are. times: lengths of attention, each with `tokens` in all. copied, square: what the limits are
-    measured by, numbers in a copy and rows of two square matrices."""
+    """The sizes of the contests.
+
+    times: the lengths of attention, each with `tokens` in all. copied, square: for measuring the limits, the
+    elements of a copy and the rows of two square matrices.
+    """
 
     rows: int = 16_384
     width: int = 4_096
@@ -58,15 +61,18 @@ class Sizes:
 
 
 TINY = Sizes(
-    rows=64, width=64, vocab=100, times=(32, 48), heads=4, d_heads=(16, 32), sequences=2, experts=4, tokens=48,
-    copied=4_096, square=64,
+    rows=64, width=64, vocab=100, times=(32, 48), heads=4, d_heads=(16, 32), sequences=2, experts=4,
+    tokens=48, copied=4_096, square=64,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Contest:
-    """runs: by name, ours first. least: what must be moved and computed. goals: how many times as fast as a rival, or which part
-    of the limit, ours is meant to be."""
+    """A comparison of several implementations of one operation.
+
+    runs: by name, ours first. least: the bytes and operations that any implementation needs. goals: how many
+    times as fast as a rival ours should be, or which part of the limit it should reach.
+    """
 
     what: str
     runs: dict[str, Callable[[], Tensor]]
@@ -75,8 +81,10 @@ class Contest:
 
 
 def run(part: Callable[..., Iterator[Contest]], plan: Plan) -> Iterator[dict]:
-    """The machine's limits, then each contest of a part: seconds of each contestant's runs, the limit's, and the goals. Whatever
-    there is no time left for is named as a failure."""
+    """Yield the machine's limits, and then each contest of a part: the seconds of its runs, limit and goals.
+
+    A contest for which no time is left is yielded as a failure.
+    """
     sizes, clock = TINY if plan.small else Sizes(), plan.clock
     bandwidth, speed = limits(sizes, clock, plan.randn)
     yield {"what": "limits", "bytes a second": bandwidth, "operations a second": speed}
@@ -93,7 +101,7 @@ def run(part: Callable[..., Iterator[Contest]], plan: Plan) -> Iterator[dict]:
 
 
 def _able(runs: dict[str, Callable]) -> tuple[dict[str, Callable], dict[str, str]]:
-    """Who can run, and why the others can't. It is also where they compile."""
+    """Return the contestants that can run, and why the others can't. They are compiled here."""
     able, failures = {}, {}
     for name, f in runs.items():
         try:
@@ -124,21 +132,11 @@ def layers(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]
         return F.silu(gate) * up
 
     norms = [
-        (
-            "RMSNorm",
-            partial(rms_norm, backend=triton),
-            plain_rms,
-            lambda x, w: F.rms_norm(x, w.shape, w, 1e-5),
-        ),
-        (
-            "LayerNorm",
-            partial(layer_norm, backend=triton),
-            plain_layer,
-            lambda x, w: F.layer_norm(x, w.shape, w),
-        ),
+        ("RMSNorm", rms_norm, plain_rms, lambda x, w: F.rms_norm(x, w.shape, w, 1e-5)),
+        ("LayerNorm", layer_norm, plain_layer, lambda x, w: F.layer_norm(x, w.shape, w)),
     ]
     for name, ours, plain, fused in norms:
-        kinds = {OURS: ours, **_eager(plain, compile), "fused": fused}
+        kinds = {OURS: partial(ours, backend=triton), **_eager(plain, compile), "fused": fused}
         runs = {kind: partial(f, x, weight) for kind, f in kinds.items()}
         yield Contest(name, runs, Cost(2 * bytes_, 4 * x.numel()), {"limit": 0.9})
         runs = {kind: _backward(f, tuple(back.values()), grad) for kind, f in kinds.items()}
@@ -155,10 +153,10 @@ def layers(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]
     runs = {kind: _backward(f, gates, grad) for kind, f in kinds.items()}
     yield Contest("SwiGLU, backward", runs, Cost(5 * bytes_, 12 * x.numel()), {"limit": 0.9})
     d_head, heads = sizes.d_heads[-1], sizes.width // sizes.d_heads[-1]
-    turned = x.view(1, sizes.rows, heads, d_head).transpose(1, 2)
+    rotary_input = x.view(1, sizes.rows, heads, d_head).transpose(1, 2)
     cos, sin = randn(sizes.rows, d_head // 2), randn(sizes.rows, d_head // 2)
     kinds = {OURS: partial(rope, backend=triton), **_eager(rotate, compile)}
-    runs = {kind: partial(f, turned, cos, sin) for kind, f in kinds.items()}
+    runs = {kind: partial(f, rotary_input, cos, sin) for kind, f in kinds.items()}
     yield Contest("RoPE", runs, Cost(2 * bytes_ + 2 * cos.nbytes, 3 * x.numel()), {"limit": 0.9})
 
 
@@ -176,9 +174,8 @@ def losses(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]
     kinds = {OURS: lambda x: cross_entropy(x, targets, backend=triton)}
     kinds |= {kind: partial(lambda f, x: f(x, targets), f) for kind, f in _eager(plain, compile).items()}
     runs = {kind: partial(both_ways, f, (logits,)) for kind, f in kinds.items()}
-    least = Cost(
-        3 * logits.nbytes, 8 * logits.numel()
-    )  # read for the loss, read and written for the gradient
+    # The logits are read for the loss, and read and written for the gradient.
+    least = Cost(3 * logits.nbytes, 8 * logits.numel())
     yield Contest("cross-entropy, both ways", runs, least, {"limit": 0.9})
     inputs = randn(tokens, sizes.width).requires_grad_(), randn(sizes.vocab, sizes.width).requires_grad_()
     kinds = {OURS: lambda h, w: linear_cross_entropy(h, w, targets, backend=triton)}
@@ -196,9 +193,8 @@ def attention(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Conte
         for time in sizes.times:
             shape = max(1, sizes.tokens // time), sizes.heads, time, d_head
             q, k, v, grad = (randn(*shape).requires_grad_(i < 3) for i in range(4))
-            flops = (
-                2 * shape[0] * sizes.heads * time * (time + 1) * d_head
-            )  # the pairs that see each other, twice
+            # Two products, over the pairs of a query and a key that it attends to.
+            flops = 2 * shape[0] * sizes.heads * time * (time + 1) * d_head
             kinds = {OURS: partial(flash_attention, backend=triton)}
             if q.is_cuda:
                 kinds["FlashAttention-2"] = partial(_vendor, SDPBackend.FLASH_ATTENTION)
@@ -220,15 +216,10 @@ def _vendor(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def decoding(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contest]:
-    """One new token a sequence, over a cache of pages; the rival has its cache in one piece."""
+    """Attention of one new token in each sequence to a paged cache; the rival's cache is contiguous."""
     del compile
-    batch, time, d_head, kv_heads, page = (
-        sizes.sequences,
-        sizes.times[0],
-        sizes.d_heads[-1],
-        max(1, sizes.heads // 4),
-        16,
-    )
+    batch, time, d_head, page = sizes.sequences, sizes.times[0], sizes.d_heads[-1], 16
+    kv_heads = max(1, sizes.heads // 4)
     q = randn(batch, sizes.heads, d_head)
     pages = batch * time // page
     keys, values = randn(pages, kv_heads, page, d_head), randn(pages, kv_heads, page, d_head)
@@ -261,10 +252,8 @@ def products(sizes: Sizes, randn, compile: bool, triton: str) -> Iterator[Contes
             goals = {"16 bits": goal} if tokens == 1 else {}
             yield Contest(f"{name} × {tokens:,} token{'s' * (tokens > 1)}", runs, least, goals)
     experts, rows = randn(sizes.experts, sizes.width, sizes.width) * sizes.width**-0.5, sizes.rows // 4
-    x, starts = (
-        randn(rows, sizes.width),
-        torch.arange(0, rows + 1, rows // sizes.experts, device=weight.device),
-    )
+    x = randn(rows, sizes.width)
+    starts = torch.arange(0, rows + 1, rows // sizes.experts, device=weight.device)
     runs = {
         OURS: partial(grouped_matmul, x, experts, starts, backend=triton),
         "dense, the same work": partial(F.linear, x, experts[0]),
@@ -281,7 +270,7 @@ def _eager(f: Callable, compile: bool) -> dict[str, Callable]:
 
 
 def _backward(f: Callable, inputs: tuple[Tensor, ...], grad: Tensor) -> Callable[[], Tensor]:
-    """The way back alone, through a graph that is made at the first call and kept."""
+    """Return a function that runs backward alone, through a graph that is built once and kept."""
     graph = cache(lambda: f(*inputs))
     return lambda: torch.autograd.grad(graph(), inputs, grad, retain_graph=True)[0]
 
@@ -289,7 +278,7 @@ def _backward(f: Callable, inputs: tuple[Tensor, ...], grad: Tensor) -> Callable
 def limits(
     sizes: Sizes, clock: Callable[[Callable], float], randn: Callable[..., Tensor]
 ) -> tuple[float, float]:
-    """Bytes a second in a copy, and operations a second in a product of matrices."""
+    """Return the bytes per second of a copy, and the operations per second of a matrix product."""
     large, a = randn(sizes.copied), randn(sizes.square, sizes.square)
     runs = {"copy": large.clone, "product": lambda: a @ a}
     times = race({name: partial(clock, f) for name, f in runs.items()}, 7)
@@ -297,7 +286,7 @@ def limits(
 
 
 def rows(result: dict) -> Iterator[Row]:
-    """A contest's result as lines of the table: one for each goal, and for the fastest rival."""
+    """Yield a contest's result as lines of the table: one for each goal, and one for the fastest rival."""
     times = {name: Times(seconds) for name, seconds in result["seconds"].items()}
     ours = times.pop(OURS)
     rivals = {name: (rate(rival, None, "s"), rival.median / ours.median) for name, rival in times.items()}

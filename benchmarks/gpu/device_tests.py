@@ -1,6 +1,8 @@
-"""The kernels' own tests on the device, in 32 and 16 bits, shared among several processes, for most of the time goes into compiling.
+"""The kernels' own tests on the device, in 32 and 16 bits.
 
-python -m benchmarks.gpu.device_tests 0 4 outcomes.jsonl     # the first of four shares, alone
+Several processes share the tests, because compiling takes most of the time.
+
+    python -m benchmarks.gpu.device_tests 0 4 outcomes.jsonl     # the first of four shares, alone
 """
 
 import json
@@ -19,12 +21,19 @@ from benchmarks.gpu.plan import Plan
 ROOT = Path(__file__).parents[2]
 NAMES = ("rows", "norms", "cross_entropy", "flash", "paged", "quantized", "experts", "dials")
 FILES = [f"tests/kernels/test_kernels_{name}.py" for name in NAMES]
-FEW = "same_to_the_bit or weigh_the_same or reads_each_weight_once or left_edge or more_experts_than or far_apart[- or anywhere_in_memory or two_halves"  # in small
+# The tests that run with small sizes, as pytest's -k takes them.
+FEW = (
+    "same_to_the_bit or weigh_the_same or reads_each_weight_once or left_edge or more_experts_than or "
+    "far_apart[- or anywhere_in_memory or two_halves"
+)
 MOST_SHARES = 8
 
 
 class Recorder:
-    """A plugin of pytest's: takes a share of the tests, and writes each outcome down at once, lest a run that is cut lose it."""
+    """A pytest plugin that selects a share of the tests and writes each outcome to a file.
+
+    Each is written when its test ends, so that a run that is stopped keeps them.
+    """
 
     def __init__(self, share: int, shares: int, path: str):
         self.share, self.shares, self.path = share, shares, path
@@ -46,7 +55,10 @@ class Recorder:
 
 
 def run(plan: Plan) -> Iterator[dict]:
-    """A result for each file, with how many tests passed, failed and were skipped; a failure for each test that failed."""
+    """Yield a result for each file, with its tests that passed, failed and were skipped.
+
+    Then yield a failure for each test that failed.
+    """
     shares = 1 if plan.small else min(MOST_SHARES, os.cpu_count() or 1)
     with TemporaryDirectory() as folder:
         paths = [Path(folder, f"{share}.jsonl") for share in range(shares)]
@@ -61,33 +73,30 @@ def run(plan: Plan) -> Iterator[dict]:
 
 def _start(share: int, shares: int, path: Path, small: bool) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.gpu.device_tests", str(share), str(shares), str(path)]
-    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # none is needed
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # no plugin is needed
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen([*command, *(["-k", FEW] if small else [])], cwd=ROOT, env=environment, **quiet)
 
 
 def _wait(process: subprocess.Popen, path: Path, plan: Plan) -> Iterator[dict]:
-    """Until it is done or the time is over. Yields what went wrong with the share as a whole."""
+    """Wait until the share is done or its time is over. Yield what went wrong with the share as a whole."""
     try:
         said = process.communicate(timeout=max(0.1, plan.left()))[1]
     except subprocess.TimeoutExpired:
         process.kill()
         said = process.communicate()[1] + "stopped, for its time was over"
     lines = _lines(path)
-    missing = sum(line.get("collected", 0) for line in lines) - len(
-        {line["test"] for line in lines if "test" in line}
-    )
+    ran = {line["test"] for line in lines if "test" in line}
+    missing = sum(line.get("collected", 0) for line in lines) - len(ran)
     if missing or not lines:
-        yield {
-            "what": "tests",
-            "failure": f"{missing or 'all'} tests of a share weren't run: {said.strip()[-200:]}",
-        }
+        why = f"{missing or 'all'} tests of a share weren't run: {said.strip()[-200:]}"
+        yield {"what": "tests", "failure": why}
 
 
 def _lines(path: Path) -> list[dict]:
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    )
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _summary(outcomes: list[dict]) -> Iterator[dict]:
@@ -100,9 +109,8 @@ def _summary(outcomes: list[dict]) -> Iterator[dict]:
 
 
 def main(share: str, shares: str, path: str, *flags: str) -> int:
-    return pytest.main(
-        [*FILES, "-p", "no:cacheprovider", *flags], plugins=[Recorder(int(share), int(shares), path)]
-    )
+    recorder = Recorder(int(share), int(shares), path)
+    return pytest.main([*FILES, "-p", "no:cacheprovider", *flags], plugins=[recorder])
 
 
 if __name__ == "__main__":

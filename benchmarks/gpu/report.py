@@ -1,4 +1,4 @@
-"""What a run found, as a short text: what failed, which constants to change, and the table of contests."""
+"""The results of a run as a short text: what failed, which constants to change, and the table of contests."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,10 @@ from benchmarks.report import Row, tables
 
 
 def summary(results: Results) -> str:
-    """Failures and advice; where a GPU measured, the contests' table and the machine. Otherwise it claims no speed."""
+    """Return the failures, the advice, the contests' table and the machine.
+
+    Without a GPU's times it returns the failures alone, and states no speed.
+    """
     lines = [
         f"{stage}: {failure}" for stage, record in results.stages.items() for failure in record["failures"]
     ]
@@ -16,20 +19,13 @@ def summary(results: Results) -> str:
     if results.timed_by != GPU:
         return "\n".join([*parts, "", f"Timed by {results.timed_by}."])
     change = [line for found in _of(results, "sweeps") if (line := sweeps.advice(found))]
-    parts += [
-        "",
-        "Tiles to change:",
-        *(change or ["none"]),
-        "",
-        contest_table(results),
-        "",
-        results.measured_on,
-    ]
+    parts += ["", "Tiles to change:", *(change or ["none"])]
+    parts += ["", contest_table(results), "", results.measured_on]
     return "\n".join(parts)
 
 
 def contest_table(results: Results) -> str:
-    """The contests in Markdown, with their goals."""
+    """Return the contests in Markdown, with their goals."""
     rows = [row for found in _of(results, "contests") if "seconds" in found for row in contests.rows(found)]
     limits = next((found for found in _of(results, "contests") if found["what"] == "limits"), None)
     if limits:
@@ -41,7 +37,7 @@ def contest_table(results: Results) -> str:
 
 
 def _of(results: Results, kind: str) -> Iterator[dict]:
-    """All results of the stages of a kind."""
+    """Yield all results of the stages of a kind."""
     for name, record in results.stages.items():
         if name.startswith(kind):
             yield from record["results"]

@@ -1,8 +1,8 @@
-"""The stages in their order, each within its budget, whatever becomes of the others.
+"""The stages in their order, each within its budget, even if others fail.
 
-On a GPU each stage has a process of its own: what a kernel breaks there, a driver's state above all, harms no other stage, and what
-hangs is stopped. A stage yields its results one by one and they are written down at once, so that a stage that is stopped has those
-that it had come to.
+On a GPU each stage has a process of its own: what a kernel breaks there, such as the driver's state, harms no
+other stage, and a stage that hangs is stopped. A stage yields its results one by one, and each is written at
+once, so that a stage that is stopped keeps the results it had.
 
     python -m benchmarks.gpu.stages machine 20 results.jsonl     # one stage alone, for 20 seconds
 """
@@ -29,19 +29,23 @@ from benchmarks.gpu import contests, device_tests, sweeps
 from benchmarks.gpu.plan import Plan, reason
 
 ROOT = Path(__file__).parents[2]
-GRACE = 8.0  # seconds that a stage may take beyond its budget, to come to the end of what it is doing
+GRACE = 8.0  # seconds that a stage may take beyond its budget, to finish what it is doing
 
 
 @dataclass(frozen=True)
 class Stage:
-    """budget: seconds on a GPU. run: yields results, each with a name, `what`, and failures, with what failed and why."""
+    """A stage of the run.
+
+    budget: seconds on a GPU. run: yields results, each with a name, `what`, and failures, each with what
+    failed and why.
+    """
 
     budget: float
     run: Callable[[Plan], Iterator[dict]]
 
 
 def machine(plan: Plan) -> Iterator[dict]:
-    """Device, driver, versions, date."""
+    """Yield the device, the driver, the versions and the date."""
     found = {"what": "machine", "device": "none: Triton's interpreter", "capability": None, "driver": None}
     if not plan.small:
         found["device"] = torch.cuda.get_device_name()
@@ -57,11 +61,9 @@ def _driver() -> str | None:
     command = shutil.which("nvidia-smi")
     if command is None:
         return None
-    asked = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
-    return (
-        subprocess.run(asked, capture_output=True, text=True, timeout=10, check=False).stdout.split("\n")[0]
-        or None
-    )
+    query = [command, "--query-gpu=driver_version", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False).stdout
+    return answer.split("\n")[0] or None
 
 
 STAGES = {
@@ -80,7 +82,7 @@ STAGES = {
 
 
 def run_here(name: str, budget: float) -> list[dict]:
-    """The stage in this process, small. What it yielded, and last why it ended early, if it did."""
+    """Run the stage in this process, with small sizes. Return its results; a failure is the last of them."""
     found = []
     try:
         found.extend(STAGES[name].run(Plan(small=True, until=monotonic() + budget)))
@@ -90,18 +92,14 @@ def run_here(name: str, budget: float) -> list[dict]:
 
 
 def run_apart(name: str, budget: float, small: bool = False) -> list[dict]:
-    """The same in a process of its own, which is stopped, with all that it started, soon after its budget is spent."""
+    """Run the stage in a process of its own. Return its results; a failure is the last of them.
+
+    The process and all that it started are stopped GRACE seconds after the budget is spent.
+    """
     with TemporaryDirectory() as folder:
         path = Path(folder, "found.jsonl")
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.gpu.stages",
-            name,
-            str(budget),
-            str(path),
-            *["small"] * small,
-        ]
+        arguments = [name, str(budget), str(path), *["small"] * small]
+        command = [sys.executable, "-m", "benchmarks.gpu.stages", *arguments]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **quiet)
         try:
@@ -111,11 +109,8 @@ def run_apart(name: str, budget: float, small: bool = False) -> list[dict]:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             why = f"stopped after {budget + GRACE:.0f} seconds"
-        found = (
-            [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-            if path.exists()
-            else []
-        )
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        found = [json.loads(line) for line in lines]
     return [*found, {"what": name, "failure": why}] if why else found
 
 

@@ -1,9 +1,10 @@
-"""Other tiles than a kernel's own, each checked before it is timed.
+"""Tiles other than a kernel's own, each checked before it is timed.
 
-A sweep begins with the kernel's own tile and tries its neighbours, in which one of its numbers is halved or doubled (of the stages,
-one less or more). The neighbours of whichever is faster come next, until nothing is or the time is over. A tile that can't be
-compiled, doesn't fit on the chip, or gives another result is noted, and the next one tried. What a sweep finds is advice: the
-constants stay in the code, next to each launch, until somebody changes them.
+A sweep begins with the kernel's own tile and tries its neighbours, in which one number is halved or doubled
+(the stages: one less or one more). It continues with the neighbours of any tile that is faster, until none is
+or the time is over. A tile that can't be compiled, doesn't fit on the chip, or gives another result is
+recorded, and the next one is tried. The result of a sweep is advice: the constants stay in the code, next to
+each launch, until a person changes them.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,17 +34,17 @@ from course_lib.model import attend
 from course_lib.quantize import Q4_1, Uniform
 
 FASTER = 0.98  # a tile that takes less than this share of the best one's time is better
-ERROR = {
-    torch.float32: 1e-4,
-    torch.float16: 5e-3,
-    torch.bfloat16: 3e-2,
-}  # allowed, relative to the largest number
+# The error that is allowed, relative to the largest element of the result.
+ERROR = {torch.float32: 1e-4, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 RUNS, MOST = 7, 24
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How large what is swept is. tokens, heads: of attention. width: of the matrices. rows: that are multiplied by them."""
+    """The sizes of what is swept.
+
+    tokens, heads: of attention. width: of the matrices. rows: how many rows are multiplied by them.
+    """
 
     tokens: int = 4_096
     heads: int = 32
@@ -59,8 +60,11 @@ TINY = Lengths(tokens=40, heads=1, d_heads=(16,), width=64, rows=(1, 4), experts
 
 @dataclass(frozen=True)
 class Sweep:
-    """where: the function, or constant, that has `now`. names: of a tile's numbers. run: computes with a tile, and must give
-    `wanted`, which is computed in 32 bits when it is asked for."""
+    """The search for one kernel's tile.
+
+    where: the function, or constant, that returns `now`, the kernel's own tile. names: of a tile's numbers.
+    run: computes with a tile, and must return `wanted()`, which is computed in 32 bits.
+    """
 
     what: str
     where: str
@@ -71,14 +75,14 @@ class Sweep:
 
 
 def run(part: Callable[[Lengths, Callable, str], list[Sweep]], plan: Plan) -> Iterator[dict]:
-    """A result for each sweep of a part: all tiles that were tried, and the best."""
+    """Yield a result for each sweep of a part: all tiles that were tried, and the best."""
     sweeps = part(TINY if plan.small else Lengths(), plan.randn, "triton" if plan.small else "auto")
     for place, sweep in enumerate(sweeps):
         yield result(sweep, list(climb(sweep, plan.share(len(sweeps) - place), 3 if plan.small else MOST)))
 
 
 def climb(sweep: Sweep, plan: Plan, most: int) -> Iterator[dict]:
-    """Tries tiles, own first. Yields for each its seconds (median) and error, or its failure."""
+    """Try tiles, the kernel's own first. Yield for each its median seconds and error, or its failure."""
     wanted, clock = sweep.wanted(), plan.clock
     waiting, tried, best = [sweep.now], set(), float("inf")
     while waiting and len(tried) < most and (plan.left() > 0 or not tried):
@@ -95,23 +99,20 @@ def climb(sweep: Sweep, plan: Plan, most: int) -> Iterator[dict]:
 def attempt(
     sweep: Sweep, tile: tuple[int, ...], wanted: Tensor, clock: Callable[[Callable], float], runs: int
 ) -> dict:
-    """One tile: right? and if so, how fast?"""
+    """Return one tile's seconds and error, or its failure."""
     try:
         ours = sweep.run(tile)
         error = ((ours.float() - wanted).abs().max() / wanted.abs().max()).item()
         if not error <= ERROR[ours.dtype]:
             return {"tile": tile, "failure": f"the result is wrong, by {error:.1e} of its largest number"}
-        return {
-            "tile": tile,
-            "error": error,
-            "seconds": median(clock(partial(sweep.run, tile)) for _ in range(runs)),
-        }
+        seconds = median(clock(partial(sweep.run, tile)) for _ in range(runs))
+        return {"tile": tile, "error": error, "seconds": seconds}
     except Exception as error:  # noqa: BLE001 (the compiler's, the driver's, ours: the next one may do)
         return {"tile": tile, "failure": reason(error)}
 
 
 def neighbours(names: tuple[str, ...], tile: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Tiles in which one number differs."""
+    """Return the tiles in which one number differs."""
     found = []
     for place, (name, size) in enumerate(zip(names, tile, strict=True)):
         for other in (size - 1, size + 1) if name == "stages" else (size // 2, size * 2):
@@ -121,7 +122,10 @@ def neighbours(names: tuple[str, ...], tile: tuple[int, ...]) -> list[tuple[int,
 
 
 def result(sweep: Sweep, tried: list[dict]) -> dict:
-    """The sweep in one record. times as fast: the best tile beside the kernel's own; None where that failed."""
+    """Return the sweep as one record.
+
+    "times as fast": the best tile compared with the kernel's own; None where that one failed.
+    """
     right = [one for one in tried if "seconds" in one]
     best = min(right, key=lambda one: one["seconds"], default=None)
     now = next((one["seconds"] for one in right if one["tile"] == sweep.now), None)
@@ -131,7 +135,7 @@ def result(sweep: Sweep, tried: list[dict]) -> dict:
 
 
 def advice(found: dict) -> str:
-    """What should be changed in the code, in a line; empty where nothing is to be gained."""
+    """Return what should be changed in the code, in a line; empty where nothing would be faster."""
     if found["best"] is None:
         return f"{found['what']}: no tile worked"
     if found["best"] == found["now"] or (found["times as fast"] or 0) * FASTER < 1:
@@ -141,7 +145,7 @@ def advice(found: dict) -> str:
 
 
 def _sweep(what: str, where: str, kernel: str, now: Tile, f: Callable, wanted: Callable) -> Sweep:
-    """The sweep of a kernel's tile, from `now` on, while f computes."""
+    """Return the sweep of a kernel's tile, beginning with `now`. f: computes with the kernel."""
 
     def run(numbers: tuple[int, ...]) -> Tensor:
         *sizes, warps, stages = numbers
@@ -153,7 +157,7 @@ def _sweep(what: str, where: str, kernel: str, now: Tile, f: Callable, wanted: C
 
 
 def forward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
-    """Attention, one sweep for each width of a head."""
+    """Return the sweeps of attention, one for each width of a head."""
     sweeps = []
     for d_head in sizes.d_heads:
         q, k, v = (randn(1, sizes.heads, sizes.tokens, d_head) for _ in range(3))
@@ -165,7 +169,7 @@ def forward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
 
 
 def backward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
-    """The way back, both kernels of it: one is swept while the other keeps its own tile."""
+    """Return the sweeps of both kernels of attention's backward; the other kernel keeps its own tile."""
     sweeps = []
     for d_head in sizes.d_heads:
         q, k, v, grad = (randn(1, sizes.heads, sizes.tokens, d_head) for _ in range(4))
@@ -173,71 +177,58 @@ def backward(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
         for place, (kernel, now) in enumerate(kernels.items()):
             f = _gradient(partial(flash_attention, backend=backend), (q, k, v), grad, place)
             wanted = _gradient(attend, (q.float(), k.float(), v.float()), grad.float(), place)
-            what, where = (
-                f"attention's way back, head {d_head}: {kernel}",
-                f"flash_backward.py, {kernel}_tile",
-            )
+            what = f"attention's way back, head {d_head}: {kernel}"
+            where = f"flash_backward.py, {kernel}_tile"
             sweeps.append(_sweep(what, where, kernel, now, f, wanted))
     return sweeps
 
 
 def quantized(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
-    """Products with weights of 8 and 4 bits, for one token, a few, and many."""
+    """Return the sweeps of products with weights of 8 and 4 bits, for one token, for a few, and for many."""
     sweeps, matrix = [], randn(sizes.width, sizes.width)
     for bits, format in ((8, Uniform(bits=8)), (4, Q4_1)):
         weight = prepare_weight(format.store(matrix.float().cpu())).to(matrix.device)
         for rows in sizes.rows:
             x = randn(rows, sizes.width)
-            kernel, (now, where) = (
-                f"int{bits}_{'one_token' if rows == 1 else 'many_tokens'}",
-                _product_tile(x, sizes.width),
-            )
+            kernel = f"int{bits}_{'one_token' if rows == 1 else 'many_tokens'}"
+            now, where = _product_tile(x, sizes.width)
             f, wanted = partial(quantized_matmul, x, weight, backend), partial(_product, x, weight)
-            sweeps.append(
-                _sweep(f"{bits} bits × {rows:,}", f"int8_matmul.py, {where}", kernel, now, f, wanted)
-            )
+            what = f"{bits} bits × {rows:,}"
+            sweeps.append(_sweep(what, f"int8_matmul.py, {where}", kernel, now, f, wanted))
     return sweeps
 
 
 def others(sizes: Lengths, randn: Callable, backend: str) -> list[Sweep]:
-    """A mixture's grouped products, forth and back, and the chunks of the last layer's loss."""
+    """Return the sweeps of a mixture's grouped products, forward and backward, and of the last layer."""
     rows, width = sizes.rows[-1], sizes.width
     x, grad, experts = randn(rows, width), randn(rows, width), randn(sizes.experts, width, width)
     starts = torch.arange(0, rows + 1, rows // sizes.experts, device=x.device)
     f, plain = partial(grouped_matmul, backend=backend), partial(grouped_matmul, backend="torch")
     wide, narrow, in_32 = (x.float(), experts.float()), (x, experts), x.dtype == torch.float32
-    back = _gradient(partial(f, starts=starts), narrow, grad, 1)
-    wanted = _gradient(partial(plain, starts=starts), wide, grad.float(), 1)
     product = partial(f, x, experts, starts), partial(plain, *wide, starts)
+    gradient = (
+        _gradient(partial(f, starts=starts), narrow, grad, 1),
+        _gradient(partial(plain, starts=starts), wide, grad.float(), 1),
+    )
     where = "grouped_matmul.py, {}_tile"
+    what, kernel = "its weights' gradient", "grouped_weight_gradient"
     return [
         _sweep("grouped product", where.format("product"), "grouped_product", product_tile(in_32), *product),
-        _sweep(
-            "its weights' gradient",
-            where.format("gradient"),
-            "grouped_weight_gradient",
-            gradient_tile(in_32),
-            back,
-            wanted,
-        ),
+        _sweep(what, where.format("gradient"), kernel, gradient_tile(in_32), *gradient),
         _last_layer(sizes, randn, backend),
     ]
 
 
 def _last_layer(sizes: Lengths, randn: Callable, backend: str) -> Sweep:
-    """Its products are PyTorch's, and what can be chosen is how many tokens' logits there are at a time."""
+    """Return the sweep of the chunk, the number of tokens whose logits exist at a time."""
     rows, width = sizes.rows[-1], sizes.width
     hidden, weight = randn(rows, width), randn(sizes.vocab, width) * width**-0.5
-    targets, one = (
-        torch.randint(sizes.vocab, (rows,), device=hidden.device),
-        torch.ones((), device=hidden.device),
-    )
+    targets = torch.randint(sizes.vocab, (rows,), device=hidden.device)
+    one = torch.ones((), device=hidden.device)
 
     def run(tile: tuple[int, ...]) -> Tensor:
         loss = partial(linear_cross_entropy, targets=targets, backend=backend, chunk=tile[0])
-        return _gradient(
-            loss, (hidden, weight), one, 0
-        )()  # both ways, for the gradients are made on the way forth
+        return _gradient(loss, (hidden, weight), one, 0)()  # forward is timed too: it computes the gradients
 
     whole = partial(linear_cross_entropy, targets=targets, backend="torch")
     wanted = _gradient(whole, (hidden.float(), weight.float()), one, 0)
@@ -246,7 +237,7 @@ def _last_layer(sizes: Lengths, randn: Callable, backend: str) -> Sweep:
 
 
 def _product_tile(x: Tensor, rows: int) -> tuple[Tile, str]:
-    """The tile that the kernels of 8 and of 4 bits take for so many tokens, and where it is chosen."""
+    """Return the tile that the kernels of 8 and 4 bits choose for x, and the function that chooses it."""
     if len(x) == 1:
         return one_token_tile(rows, x.shape[1]), "one_token_tile"
     return many_tokens_tile(len(x), rows, x.dtype == torch.float32), "many_tokens_tile"
@@ -261,7 +252,7 @@ def _in_32_bits(f: Callable, *inputs: Tensor) -> Tensor:
 
 
 def _gradient(f: Callable, inputs: tuple[Tensor, ...], grad: Tensor, place: int) -> Callable[[], Tensor]:
-    """The way back alone to one of the inputs, through a graph that is made at the first call and kept."""
+    """Return a function that computes the gradient of one input, by a graph that is built once and kept."""
     learning = tuple(x.detach().requires_grad_() for x in inputs)
     graph = cache(lambda: f(*learning))
     return lambda: torch.autograd.grad(graph(), learning, grad, retain_graph=True)[place]

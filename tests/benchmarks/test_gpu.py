@@ -1,4 +1,4 @@
-"""`make gpu`, run small in Triton's interpreter: every stage works, and needs nothing but torch, triton, numpy and pytest."""
+"""`make gpu` with small sizes in the interpreter: it works with torch, triton, numpy and pytest alone."""
 
 import json
 import os
@@ -24,13 +24,14 @@ from course_lib.kernels.chosen_tiles import SIZES, Tile, chosen, use_tiles
 ROOT = Path(__file__).parents[2]
 here = pytest.mark.skipif(DEVICE != "cpu", reason="runs in the interpreter")
 
-# Refuses whatever the course needs besides, in this process and in those that it starts.
+# Refuses all other requirements of the course, in this process and in those that it starts.
 BLOCKED = """
 import sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"gguf", "bertviz", "safetensors", "regex", "jinja2", "tqdm", "matplotlib", "ipywidgets", "transformers",
-                                  "tokenizers", "hypothesis", "sacrebleu", "peft", "IPython"}:
+        if name.split(".")[0] in {"gguf", "bertviz", "safetensors", "regex", "jinja2", "tqdm", "matplotlib",
+                                  "ipywidgets", "transformers", "tokenizers", "hypothesis", "sacrebleu",
+                                  "peft", "IPython"}:
             raise ImportError(f"{name} isn't there")
 sys.meta_path.insert(0, Blocked())
 """
@@ -38,7 +39,7 @@ sys.meta_path.insert(0, Blocked())
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The whole script, small, with nothing else installed: its results, and what it said."""
+    """Run the whole script, small, with nothing else installed; return its results and its output."""
     folder = tmp_path_factory.mktemp("gpu")
     (folder / "blocked").mkdir()
     (folder / "blocked" / "sitecustomize.py").write_text(BLOCKED)
@@ -108,7 +109,7 @@ def test_there_is_a_contest_for_each_kind_of_kernel(ran):
         assert any(kind in what for what in told), kind
 
 
-# Whatever breaks, the rest goes on
+# One failure doesn't stop the others
 
 
 def test_a_tile_that_fails_or_is_wrong_is_noted_and_the_next_is_tried():
@@ -158,7 +159,7 @@ def test_a_stage_in_a_process_of_its_own_says_why_it_ended():
 
 @here
 def test_tests_that_are_stopped_are_counted_and_those_that_ran_are_kept(monkeypatch):
-    """As many shares as there may be, stopped at once: the stage must say so before it is itself stopped, `GRACE` later."""
+    """The most shares, stopped at once: the stage must report it before it is itself stopped."""
     monkeypatch.setattr(device_tests, "_start", sleeper)
     monkeypatch.setattr(device_tests, "MOST_SHARES", 8)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
@@ -172,7 +173,7 @@ def test_tests_that_are_stopped_are_counted_and_those_that_ran_are_kept(monkeypa
 
 
 def sleeper(share, shares, path, small):
-    """A share of three tests, of which one has passed when it is stopped."""
+    """Start a share of three tests, of which one has passed when it is stopped."""
     lines = (
         {"collected": 3},
         {"test": "tests/kernels/test_kernels_rows.py::x", "outcome": "passed", "why": ""},
@@ -225,13 +226,12 @@ def test_all_contestants_compute_the_same(part):
 def measured(ours, fused):
     machine = {"device": "A GPU", "driver": "1", "versions": {"torch": "2"}, "date": "2026-01-01"}
     seconds = {contests.OURS: Times((ours,)), "fused": Times((fused,))}
-    found = [{"what": "limits", "bytes a second": 1e12, "operations a second": 1e15},
-             {"what": "copying", "seconds": seconds, "limit": 1.9, "goals": {"fused": 1.0, "limit": 0.9}}]  # fmt: skip
-    return Results(
-        GPU,
-        machine,
-        {"contests: layers": {"results": found, "failures": ["x: y"], "seconds": 1, "budget": 2}},
-    )
+    found = [
+        {"what": "limits", "bytes a second": 1e12, "operations a second": 1e15},
+        {"what": "copying", "seconds": seconds, "limit": 1.9, "goals": {"fused": 1.0, "limit": 0.9}},
+    ]
+    stage = {"results": found, "failures": ["x: y"], "seconds": 1, "budget": 2}
+    return Results(GPU, machine, {"contests: layers": stage})
 
 
 def test_goals_and_ratios_become_lines_of_the_table():
