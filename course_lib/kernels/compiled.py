@@ -1,11 +1,12 @@
-"""What the compiler makes of a kernel, without a GPU to run it on.
+"""The code that Triton's compiler makes of a kernel, without a GPU to run it on.
 
     with compile_for(90) as kernels:                  # an H100
         flash_attention(q, k, v, backend="triton")    # on CPU tensors: compiled, not run
     kernels[0].spills, "wgmma" in kernels[0].ptx
 
-Each launch inside is compiled for the types and sizes of its arguments, as on a GPU of that kind, instead of being run; outputs
-are memory as it came. It needs a Python in which Triton doesn't interpret: TRITON_INTERPRET=0.
+Each launch inside the `with` block is compiled for the types and sizes of its arguments, as on a GPU of that
+kind, instead of being run. Outputs are uninitialized memory. It needs a Python in which Triton doesn't
+interpret: TRITON_INTERPRET=0.
 """
 
 import re
@@ -23,14 +24,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Compiled:
-    """ptx: NVIDIA's assembly. registers: 32-bit ones a thread. spills: bytes a thread that didn't fit them and live in slow memory.
-    shared: bytes of the fast memory that a program's threads share."""
+    """A compiled kernel, and what it needs of a GPU."""
 
     name: str
-    ptx: str
-    registers: int
-    spills: int
-    shared: int
+    ptx: str  # NVIDIA's assembly
+    registers: int  # of 32 bits, for each thread
+    spills: int  # bytes for each thread that don't fit into registers and are kept in slow memory
+    shared: int  # bytes of the fast memory that the threads of a program share
 
 
 @dataclass
@@ -44,9 +44,9 @@ _target: ContextVar[_Target | None] = ContextVar("target", default=None)
 
 @contextmanager
 def compile_for(capability: int) -> Iterator[list[Compiled]]:
-    """Launches inside are compiled for a GPU of this compute capability (75, 80, 90 …) and gathered in a list.
+    """Compile the launches inside for a GPU of this compute capability (75, 80, 90 …), and list the results.
 
-    Raises RuntimeError where Triton can't compile: it isn't installed, or interprets in this Python.
+    Raises RuntimeError where Triton can't compile: it isn't installed, or it interprets in this Python.
     """
     try:
         from triton import knobs
@@ -63,43 +63,49 @@ def compile_for(capability: int) -> Iterator[list[Compiled]]:
         _target.reset(token)
 
 
-def wanted() -> bool:
-    """Whether launches are to be compiled instead of run."""
+def is_compiling() -> bool:
+    """Return whether launches are compiled instead of run."""
     return _target.get() is not None
 
 
-def capability() -> int:
-    """What launches are compiled for."""
+def target_capability() -> int:
+    """Return the compute capability that launches are compiled for."""
     return _target.get().capability
 
 
-def compile_instead(kernel, arguments: tuple, constants: dict, warps: int, stages: int) -> None:
-    """Compile a launch for the target, specialized as a real launch is: for strides of 1, and sizes and addresses that divide by
-    16."""
+def compile_launch(kernel, arguments: tuple, constants: dict, warps: int, stages: int) -> None:
+    """Compile a launch for the target, and add it to the list of `compile_for`."""
     import triton
     from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
 
     target = _target.get()
-    signature, attributes = {}, {}
-    constants = dict(constants)
-    for place, (name, value) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
-        if value is None or value is True or value is False or (isinstance(value, int) and value == 1):
-            signature[name], constants[name] = "constexpr", value
-            continue
-        signature[name] = _type(value)
-        if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
-            attributes[(place,)] = [["tt.divisibility", 16]]
-    signature |= {name: "constexpr" for name in constants}
-    signature = {name: signature[name] for name in kernel.arg_names}
     built = triton.compile(
-        ASTSource(kernel, signature, constants, attributes),
+        _specialize(kernel, arguments, constants),
         target=GPUTarget("cuda", target.capability, 32),
         options={"num_warps": warps, "num_stages": stages},
     )
     ptx = built.asm["ptx"]
-    registers, spills = _report(ptx, target.capability)
+    registers, spills = _assemble(ptx, target.capability)
     target.kernels.append(Compiled(kernel.__name__, ptx, registers, spills, built.metadata.shared))
+
+
+def _specialize(kernel, arguments: tuple, constants: dict):
+    """Return the kernel's source with types, specialized as in a real launch.
+
+    None, booleans and integers of 1 become constants; sizes and addresses are marked if 16 divides them.
+    """
+    from triton.compiler import ASTSource
+
+    types, attributes, constants = {}, {}, dict(constants)
+    for index, (name, value) in enumerate(zip(kernel.arg_names, arguments, strict=False)):
+        if value is None or isinstance(value, bool) or (isinstance(value, int) and value == 1):
+            constants[name] = value
+            continue
+        types[name] = _type(value)
+        if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
+            attributes[(index,)] = [["tt.divisibility", 16]]
+    signature = {name: types.get(name, "constexpr") for name in kernel.arg_names}
+    return ASTSource(kernel, signature, constants, attributes)
 
 
 _TYPES = {
@@ -115,6 +121,7 @@ _TYPES = {
 
 
 def _type(value) -> str:
+    """Return Triton's name for the type of an argument."""
     if isinstance(value, Tensor):
         return "*" + _TYPES[value.dtype]
     if isinstance(value, float):
@@ -122,23 +129,16 @@ def _type(value) -> str:
     return "i32" if -(2**31) <= value < 2**31 else "i64"
 
 
-def _report(ptx: str, capability: int) -> tuple[int, int]:
-    """Registers a thread and bytes spilled, as ptxas, NVIDIA's assembler, reports them."""
+def _assemble(ptx: str, capability: int) -> tuple[int, int]:
+    """Return the registers and the spilled bytes of a thread, as NVIDIA's assembler ptxas reports them."""
     from triton.backends.nvidia.compiler import get_ptxas
 
     arch = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(ptx)
-        command = [
-            get_ptxas(capability).path,
-            "-v",
-            f"--gpu-name={arch}",
-            source,
-            "-o",
-            Path(folder, "kernel.cubin"),
-        ]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    return int(re.search(r"Used (\d+) registers", said)[1]), sum(
-        map(int, re.findall(r"(\d+) bytes spill", said))
-    )
+        binary = Path(folder, "kernel.cubin")
+        command = [get_ptxas(capability).path, "-v", f"--gpu-name={arch}", source, "-o", binary]
+        report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = int(re.search(r"Used (\d+) registers", report)[1])
+    return registers, sum(map(int, re.findall(r"(\d+) bytes spill", report)))

@@ -1,8 +1,9 @@
-"""What an operation costs before anybody runs it: bytes moved and operations computed.
+"""The cost of an operation, calculated without running it: bytes moved and operations computed.
 
-A GPU's memory hands over some thousand times fewer bytes a second than its processor does operations, so what counts is how many
-operations an operation does with each byte, its arithmetic intensity: below the machine's own ratio, memory is the limit, and a
-kernel is as good as the share of the memory's speed that it reaches (the "roofline": Williams et al. 2009).
+A GPU's memory moves hundreds of times fewer bytes a second than its processor computes operations. So what
+counts is how many operations are computed with each byte, the arithmetic intensity. Below the machine's own
+ratio the memory is the limit, and a kernel is as good as the share of the memory's bandwidth that it reaches
+(the "roofline": Williams et al. 2009).
 """
 
 from dataclasses import dataclass
@@ -10,18 +11,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Cost:
-    """bytes: read from and written to the large memory. flops: additions and multiplications, of which a fused one is two."""
+    """The cost of one operation, or with `+` of several."""
 
-    bytes: int
-    flops: int
+    bytes: int  # read from the GPU's large memory, and written to it
+    flops: int  # additions and multiplications; a fused multiply-add counts as two
 
     @property
     def intensity(self) -> float:
-        """Operations a byte."""
+        """Operations for each byte."""
         return self.flops / self.bytes
 
     def seconds(self, bandwidth: float, rate: float) -> float:
-        """The least time on a machine of so many bytes and so many operations a second, if both go on at once."""
+        """Return the least time on a machine of `bandwidth` bytes and `rate` operations a second.
+
+        Both go on at the same time.
+        """
         return max(self.bytes / bandwidth, self.flops / rate)
 
     def __add__(self, other: "Cost") -> "Cost":

@@ -1,14 +1,16 @@
-"""Where kernels meet the machine: which backend computes, and how a Triton kernel is launched, interpreted or compiled.
+"""Launching Triton kernels, compiled or interpreted, and choosing between a kernel and PyTorch.
 
-A kernel is one function that runs as many small programs; each program knows its number and works on one tile. On a GPU Triton
-compiles it. Without one, Triton's interpreter runs the same source on CPU tensors, program after program, with NumPy: slow, and
-exact enough to test with. Which of the two is decided once, when Triton is first imported: `TRITON_INTERPRET=1` asks for the
-interpreter, and here it is the default on a machine with no GPU.
+A kernel is one function that runs as many small programs; each program reads its own index and works on one
+tile. On a GPU, Triton compiles the kernel. Without one, Triton's interpreter runs the same source on CPU
+tensors, one program after the other, with NumPy: slowly, but exactly enough for tests. Triton decides between
+the two when it is first imported: `TRITON_INTERPRET=1` selects the interpreter, and here that is the default
+on a machine without a GPU.
 
-The kernels keep to what both can do. In the interpreter bfloat16 is 16 bits without meaning until it is converted, so every
-kernel converts what it loads to float32, and products of bfloat16 are refused there.
+The kernels use only what works in both. In the interpreter bfloat16 is 16 bits without meaning until it is
+converted, so kernels without matrix products convert what they load to float32, and matrix products of
+bfloat16 are refused there.
 
-Not handled: AMD and Intel GPUs, autotuning (tile sizes are chosen in plain sight, next to each launch).
+Not handled: AMD and Intel GPUs; autotuning (tile sizes are chosen by a function beside each launch).
 """
 
 import os
@@ -23,10 +25,8 @@ try:
     import triton
     import triton.language as tl
     from triton.runtime.interpreter import InterpretedFunction
-except (
-    ImportError
-):  # macOS and Windows have no Triton: a stand-in, so that the PyTorch references can be used
-
+except ImportError:
+    # macOS and Windows have no Triton. With this stand-in kernels can be defined, and PyTorch computes.
     class _NoTriton:
         def __getattr__(self, name: str) -> "_NoTriton":
             return self
@@ -44,21 +44,18 @@ from course_lib.kernels.chosen_tiles import Tile
 
 BACKENDS = ("auto", "torch", "triton")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-TENSOR_CORES = (
-    8,
-    0,
-)  # the oldest compute capability whose tensor cores Triton uses; a T4, in Colab, is (7, 5)
+TENSOR_CORES = (8, 0)  # the oldest compute capability whose tensor cores Triton uses; Colab's T4 is (7, 5)
 MOST_PROGRAMS = 65_535  # along a grid's second axis and along its third; along the first, 2³¹ − 1
 
 
 def use_triton(backend: str, *tensors: Tensor, products: bool = False, integers: bool = False) -> bool:
-    """Whether the Triton kernel is to compute, rather than PyTorch, on these tensors.
+    """Return whether the Triton kernel computes on these tensors, and not PyTorch.
 
-    backend: "torch" and "triton" decide it themselves; "auto" takes the kernel where all tensors are on a GPU that can run it.
-    products: the kernel multiplies matrices, which pays only on a GPU whose tensor cores Triton uses. integers: it may be
-    given these alone; other kernels round their results to the first tensor's dtype, and can't use such a one.
+    backend: "torch", "triton", or "auto", which takes the kernel if all tensors are on a GPU that can run it.
+    products: the kernel multiplies matrices, which is fast only on a GPU whose tensor cores Triton uses.
+    integers: the first tensor may hold integers; most kernels round their result to the first tensor's dtype.
 
-    Raises ValueError for another backend, and where "triton" was asked for and can't be: the message says why, and what to do.
+    Raises ValueError for another backend, and for "triton" where the kernel can't run, saying what to do.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; not {backend!r}")
@@ -71,45 +68,56 @@ def use_triton(backend: str, *tensors: Tensor, products: bool = False, integers:
 
 
 def _obstacle(tensors: tuple[Tensor, ...], products: bool, integers: bool) -> str | None:
-    """Why these tensors can't go through a kernel, with what to do about it; None when they can."""
+    """Return why a kernel can't run on these tensors, with what to do about it, or None if it can."""
     if not INSTALLED:
         return "Triton isn't installed (there is none for macOS and Windows); run this on Linux"
-    if len({x.device for x in tensors}) > 1:
-        return f"the tensors are on {' and '.join(sorted({str(x.device) for x in tensors}))}; move them to one device"
+    devices = sorted({str(x.device) for x in tensors})
+    if len(devices) > 1:
+        return f"the tensors are on {' and '.join(devices)}; move them to one device"
     floating = {x.dtype for x in tensors if x.is_floating_point() or x.is_complex()}
     if not integers and not tensors[0].is_floating_point() and not tensors[0].is_complex():
         return f"it doesn't compute with {tensors[0].dtype}; convert to float32, float16 or bfloat16"
     if not floating <= set(DTYPES):
         return "kernels compute in 32 bits at most; convert to float32, float16 or bfloat16"
-    if compiled.wanted():
+    if compiled.is_compiling():
         return None
+    return _obstacle_here(tensors[0], products, torch.bfloat16 in floating)
+
+
+def _obstacle_here(tensor: Tensor, products: bool, bfloat16: bool) -> str | None:
+    """Return why a kernel can't run on the tensor's device, or None."""
+    if INTERPRETED and products and bfloat16:
+        return "Triton's interpreter multiplies bfloat16 wrongly; use float32 or float16 there"
     if INTERPRETED:
-        mixed_up = products and torch.bfloat16 in floating
+        return None
+    if not tensor.is_cuda:
         return (
-            "Triton's interpreter multiplies bfloat16 wrongly; use float32 or float16 there"
-            if mixed_up
-            else None
+            "the tensors are on the CPU, where only Triton's interpreter runs; set TRITON_INTERPRET=1 before "
+            "Python starts"
         )
-    if not tensors[0].is_cuda:
-        return "the tensors are on the CPU, where only Triton's interpreter runs; set TRITON_INTERPRET=1 before Python starts"
-    capability = torch.cuda.get_device_capability(tensors[0].device)
+    capability = torch.cuda.get_device_capability(tensor.device)
     if products and capability < TENSOR_CORES:
-        return f"Triton uses no tensor cores on a GPU of compute capability {capability}; take one of 8.0 or newer"
+        return f"Triton uses no tensor cores on a GPU of capability {capability}; take one of 8.0 or newer"
     return None
 
 
 def product_dtype(*tensors: Tensor) -> torch.dtype | None:
-    """What torch.autocast wants these multiplied in; None where it is off or, as it has it, for 64 bits."""
+    """Return the dtype in which torch.autocast multiplies these tensors.
+
+    None where autocast is off, and for float64, which autocast leaves as it is.
+    """
     device = tensors[0].device.type
-    wanted = torch.is_autocast_enabled(device) and torch.float64 not in {x.dtype for x in tensors}
-    return torch.get_autocast_dtype(device) if wanted else None
+    casts = torch.is_autocast_enabled(device) and torch.float64 not in {x.dtype for x in tensors}
+    return torch.get_autocast_dtype(device) if casts else None
 
 
 def hopper(tensor: Tensor) -> bool:
-    """Whether a kernel on this tensor runs on an H100 or newer, which has registers and tensor cores for larger tiles. The
-    interpreter computes as an H100 would."""
-    if compiled.wanted():
-        return compiled.capability() >= 90
+    """Return whether a kernel on this tensor runs on an H100 or newer, which has room for larger tiles.
+
+    The interpreter takes the tiles of an H100.
+    """
+    if compiled.is_compiling():
+        return compiled.target_capability() >= 90
     return not tensor.is_cuda or torch.cuda.get_device_capability(tensor.device) >= (9, 0)
 
 
@@ -127,22 +135,23 @@ def launch(kernel, grid: tuple[int, ...], *arguments, tile: Tile | None = None, 
     if max(grid[1:], default=0) > MOST_PROGRAMS:
         size = " × ".join(map(str, grid))
         raise ValueError(
-            f"{size} programs are too many, {MOST_PROGRAMS} along the second and third axis: take smaller batches"
+            f"{size} programs are too many; at most {MOST_PROGRAMS} fit along the second and the third axis: "
+            "take smaller batches"
         )
     tile = tile or Tile()
     constants = tile.sizes | constants
-    if compiled.wanted():
-        return compiled.compile_instead(kernel, arguments, constants, tile.warps, tile.stages)
+    if compiled.is_compiling():
+        return compiled.compile_launch(kernel, arguments, constants, tile.warps, tile.stages)
     tensor = next(x for x in arguments if isinstance(x, Tensor))
     with torch.cuda.device(tensor.device if tensor.is_cuda else -1):
         kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
 
 
 def tiles(length: int, tile: int) -> int:
-    """How many tiles cover a length."""
+    """Return how many tiles cover a length (as `triton.cdiv`, which needs Triton)."""
     return -(-length // tile)
 
 
 def power_of_two(n: int) -> int:
-    """The next power of two: the only sizes that tiles may have."""
+    """Return the smallest power of two that is at least n; the sizes of tiles are powers of two."""
     return 1 << max(n - 1, 0).bit_length()

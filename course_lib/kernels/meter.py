@@ -1,14 +1,16 @@
-"""Counting what a kernel really moves, by standing between it and memory.
+"""Counting the bytes that a kernel really moves and the operations that it really computes.
 
     with Meter() as meter:
         rms_norm(x, weight, backend="triton")
     meter.loaded, meter.stored, meter.flops
 
-Triton's interpreter performs each load, store and matrix product of each program in turn; the meter notes them as they pass. So
-the byte counts that are calculated beside the kernels can be held against what the kernels do. Interpreter only.
+Triton's interpreter performs each load, store and matrix product of each program in turn, and the meter
+records them. So the costs that are calculated beside the kernels can be compared with what the kernels do.
 
-A number that two programs read is counted twice. On a GPU the second time may be served by a cache on the way, which this does
-not model; matrix products alone are counted as operations.
+An element that two programs read is counted twice. On a GPU the second read may be served by a cache, which
+the meter doesn't model. Matrix products alone are counted as operations.
+
+Not handled: compiled kernels on a GPU.
 """
 
 import math
@@ -20,19 +22,20 @@ WATCHED = ("create_masked_load", "create_masked_store", "create_dot")
 
 
 class Event(NamedTuple):
-    """One load, store or product of one program. program: its number along each axis of the grid. size: bytes of a load or store,
-    floating-point operations of a product. shape: of the tile; (rows, inner, columns) of a product. address: of the
-    first byte that is touched."""
+    """One load, store or matrix product of one program."""
 
-    program: tuple[int, int, int]
-    kind: str
-    size: int
-    shape: tuple[int, ...]
-    address: int | None = None
+    program: tuple[int, int, int]  # its index along each axis of the grid
+    kind: str  # "load", "store" or "dot"
+    size: int  # bytes of a load or store, floating-point operations of a product
+    shape: tuple[int, ...]  # of the tile; (rows, inner, columns) of a product
+    address: int | None = None  # of the first byte that is read or written
 
 
 class Meter:
-    """Notes what kernels do while it is open. events: all of it, in order."""
+    """A recorder of what kernels do inside its `with` block.
+
+    Raises RuntimeError where Triton isn't installed, or doesn't interpret.
+    """
 
     def __init__(self):
         if not INSTALLED:
@@ -41,9 +44,9 @@ class Meter:
             )
         if not INTERPRETED:
             raise RuntimeError(
-                "the meter stands in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
+                "the meter works in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts"
             )
-        self.events: list[Event] = []
+        self.events: list[Event] = []  # all events, in order
 
     @property
     def loaded(self) -> int:
@@ -62,7 +65,7 @@ class Meter:
 
     @property
     def flops(self) -> int:
-        """Operations in matrix products, an addition and a multiplication each."""
+        """Operations in matrix products, additions and multiplications counted separately."""
         return self._total("dot")
 
     def _total(self, kind: str) -> int:
@@ -72,35 +75,32 @@ class Meter:
         from triton.runtime.interpreter import interpreter_builder as builder
 
         self._builder, self._outer = builder, {name: vars(builder).get(name) for name in WATCHED}
-        load, store, dot = builder.create_masked_load, builder.create_masked_store, builder.create_dot
+        load, store, dot = (getattr(builder, name) for name in WATCHED)
 
-        def noted_load(pointers, mask, *rest):
-            self._note("load", pointers, mask)
+        def recorded_load(pointers, mask, *rest):
+            self._record("load", pointers, mask)
             return load(pointers, mask, *rest)
 
-        def noted_store(pointers, value, mask, *rest):
-            self._note("store", pointers, mask)
+        def recorded_store(pointers, value, mask, *rest):
+            self._record("store", pointers, mask)
             return store(pointers, value, mask, *rest)
 
-        def noted_dot(a, b, *rest):
+        def recorded_dot(a, b, *rest):
             shape = (*a.data.shape, b.data.shape[-1])
             self.events.append(Event(self._program(), "dot", 2 * math.prod(shape), shape))
             return dot(a, b, *rest)
 
-        builder.create_masked_load, builder.create_masked_store, builder.create_dot = (
-            noted_load,
-            noted_store,
-            noted_dot,
-        )
+        for name, recorded in zip(WATCHED, (recorded_load, recorded_store, recorded_dot), strict=True):
+            setattr(builder, name, recorded)
         return self
 
     def __exit__(self, *_) -> None:
         for name, outer in self._outer.items():
-            delattr(self._builder, name)  # the class's own method is back …
+            delattr(self._builder, name)  # now the method of the class is found again
             if outer is not None:
-                setattr(self._builder, name, outer)  # … or another open meter's
+                setattr(self._builder, name, outer)  # another meter's, which is still open
 
-    def _note(self, kind: str, pointers, mask) -> None:
+    def _record(self, kind: str, pointers, mask) -> None:
         touched = pointers.data[mask.data]
         size = touched.size * pointers.get_element_ty().primitive_bitwidth // 8
         address = int(touched.min()) if touched.size else None
