@@ -1,18 +1,19 @@
 """Tokens → logits.
 
-Start with `one_page`: a whole Llama on one page, with no import from this library. The other modules build the same model, and
-all its relatives, from parts. Read them in this order: `config`, `norms`, `positions`, `attention`, `feed_forward`, `experts`,
-`block`, `stack`; then the three Transformers, `decoder`, `encoder` and `encoder_decoder`; then `cache` (keys and values of
-tokens that were read), `language_model` (a decoder with its tokenizer), `trace` (activations of a run), `exchange` (replacing
-parts of a model) and `precision` (16 bits or 32?). `checks` holds the error messages.
+Start with `one_page`: a whole Llama on one page, with no import from this library. The other modules build
+the same model, and all its relatives, from parts. Read them in this order: `config`, `norms`, `positions`,
+`attention`, `feed_forward`, `experts`, `block`, `stack`; then the three Transformers, `decoder`, `encoder`
+and `encoder_decoder`; then `cache` (keys and values of tokens that were read), `language_model` (a decoder
+with its tokenizer), `trace` (activations of a run), `exchange` (replacing parts of a model) and `precision`
+(16 bits or 32?). `checks` holds the error messages.
 
 Where the parts of "Attention Is All You Need" (Vaswani et al. 2017) are:
 
-    figure 1, left half                        encoder.py          3.1  residual, then norm         block.py
-    figure 1, right half                       decoder.py          3.2  attention, heads, masks     attention.py
-    figure 1, the whole                        encoder_decoder.py  3.3  feed-forward                feed_forward.py
-    figure 1, "N ×"; embeddings, √d_model      stack.py            3.5  positional encoding         positions.py
-    5.3, 5.4  optimizer, schedule              ../train
+    figure 1, left half                     encoder.py          3.1  residual, then norm       block.py
+    figure 1, right half                    decoder.py          3.2  attention, heads, masks   attention.py
+    figure 1, the whole                     encoder_decoder.py  3.3  feed-forward              feed_forward.py
+    figure 1, "N ×"; embeddings, √d_model   stack.py            3.5  positional encoding       positions.py
+    5.3, 5.4  optimizer, schedule           ../train
 """
 
 from course_lib.model.attention import Attention, attend, attention_by_hand, soft_cap

@@ -4,10 +4,11 @@
     attend              the same outputs by PyTorch's fused kernel, which never stores the weights
     Attention           the layer: project, rotate, attend, project back
 
-In causal attention a token attends to itself and to earlier tokens; otherwise to all, as in an encoder. Where keys and values are
-made from another text, it is cross-attention. Grouped queries (Ainslie et al. 2023): several query heads share one key-value
-head, so that the cache is smaller. Sliding windows (Beltagy et al. 2020; Jiang et al. 2023, "Mistral 7B"): a token attends to
-the last so many tokens only. Soft caps (Gemma Team 2024, "Gemma 2", section 2): large scores are bent towards a limit.
+In causal attention a token attends to itself and to earlier tokens; otherwise to all, as in an encoder. Where
+keys and values are made from another text, it is cross-attention. Grouped queries (Ainslie et al. 2023):
+several query heads share one key-value head, so that the cache is smaller. Sliding windows (Beltagy et al.
+2020; Jiang et al. 2023, "Mistral 7B"): a token attends to the last so many tokens only. Soft caps (Gemma Team
+2024, "Gemma 2", section 2): large scores are bent towards a limit.
 
 Not handled: dropout; windows in attention that isn't causal.
 """
@@ -31,9 +32,9 @@ UpdateCache = Callable[[Tensor, Tensor], KeysAndValues]
 def causal_mask(
     queries: int, keys: int, device: torch.device | None = None, window: int | None = None
 ) -> Tensor:
-    """Return (queries, keys), true where a query attends: to itself and earlier keys, of these the last `window`.
+    """Return a mask (queries, keys), true where a query attends: to itself and to earlier keys.
 
-    The queries are the last of the keys.
+    The queries are the last of the keys. window: only the last so many keys, the query's own included.
     """
     before = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
     return before if window is None else before.triu(keys - queries - window + 1)
@@ -54,12 +55,15 @@ def attention_by_hand(
     window: int | None = None,
     cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return softmax(q kᵀ / √d_head) v, (batch, heads, query, d_head), and the weights, (batch, heads, query, key).
+    """Return softmax(q kᵀ / √d_head) v, and the weights, which are the softmax.
 
-    q: (batch, heads, query, d_head); k and v: (batch, kv_heads, key, d_head). The queries are the last of the keys. mask:
-    broadcasts to (batch, heads, query, key); true where a query attends, or numbers to add to the scores. causal: no query
-    attends to later keys. scale: the factor on q kᵀ, 1 / √d_head by default. window: only if causal, a query attends to itself
-    and the window − 1 keys before. cap: of the scores (`soft_cap`). A query that may attend to no key gets nan.
+    Outputs: (batch, heads, query, d_head); weights: (batch, heads, query, key).
+
+    q: (batch, heads, query, d_head); k and v: (batch, kv_heads, key, d_head). The queries are the last of the
+    keys. mask: broadcasts to (batch, heads, query, key); true where a query attends, or numbers to add to the
+    scores. causal: no query attends to later keys. scale: the factor on q kᵀ, 1 / √d_head by default. window:
+    only if causal, a query attends to itself and the window − 1 keys before. cap: of the scores (`soft_cap`).
+    A query that may attend to no key gets nan.
     """
     k, v = (_repeat_heads(x, q.shape[1]) for x in (k, v))  # (batch, heads, key, d_head)
     scores = q @ k.transpose(-1, -2)  # (batch, heads, query, key)
@@ -107,7 +111,7 @@ def attend(
 def _attend_one_query(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, window: int | None
 ) -> Tensor:
-    """`attend` for one query, the last key's: the query heads that share a key-value head become its rows of queries."""
+    """Return `attend` for a single query: query heads that share a key-value head become its queries."""
     if window is not None:
         k, v = k[:, :, -window:], v[:, :, -window:]
         mask = None if mask is None else mask[..., -window:]
@@ -123,7 +127,10 @@ def _and_mask(mask: Tensor | None, allowed: Tensor) -> Tensor:
 
 
 def _repeat_heads(x: Tensor, heads: int) -> Tensor:
-    """(batch, kv_heads, time, d_head) → (batch, heads, time, d_head): key-value head i serves heads / kv_heads query heads."""
+    """Repeat each key-value head for the query heads that share it.
+
+    (batch, kv_heads, time, d_head) → (batch, heads, time, d_head).
+    """
     return x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
@@ -136,7 +143,9 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig, causal: bool = True, window: int | None = None):
         super().__init__()
         if window is not None and not causal:
-            raise ValueError("a sliding window is for causal attention: an encoder attends to all of its text")
+            raise ValueError(
+                "a sliding window is for causal attention: an encoder attends to all of its text"
+            )
         self.d_head, self.causal, self.window = config.d_head, causal, window
         self.scale, self.cap = config.attention.scale, config.attention.cap
         self.query = nn.Linear(config.d_model, config.n_heads * config.d_head, bias=config.bias)
@@ -157,11 +166,12 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Return what each token gathers from those that it attends to, (batch, time, d_model).
 
-        rotary: the tables that queries and keys are rotated by (`Positions.rotary`). mask: as in `attend`; it must be complete,
-        hiding later tokens too (`Positions.masks`). Without one, the layer's `causal` and `window` decide. update_cache: stores
-        this call's keys and values and returns those of the whole sequence (`KVCache.update`). trace: keeps, or edits, each
-        named step (`trace.py`). source: for cross-attention, the states that keys and values are made from, (batch, source
-        time, d_model), or these keys and values themselves.
+        rotary: the tables that queries and keys are rotated by (`Positions.rotary`). mask: as in `attend`; it
+        must be complete, hiding later tokens too (`Positions.masks`). Without one, the layer's `causal` and
+        `window` decide. update_cache: stores this call's keys and values and returns those of the whole
+        sequence (`KVCache.update`). trace: keeps, or edits, each named step (`trace.py`). source: for
+        cross-attention, the states that keys and values are made from, (batch, source time, d_model), or
+        these keys and values themselves.
         """
         q, k, v = self.project(x) if source is None else self._project_across(x, source)
         if self.query_norm is not None:
@@ -193,7 +203,7 @@ class Attention(nn.Module):
         return x.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
 
     def apply_rotary(self, q: Tensor, k: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
-        """Rotate queries and keys to their positions. The angles are the same, so both are rotated at once."""
+        """Rotate queries and keys to their positions: both at once, since the angles are the same."""
         return rotate(torch.cat([q, k], dim=1), *rotary).split([q.shape[1], k.shape[1]], dim=1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace=None) -> Tensor:

@@ -1,10 +1,11 @@
 """The KV cache: keys and values of tokens that were read, so that they need not be computed again.
 
-In a causal model the keys and values of a token never change, since it attends to no later token. With a cache each new token
-costs one position of work; without one, the whole text would be computed again for each token that is written.
+In a causal model the keys and values of a token never change, since it attends to no later token. With a
+cache each new token costs one position of work; without one, the whole text would be computed again for each
+token that is written.
 
-Rows of a batch may have different lengths. Each row's tokens stand at positions 0, 1, 2, … of the row, so that no row is padded on
-the left; padding at the end of a row (`counts`) isn't kept.
+Rows of a batch may have different lengths. Each row's tokens stand at positions 0, 1, 2, … of the row, so
+that no row is padded on the left; padding at the end of a row (`counts`) isn't kept.
 
 Not handled: dropping what is outside a sliding window; pages (`kernels.paged_attention`).
 """
@@ -39,9 +40,9 @@ class Cache(Protocol):
 class KVCache:
     """Keys and values of up to `capacity` tokens a row, in memory that is allocated once.
 
-    keys, values: (layers, batch, kv_heads, capacity, d_head). lengths: how many positions of each row are filled. In a run, each
-    layer calls `update`, and at the end the model calls `advance`: a run that fails midway leaves the lengths as they were.
-    `Decoder.new_cache` makes one that fits a model.
+    keys, values: (layers, batch, kv_heads, capacity, d_head). lengths: how many positions of each row are
+    filled. In a run, each layer calls `update`, and at the end the model calls `advance`: a run that fails
+    midway leaves the lengths as they were. `Decoder.new_cache` makes one that fits a model.
     """
 
     def __init__(
@@ -78,17 +79,19 @@ class KVCache:
         asked_for = (layers, batch, kv_heads, d_head, dtype)
         if made_for != asked_for:
             raise ValueError(
-                f"this cache is for (layers, batch, kv_heads, d_head, dtype) = {made_for} and not for {asked_for}: "
-                "make one with the model's new_cache, and the batch's size"
+                f"this cache is for (layers, batch, kv_heads, d_head, dtype) = {made_for} "
+                f"and not for {asked_for}: make one with the model's new_cache, and the batch's size"
             )
 
     def update(
         self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Store a layer's new keys and values, and return all so far, (batch, kv_heads, tokens of the longest row, d_head).
+        """Store a layer's new keys and values, and return all so far.
 
-        keys, values: (batch, kv_heads, time, d_head). counts: how many tokens of each row are real, counted from its first new
-        one; all by default. Raises ValueError where they don't fit the capacity.
+        Returned are keys and values (batch, kv_heads, length of the longest row, d_head).
+
+        keys, values: (batch, kv_heads, time, d_head). counts: how many tokens of each row are real, counted
+        from its first new one; all by default. Raises ValueError where they don't fit the capacity.
         """
         ends = self._ends(keys.shape[2], counts)
         if (end := max(ends)) > self.capacity:
@@ -115,7 +118,7 @@ class KVCache:
         return [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
     def _indices(self, ends: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the row, the position in the cache and the column in this run of each new token, (new tokens,) each.
+        """Return each new token's row, position in the cache and column in this run, (new tokens,) each.
 
         They are the same for every layer, so they are computed for the first one only.
         """
@@ -125,7 +128,10 @@ class KVCache:
             columns = torch.cat(runs)
             positions = columns + torch.tensor(self.lengths)[rows]
             device = self.keys.device
-            self._plan = (list(self.lengths), ends), (rows.to(device), positions.to(device), columns.to(device))
+            self._plan = (
+                (list(self.lengths), ends),
+                (rows.to(device), positions.to(device), columns.to(device)),
+            )
         return self._plan[1]
 
     def rewind(self, lengths: int | Sequence[int]) -> None:
@@ -138,7 +144,8 @@ class KVCache:
             0 <= new <= old for new, old in zip(wanted, self.lengths, strict=True)
         ):
             raise ValueError(
-                f"rows of {self.lengths} tokens can't be rewound to {lengths}: from 0 to what is there, for each row"
+                f"rows of {self.lengths} tokens can't be rewound to {lengths}: "
+                "from 0 to what is there, for each row"
             )
         self.lengths = wanted
 
@@ -153,8 +160,8 @@ class KVCache:
     def select(self, rows: Sequence[int], capacity: int | None = None) -> "KVCache":
         """Return another cache that holds copies of these rows, each as often as it is named.
 
-        capacity: of the new cache, by default the same. Raises ValueError for a row that doesn't exist, and for a capacity too
-        small for what the rows hold.
+        capacity: of the new cache, by default the same. Raises ValueError for a row that doesn't exist, and
+        for a capacity too small for what the rows hold.
         """
         rows, capacity = list(rows), self.capacity if capacity is None else capacity
         if not rows or not all(0 <= row < len(self.lengths) for row in rows):

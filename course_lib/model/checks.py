@@ -1,6 +1,7 @@
 """What the public entries of this room refuse, each with a message that says what to do.
 
-`ModelConfig` calls the checks of configurations, `Stack.run_layers` those of a run. Nothing further in checks again.
+`ModelConfig` calls the checks of configurations, `Stack.run_layers` those of a run. Nothing further in checks
+again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def check_names(config: type, names: Iterable[str], prefix: str = "") -> None:
     """Raise ValueError for a name that isn't a field of this class of configurations."""
     known = [field.name for field in fields(config)]
     for name in names:
-        require(name in known, f"{prefix}{name} is no field of {config.__name__}, which has {', '.join(known)}")
+        require(
+            name in known, f"{prefix}{name} is no field of {config.__name__}, which has {', '.join(known)}"
+        )
 
 
 def check_model_config(config: ModelConfig) -> None:
@@ -88,8 +91,8 @@ def check_experts_config(config: ExpertsConfig) -> None:
     require(n >= 1, f"a mixture has at least 1 expert, not {n}; leave `experts` out for a dense model")
     require(
         1 <= config.n_active <= n and config.n_shared >= 0,
-        f"of {n} experts a token can use 1 to {n}, not {config.n_active}; and n_shared={config.n_shared} can't be "
-        "below 0",
+        f"of {n} experts a token can use 1 to {n}, not {config.n_active}; "
+        f"and n_shared={config.n_shared} can't be below 0",
     )
     require(
         config.n_active > 1 or not config.normalize_gates,
@@ -112,8 +115,8 @@ def check_tokens(tokens: Tensor, counts: Sequence[int] | None) -> None:
     batch, time = tokens.shape
     require(
         counts is None or (len(counts) == batch and min(counts) >= 0 and max(counts) == time),
-        f"counts must say for each of {batch} rows how many of its {time} tokens are real, {time} in the longest; "
-        f"not {counts}",
+        f"counts must say for each of {batch} rows how many of its {time} tokens are real, "
+        f"{time} in the longest; not {counts}",
     )
 
 
@@ -121,13 +124,13 @@ def check_room(end: int, context: int) -> None:
     """Raise ValueError for a text that ends beyond the context."""
     require(
         end <= context,
-        f"{end} tokens are more than the {context} that this model's context holds; shorten the text, or keep only "
-        "its end",
+        f"{end} tokens are more than the {context} that this model's context holds; "
+        "shorten the text, or keep only its end",
     )
 
 
 def check_memory(cross: bool, memory, batch: int) -> None:
-    """Raise ValueError unless an encoder's states are given where they are needed, one sequence for each of tokens."""
+    """Raise ValueError unless there is an encoder's output where one is needed, of as many sequences."""
     require(
         cross == (memory is not None),
         "a decoder with cross-attention, and only such a one, needs an encoder's `memory`",

@@ -16,7 +16,7 @@ from course_lib.model.checks import (
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """How attention differs from the usual. Raises ValueError for values outside their range."""
+    """How attention differs from the usual. Raises ValueError for impossible values."""
 
     qk_norm: bool = False  # normalize each head's queries and keys before they are rotated (Qwen3)
     window: int | None = None  # attend to itself and the window − 1 tokens before (Mistral); None: to all
@@ -30,13 +30,15 @@ class AttentionConfig:
 
 @dataclass(frozen=True)
 class ExpertsConfig:
-    """A mixture of experts instead of one feed-forward layer. Raises ValueError for values outside their range."""
+    """A mixture of experts in place of the feed-forward layer. Raises ValueError for impossible values."""
 
     n_experts: int  # feed-forward layers to choose from, each d_ff wide
     n_active: int = 2  # how many of them each token uses
     n_shared: int = 0  # further experts, which every token uses (DeepSeekMoE)
     normalize_gates: bool = True  # the shares of the chosen experts add up to 1
-    capacity: float | None = None  # an expert takes at most capacity · tokens · n_active / n_experts; None: all
+    capacity: float | None = (
+        None  # an expert takes at most capacity · tokens · n_active / n_experts; None: all
+    )
 
     def __post_init__(self):
         check_experts_config(self)
@@ -65,7 +67,9 @@ class ModelConfig:
 
     # Blocks
     norm: str = "rms"  # or "layer", "none"
-    norm_place: str = "pre"  # before each part of a block; or "post", after it, or "parallel", once before both
+    norm_place: str = (
+        "pre"  # before each part of a block; or "post", after it, or "parallel", once before both
+    )
     norm_eps: float = 1e-5  # added to the mean square before its root is taken
     residual: bool = True  # parts add to the stream; False, for experiments: they replace it
     feed_forward: str = "swiglu"  # or "geglu", "gelu", "gelu-tanh", "relu"
@@ -77,14 +81,16 @@ class ModelConfig:
     tie_embeddings: bool = True  # the head's matrix is the embedding table again
     scale_embeddings: bool = False  # multiply embeddings by √d_model, as the first Transformer does
     head_bias: bool = False  # the head adds a bias
-    logit_cap: float | None = None  # a logit x becomes logit_cap · tanh(x / logit_cap) (Gemma 2); None: it stays
+    logit_cap: float | None = (
+        None  # a logit x becomes logit_cap · tanh(x / logit_cap) (Gemma 2); None: it stays
+    )
 
     def __post_init__(self):
         check_model_config(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, object]) -> "ModelConfig":
-        """Return the configuration whose `dataclasses.asdict` these fields are: sub-configurations are dictionaries.
+        """Return the configuration with these fields, as `dataclasses.asdict` returns them.
 
         Raises ValueError for a name that isn't a field, and where the configuration itself does.
         """

@@ -13,12 +13,13 @@ from course_lib.model.trace import Trace, hook
 
 
 class Decoder(Stack):
-    """A decoder-only Transformer; with the default configuration one of Llama's kind (Touvron et al. 2023, section 2.2).
+    """A decoder-only Transformer, by default like Llama (Touvron et al. 2023, section 2.2).
 
     cross: whether it is the decoder of an encoder-decoder, whose blocks also attend to the encoder's states.
 
     >>> import torch
-    >>> config = ModelConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_head=4, d_ff=32, context=8)
+    >>> sizes = dict(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_head=4, d_ff=32)
+    >>> config = ModelConfig(**sizes, context=8)
     >>> Decoder(config)(torch.tensor([[1, 2, 3]])).shape
     torch.Size([1, 3, 50])
     """
@@ -29,7 +30,7 @@ class Decoder(Stack):
         self.tie()
 
     def tie(self) -> None:
-        """Use the embedding table as the head's weights, where the configuration says so (Press & Wolf 2017)."""
+        """Use the embedding table as the head's weights, if the configuration says so (Press & Wolf 2017)."""
         if self.config.tie_embeddings:
             self.head.weight = self.embedding.weight
 
@@ -41,13 +42,13 @@ class Decoder(Stack):
         memory: Memory | ProjectedMemory | None = None,
         counts: Sequence[int] | None = None,
     ) -> Tensor:
-        """Return logits, (batch, time, vocab_size): at each position, a score for every token that could come next.
+        """Return logits, (batch, time, vocab_size): the score of every token as the next one.
 
-        tokens: ids (batch, time). cache: keys and values of the tokens before (`new_cache`), extended by this call; each row's
-        new tokens follow those that it holds of that row. trace: keeps, and may edit, each named activation. memory: the
-        encoder's states, for a decoder with cross-attention. counts: where rows have different lengths, how many of each
-        row's tokens are real. The rest is padding at the end of the row: any ids, which the cache doesn't keep and whose own
-        logits mean nothing.
+        tokens: ids (batch, time). cache: keys and values of the tokens before (`new_cache`), extended by this
+        call; each row's new tokens follow those that it holds of that row. trace: keeps, and may edit, each
+        named activation. memory: the encoder's states, for a decoder with cross-attention. counts: where rows
+        have different lengths, how many of each row's tokens are real. The rest is padding at the end of the
+        row: any ids, which the cache doesn't keep and whose own logits mean nothing.
 
         Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
         """
@@ -76,7 +77,7 @@ class Decoder(Stack):
         return soft_cap(self.head(states), self.config.logit_cap)
 
     def new_cache(self, capacity: int | None = None, batch: int = 1) -> KVCache:
-        """Return an empty cache for `batch` rows of up to `capacity` tokens each, by default the whole context.
+        """Return an empty cache for `batch` rows of up to `capacity` tokens, by default the context.
 
         Raises ValueError for a capacity beyond the context.
         """
@@ -91,7 +92,7 @@ class Decoder(Stack):
         )
 
     def project_memory(self, memory: Memory) -> ProjectedMemory:
-        """Return the keys and values of each layer's cross-attention, computed once for all tokens to be written."""
+        """Return the keys and values of all layers' cross-attention, computed once for all new tokens."""
         pairs = (block.cross_attention.keys_and_values(memory.states) for block in self.blocks)
         return ProjectedMemory(tuple(pairs), memory.mask)
 

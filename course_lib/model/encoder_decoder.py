@@ -1,4 +1,4 @@
-"""The Transformer of 2017: an encoder reads the source, a decoder writes the target and attends to the encoder's states."""
+"""The Transformer of 2017: an encoder reads the source, a decoder that attends to it writes the target."""
 
 from torch import Tensor, nn
 
@@ -12,11 +12,13 @@ from course_lib.model.trace import Trace, scope
 class EncoderDecoder(nn.Module):
     """Source and target ids → logits for the target's next tokens (Vaswani et al. 2017, figure 1).
 
-    Both texts share one vocabulary; with tie_embeddings one table serves as both embeddings and as the head (section 3.4).
-    `decoder` also writes on its own, given `memory`: `generate(model.decoder, prompt, memory=model.encode(source))`.
+    Both texts share one vocabulary; with tie_embeddings one table serves as both embeddings and as the head
+    (section 3.4). `decoder` also writes on its own, given `memory`: `generate(model.decoder, prompt,
+    memory=model.encode(source))`.
 
     >>> import torch
-    >>> config = ModelConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_head=4, d_ff=32, context=8)
+    >>> sizes = dict(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_head=4, d_ff=32)
+    >>> config = ModelConfig(**sizes, context=8)
     >>> EncoderDecoder(config)(torch.tensor([[1, 2, 3, 4]]), torch.tensor([[5, 6]])).shape
     torch.Size([1, 2, 50])
     """
@@ -34,9 +36,9 @@ class EncoderDecoder(nn.Module):
     ) -> Tensor:
         """Return logits, (batch, target time, vocab_size).
 
-        source, target: ids (batch, time). real: (batch, source time), false at padding of the source. Padding at the end of the
-        target needs no mask, since no earlier token attends to it. trace: the names of activations begin with "encoder." or
-        "decoder.". Raises ValueError as the two stacks do.
+        source, target: ids (batch, time). real: (batch, source time), false at padding of the source. Padding
+        at the end of the target needs no mask, since no earlier token attends to it. trace: the names of
+        activations begin with "encoder." or "decoder.". Raises ValueError as the two stacks do.
         """
         if trace is not None:
             trace.expect(self.activation_names())

@@ -1,17 +1,18 @@
 """Replacing parts of a model by other modules, and undoing it.
 
-Quantized layers, GPU kernels, training with rounding, CPU packing and adapters do the same thing to a model: at some paths of its
-tree of modules, they put another module in the place of the one there. All of them do it through this module.
+Quantized layers, GPU kernels, training with rounding, CPU packing and adapters do the same thing to a model:
+at some paths of its tree of modules, they put another module in the place of the one there. All of them do it
+through this module.
 
     change = exchange(model, {"blocks.0.attention.query": quantized, …})
     change.undo()              puts the original modules back: the model has its old bits again
 
-Each new module says of what kind it is (`Exchanged.kind`). `REFUSED` lists the kinds that can't be combined, and why; no other
-code looks for parts of another kind.
+Each new module says of what kind it is (`Exchanged.kind`). `REFUSED` lists the kinds that can't be combined,
+and why; no other code looks for parts of another kind.
 
-A new module is made in one of two ways. Either it has parameters of its own, made from the old module's (a quantized layer); the
-old one's memory is freed once nothing refers to `change` any more. Or it is a `twin`: an object of another class that shares the
-old module's parameters.
+A new module is made in one of two ways. Either it has parameters of its own, made from the old module's (a
+quantized layer); the old one's memory is freed once nothing refers to `change` any more. Or it is a `twin`:
+an object of another class that shares the old module's parameters.
 """
 
 from collections.abc import Iterator
@@ -54,7 +55,8 @@ REFUSED = {
     ),
     ("rounding", "rounding"): "the model is training with rounding already",
     ("packed", "adapter"): (
-        "something is attached to the model: merge or detach it first, or pack first and attach beside what is packed"
+        "something is attached to the model: merge or detach it first, "
+        "or pack first and attach beside what is packed"
     ),
     ("packed", "rounding"): "the model is training with rounding: finish_qat first",
     ("adapter", "adapter"): "something is attached to the model already: detach or merge it first",
@@ -73,7 +75,7 @@ def exchanged(model: nn.Module) -> dict[str, str]:
 
 
 def require_composable(model: nn.Module, kind: str) -> None:
-    """Raise ValueError, saying what to do, if parts of this kind can't be combined with those that the model has."""
+    """Raise ValueError, saying what to do, if the model has parts that this kind can't be combined with."""
     for path, there in exchanged(model).items():
         if (kind, there) in REFUSED:
             raise ValueError(f"at {path or 'its root'}, {REFUSED[kind, there]}")
@@ -83,17 +85,15 @@ def require_mergeable(layer: nn.Module) -> None:
     """Raise ValueError, saying what to do, unless a learned change can be added to this layer's weights."""
     if type(layer) is not nn.Linear:
         kind = layer.kind if isinstance(layer, Exchanged) else None
-        reason = REFUSED.get(
-            ("merge", kind), "and a change can only be added to the weights of an nn.Linear"
-        )
+        reason = REFUSED.get(("merge", kind), "and a change can only be added to the weights of an nn.Linear")
         raise ValueError(f"the base is a {type(layer).__name__}, {reason}")
 
 
 def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
     """Put each part at its path in the model's tree, in place, and return an `Exchange`, which can undo it.
 
-    A part may stand inside another one that is exchanged in the same call. Raises ValueError, changing nothing, for a
-    combination in `REFUSED`, and for a path that the model doesn't have.
+    A part may stand inside another one that is exchanged in the same call. Raises ValueError, changing
+    nothing, for a combination in `REFUSED`, and for a path that the model doesn't have.
     """
     for kind in {part.kind for part in parts.values() if isinstance(part, Exchanged)}:
         require_composable(model, kind)
@@ -121,7 +121,8 @@ class Exchange:
     def undo(self) -> nn.Module:
         """Put the old parts back, the same objects, and return the model.
 
-        Raises ValueError, changing nothing, if the new parts have been replaced by others since: undo that first.
+        Raises ValueError, changing nothing, if the new parts have been replaced by others since: undo that
+        first.
         """
         if not self.in_place:
             raise ValueError(
@@ -137,7 +138,8 @@ class Exchange:
     def undone(self) -> Iterator[nn.Module]:
         """A context in which the model has its old parts.
 
-        Raises ValueError at the end if the old parts were exchanged meanwhile; the new ones are then not put back.
+        Raises ValueError at the end if the old parts were exchanged meanwhile; the new ones are then not put
+        back.
         """
         self.undo()
         try:
@@ -157,8 +159,9 @@ def twin(
 ) -> Part:
     """Return an object of class `kind` that shares a part's state.
 
-    Both hold the same dictionaries of parameters, buffers, children and hooks: what is trained, loaded, moved or exchanged in
-    one is so in the other, and the names in files stay the same. children: replace the part's own. more: further attributes.
+    Both hold the same dictionaries of parameters, buffers, children and hooks: what is trained, loaded, moved
+    or exchanged in one is so in the other, and the names in files stay the same. children: replace the part's
+    own. more: further attributes.
     """
     new = kind.__new__(kind)  # without __init__, which would create parameters
     vars(new).update(vars(part))

@@ -2,9 +2,10 @@
 
     router → scores per expert → softmax → the n_active best → their outputs, weighted by their shares
 
-Shazeer et al. 2017; in Transformers: Lepikhin et al. 2020. Tokens are sorted by expert, so that each expert runs once, on all
-of its tokens, and nothing is computed for experts that were not chosen. `load_balancing_loss` is added to the training loss
-so that the router doesn't send every token to the same few experts.
+Shazeer et al. 2017; in Transformers: Lepikhin et al. 2020. Tokens are sorted by expert, so that each expert
+runs once, on all of its tokens, and nothing is computed for experts that were not chosen.
+`load_balancing_loss` is added to the training loss so that the router doesn't send every token to the same
+few experts.
 
 Not handled: noise in the router, experts on several devices, DeepSeek-V3's balancing without a loss.
 """
@@ -23,11 +24,12 @@ from course_lib.model.trace import hook
 class Experts(nn.Module):
     """A mixture of experts instead of a feed-forward layer, (…, d_model) → the same shape.
 
-    With n_active = 1 it is a Switch layer (Fedus et al. 2021); with 2 and normalized shares Mixtral's (Jiang et al. 2024);
-    with shared experts, which every token uses, DeepSeekMoE's (Dai et al. 2024).
+    With n_active = 1 it is a Switch layer (Fedus et al. 2021); with 2 and normalized shares Mixtral's (Jiang
+    et al. 2024); with shared experts, which every token uses, DeepSeekMoE's (Dai et al. 2024).
 
-    With a `capacity`, a token's output depends on the other tokens of the batch, also on later ones. Such a model is not
-    strictly causal, and a text read at once gets other results than the same text read token by token with a cache.
+    With a `capacity`, a token's output depends on the other tokens of the batch, also on later ones. Such a
+    model is not strictly causal, and a text read at once gets other results than the same text read token by
+    token with a cache.
     """
 
     def __init__(self, config: ModelConfig):
@@ -51,11 +53,13 @@ class Experts(nn.Module):
     def dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
         """Run each chosen expert on its tokens and add up what they return, weighted by their shares.
 
-        x: (tokens, d_model). shares, chosen: (tokens, n_active), as `route` returns them. A choice is a pair of a token and an
-        expert; sorted by expert, the choices of one expert stand side by side.
+        x: (tokens, d_model). shares, chosen: (tokens, n_active), as `route` returns them. A choice is a pair
+        of a token and an expert; sorted by expert, the choices of one expert stand side by side.
         """
         order = chosen.flatten().argsort(stable=True)  # (tokens · n_active,): choices, sorted by expert
-        counts = chosen.flatten().bincount(minlength=len(self.experts))  # (n_experts,): choices of each expert
+        counts = chosen.flatten().bincount(
+            minlength=len(self.experts)
+        )  # (n_experts,): choices of each expert
         if self.config.capacity is not None:
             order, counts = self._drop_beyond_capacity(order, counts)
         token = order // self.config.n_active  # the token of each choice
@@ -65,7 +69,7 @@ class Experts(nn.Module):
         return outputs.new_zeros(x.shape).index_add(0, token, outputs)  # (tokens, d_model)
 
     def _drop_beyond_capacity(self, order: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep only the first choices of each expert, as many as its capacity allows. order, counts: as in `dispatch`."""
+        """Return order and counts (`dispatch`) of the first choices of each expert, up to its capacity."""
         limit = math.ceil(self.config.capacity * len(order) / len(self.experts))
         starts = counts.cumsum(0) - counts  # where each expert's choices begin
         rank = torch.arange(len(order), device=order.device) - starts.repeat_interleave(counts)
@@ -75,8 +79,8 @@ class Experts(nn.Module):
 def route(scores: Tensor, n_active: int, normalize: bool) -> tuple[Tensor, Tensor]:
     """Return the shares of each token's best experts, and which they are, (tokens, n_active) each.
 
-    scores: the router's, (tokens, n_experts). The shares are probabilities among all experts or, with normalize, among the
-    chosen ones.
+    scores: the router's, (tokens, n_experts). The shares are probabilities among all experts or, with
+    normalize, among the chosen ones.
     """
     at_least_32_bits = torch.promote_types(scores.dtype, torch.float32)
     shares, chosen = scores.softmax(dim=-1, dtype=at_least_32_bits).topk(n_active, dim=-1)
@@ -88,9 +92,9 @@ def route(scores: Tensor, n_active: int, normalize: bool) -> tuple[Tensor, Tenso
 def load_balancing_loss(scores: Tensor, n_active: int) -> Tensor:
     """Return n_experts · Σ fᵢ Pᵢ (Fedus et al. 2021, equation 4).
 
-    scores: the router's, (…, n_experts). fᵢ is the fraction of choices that fell on expert i, which has no gradient; Pᵢ is its
-    mean probability, which has one. The loss is 1 when all experts are chosen equally often, and n_experts / n_active when
-    all tokens choose the same ones.
+    scores: the router's, (…, n_experts). fᵢ is the fraction of choices that fell on expert i, which has no
+    gradient; Pᵢ is its mean probability, which has one. The loss is 1 when all experts are chosen equally
+    often, and n_experts / n_active when all tokens choose the same ones.
     """
     scores = scores.flatten(0, -2)  # (tokens, n_experts)
     _, chosen = route(scores, n_active, normalize=False)

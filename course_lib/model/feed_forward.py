@@ -16,9 +16,9 @@ ACTIVATIONS = {
 
 
 class FeedForward(nn.Module):
-    """down(activation(up x)), (…, d_model) → (…, d_model) through d_ff channels (Vaswani et al. 2017, section 3.3).
+    """down(activation(up x)), through d_ff channels (Vaswani et al. 2017, section 3.3).
 
-    With GELU: Hendrycks & Gimpel 2016.
+    (…, d_model) → the same shape. With GELU: Hendrycks & Gimpel 2016.
     """
 
     def __init__(self, config: ModelConfig):
@@ -33,7 +33,10 @@ class FeedForward(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """down(silu(gate x) ⊙ up x), (…, d_model) → (…, d_model) through d_ff channels (Shazeer 2020, section 2)."""
+    """down(silu(gate x) ⊙ up x), through d_ff channels (Shazeer 2020, section 2).
+
+    (…, d_model) → the same shape.
+    """
 
     activation = staticmethod(F.silu)
 

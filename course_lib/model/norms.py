@@ -8,9 +8,10 @@ from course_lib.model.config import ModelConfig
 
 
 class LayerNorm(nn.Module):
-    """Subtract each vector's mean, divide by its standard deviation, then scale and shift each channel (Ba et al. 2016).
+    """Subtract each vector's mean, divide by its standard deviation, scale and shift each channel.
 
-    (…, d_model) → (…, d_model). eps is added to the variance before its root is taken. bias=False leaves the shift out.
+    (…, d_model) → the same shape (Ba et al. 2016). eps is added to the variance before its root is taken.
+    bias=False leaves the shift out.
     """
 
     def __init__(self, d_model: int, eps: float, bias: bool = True):
@@ -23,9 +24,10 @@ class LayerNorm(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Divide each vector by its root mean square, then scale each channel (Zhang & Sennrich 2019, equation 4).
+    """Divide each vector by its root mean square, then scale each channel.
 
-    (…, d_model) → (…, d_model). Unlike layer normalization it subtracts no mean and adds no bias.
+    (…, d_model) → the same shape (Zhang & Sennrich 2019, equation 4). Unlike layer normalization it subtracts
+    no mean and adds no bias.
     """
 
     def __init__(self, d_model: int, eps: float):

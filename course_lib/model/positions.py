@@ -3,15 +3,16 @@
     none         nothing; a causal model can still count how many tokens a token sees (Haviv et al. 2022)
     sinusoidal   fixed waves, added to the embeddings (Vaswani et al. 2017, section 3.5)
     learned      a table of trained vectors, added to the embeddings (Gehring et al. 2017, section 3.1)
-    rope         queries and keys are rotated by an angle that grows with the position, so that their dot product depends on
-                 how far apart two tokens are, not on where they stand (Su et al. 2021, section 3.2)
+    rope         queries and keys are rotated by an angle that grows with the position, so that their dot
+                 product depends on how far apart two tokens are, not on where they stand (Su et al. 2021,
+                 section 3.2)
     alibi        scores fall with the distance, in each head by another slope (Press et al. 2022, section 3)
 
-Sinusoidal and learned positions are used once, where tokens become vectors (`Positions.add`); RoPE (`Positions.rotary`) and
-ALiBi (`Positions.masks`) in every layer.
+Sinusoidal and learned positions are used once, where tokens become vectors (`Positions.add`); RoPE
+(`Positions.rotary`) and ALiBi (`Positions.masks`) in every layer.
 
-In a batch whose rows have different lengths, each row's new tokens start at a position of its own. `start` is therefore an int,
-the same for all rows, or a tensor (batch,).
+In a batch whose rows have different lengths, each row's new tokens start at a position of its own. `start` is
+therefore an int, the same for all rows, or a tensor (batch,).
 
 Not handled: rotating only part of a head, scaling the angles for longer contexts, T5's buckets of distances.
 """
@@ -39,7 +40,7 @@ class Positions(nn.Module):
             self.table = nn.Parameter(torch.randn(config.context, config.d_model) * config.d_model**-0.5)
 
     def add(self, x: Tensor, start: int | Tensor) -> Tensor:
-        """Return x plus the vectors of positions start, start + 1, …, where positions are such vectors; else x.
+        """Return x with the vectors of positions start, start + 1, … added, if this kind has vectors.
 
         x: embeddings, (batch, time, d_model).
         """
@@ -53,7 +54,7 @@ class Positions(nn.Module):
                 return x
 
     def rotary(self, start: int | Tensor, time: int, like: Tensor) -> Rotary | None:
-        """Return what `rotate` takes for `time` tokens from position `start` on; None where nothing is rotated.
+        """Return what `rotate` takes for `time` tokens from position `start` on; None without RoPE.
 
         The tables are (time, d_head / 2), or (batch, 1, time, d_head / 2) where each row has its own start.
         """
@@ -67,11 +68,12 @@ class Positions(nn.Module):
     def masks(
         self, start: int | Tensor, time: int, keys: int, like: Tensor, causal: bool = True
     ) -> dict[int | None, Tensor | None]:
-        """Return the mask for attention (`attend`) of `time` queries from position `start` on and keys 0 … keys − 1.
+        """Return the masks of attention between queries start … start + time − 1 and keys 0 … keys − 1.
 
-        One for each window that a layer can have (`ModelConfig.window_of`): window → mask, (heads, time, keys) or
-        (batch, 1 or heads, time, keys). A mask is complete: it also hides later tokens (causal) and those before the window.
-        It is None where no mask is needed because `causal` and `window` already say which keys count.
+        One for each window that a layer can have (`ModelConfig.window_of`): window → mask, (heads, time,
+        keys) or (batch, 1 or heads, time, keys). A mask is complete: it also hides later tokens (causal) and
+        those before the window. It is None where no mask is needed because `causal` and `window` already say
+        which keys count.
         """
         windows = {None, self.config.attention.window}
         alibi = self.config.positions == "alibi"
@@ -99,8 +101,8 @@ def positions_from(start: int | Tensor, time: int, device: torch.device) -> Tens
 def sinusoidal_table(start: int | Tensor, time: int, d_model: int, like: Tensor) -> Tensor:
     """Return the vectors of positions start … start + time − 1, (time, d_model).
 
-    Channels 2i and 2i + 1 are sine and cosine of position / 10000^(2i / d_model). Where d_model is odd, there is one more sine
-    than cosines. With a start for each row, (batch,): (batch, time, d_model).
+    Channels 2i and 2i + 1 are sine and cosine of position / 10000^(2i / d_model). Where d_model is odd, there
+    is one more sine than cosines. With a start for each row, (batch,): (batch, time, d_model).
     """
     channels = torch.arange(0, d_model, 2, device=like.device, dtype=torch.float32)
     positions = positions_from(start, time, like.device).float()[..., None]  # (…, time, 1)
@@ -111,11 +113,13 @@ def sinusoidal_table(start: int | Tensor, time: int, d_model: int, like: Tensor)
 def rotary_tables(
     start: int | Tensor, time: int, d_head: int, base: float, like: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines for positions start … start + time − 1, each (time, d_head / 2), in the dtype of `like`.
+    """Return cosines and sines of the angles, (time, d_head / 2) each, in the dtype of `like`.
 
-    Pair i of a head rotates by base^(−2i / d_head) radians a position: the first pair fastest. The angles are computed in
-    32 bits whatever the model's precision: in bfloat16, position 257 would be rounded to 256. With a start for each row,
-    (batch,): (batch, time, d_head / 2).
+    The positions are start … start + time − 1.
+
+    Pair i of a head rotates by base^(−2i / d_head) radians a position: the first pair fastest. The angles are
+    computed in 32 bits whatever the model's precision: in bfloat16, position 257 would be rounded to 256.
+    With a start for each row, (batch,): (batch, time, d_head / 2).
     """
     pairs = torch.arange(0, d_head, 2, device=like.device, dtype=torch.float32)
     positions = positions_from(start, time, like.device).float()[..., None]  # (…, time, 1)
@@ -126,9 +130,9 @@ def rotary_tables(
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split") -> Tensor:
     """Rotate each pair of channels of x, (batch, heads, time, d_head), by its angle.
 
-    cos, sin: as `rotary_tables` returns them. layout: which channels are a pair. "interleaved", the paper's: neighbours,
-    (x_2i, x_2i+1). "half-split", as transformers stores Llama's weights: (x_i, x_{i + d_head/2}), the same model with its
-    channels in another order.
+    cos, sin: as `rotary_tables` returns them. layout: which channels are a pair. "interleaved", the paper's:
+    neighbours, (x_2i, x_2i+1). "half-split", as transformers stores Llama's weights: (x_i, x_{i + d_head/2}),
+    the same model with its channels in another order.
     """
     if layout == "interleaved":
         first, second = x[..., 0::2], x[..., 1::2]
@@ -140,8 +144,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split") -> T
 def alibi_slopes(n_heads: int) -> Tensor:
     """Return the slope of each head, (n_heads,): a geometric sequence from 2^(−8 / n_heads) down to 2^−8.
 
-    Where n_heads is no power of two, these are the slopes of the next smaller power, then every other one of the next larger,
-    as in the paper's own code.
+    Where n_heads is no power of two, these are the slopes of the next smaller power, then every other one of
+    the next larger, as in the paper's own code.
 
     >>> alibi_slopes(4).tolist()
     [0.25, 0.0625, 0.015625, 0.00390625]
@@ -155,8 +159,8 @@ def alibi_slopes(n_heads: int) -> Tensor:
 def alibi_bias(n_heads: int, queries: int, keys: int, like: Tensor) -> Tensor:
     """Return minus slope times distance, (n_heads, queries, keys), to be added to the scores.
 
-    The queries are the last of the keys. The paper has causal models only; here keys after a query count by their distance
-    too.
+    The queries are the last of the keys. The paper has causal models only; here keys after a query count by
+    their distance too.
     """
     positions = torch.arange(keys - queries, keys, device=like.device)
     return _bias_of_distance(n_heads, positions[:, None] - torch.arange(keys, device=like.device), like)

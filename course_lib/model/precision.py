@@ -1,8 +1,8 @@
 """Which floating-point type a processor multiplies fastest.
 
-In 16 bits half as many bytes are read as in 32. But a processor without instructions for bfloat16 must convert every number to
-32 bits first: on one with AVX2 alone, SmolLM2 reads a text at a quarter of the speed of 32 bits, and trains at a tenth (with
-LoRA: a twentieth).
+In 16 bits half as many bytes are read as in 32. But a processor without instructions for bfloat16 must
+convert every number to 32 bits first: on one with AVX2 alone, SmolLM2 reads a text at a quarter of the speed
+of 32 bits, and trains at a tenth (with LoRA: a twentieth).
 """
 
 from functools import cache
@@ -17,13 +17,13 @@ ROUNDS = 20
 
 
 def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
-    """Return the faster type: torch.bfloat16 where the device has instructions that multiply it, else torch.float32.
+    """Return the faster type: bfloat16 where the device has instructions that multiply it, else float32.
 
         lm = load_smollm2(fast_dtype())
 
-    For a GPU, PyTorch says which it is. A CPU is measured, once, in some hundredths of a second, because oneDNN also says
-    "supported" where it only converts. Not handled: products of a few rows, whose limit is memory rather than arithmetic,
-    and which are faster in 16 bits on nearly every processor.
+    For a GPU, PyTorch says which it is. A CPU is measured, once, in some hundredths of a second, because
+    oneDNN also says "supported" where it only converts. Not handled: products of a few rows, whose limit is
+    memory rather than arithmetic, and which are faster in 16 bits on nearly every processor.
 
     Raises ValueError for another kind of device.
     """

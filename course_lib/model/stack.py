@@ -1,4 +1,4 @@
-"""What encoder and decoder have in common: embed the tokens, add positions, run the blocks one after the other."""
+"""What encoder and decoder have in common: embedding, positions, and the blocks one after the other."""
 
 import math
 from collections.abc import Sequence
@@ -49,9 +49,10 @@ class Stack(nn.Module):
     ) -> Tensor:
         """Return the states after the last norm, (batch, time, d_model).
 
-        tokens: ids (batch, time). cache: keys and values of the tokens before; each row's new tokens follow its own. counts: how
-        many of each row's tokens are real, where the rest is padding at the end. real: (batch, time), false at padding, for
-        an encoder. memory: an encoder's output, for blocks with cross-attention.
+        tokens: ids (batch, time). cache: keys and values of the tokens before; each row's new tokens follow
+        its own. counts: how many of each row's tokens are real, where the rest is padding at the end. real:
+        (batch, time), false at padding, for an encoder. memory: an encoder's output, for blocks with
+        cross-attention.
 
         Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
         """
@@ -69,7 +70,7 @@ class Stack(nn.Module):
         return hook(trace, "norm", self.norm(x))
 
     def _check(self, tokens, cache, trace, memory, counts) -> tuple[int | Tensor, int]:
-        """Check the arguments of `run_layers`; return where the new tokens start, and where the longest row will end.
+        """Check the arguments of `run_layers`; return where new tokens start and the longest row ends.
 
         The start is an int where it is the same for all rows, else (batch,).
         """

@@ -1,8 +1,9 @@
 """Hooks: looking at the activations of a run of the model, and changing them.
 
-A forward pass gives each activation a name, such as "layers.13.attention.weights", and shows it to a `Trace`, which may keep it
-and may return another in its place. Keeping changes nothing, bit for bit. With edits, heads are ablated (Michel et al. 2019)
-and activations patched from another run (Meng et al. 2022, "causal tracing").
+A forward pass gives each activation a name, such as "layers.13.attention.weights", and shows it to a `Trace`,
+which may keep it and may return another in its place. Keeping changes nothing, bit for bit. With edits, heads
+are ablated (Michel et al. 2019) and activations patched from another run (Meng et al. 2022, "causal
+tracing").
 """
 
 from collections.abc import Callable, Iterable
@@ -17,8 +18,9 @@ Edits = dict[str, Callable[[Tensor], Tensor]]
 class Trace:
     """Which activations of a run to keep, and which to change.
 
-    keep: patterns of names, such as "layers.*.output" (`Decoder.activation_names` lists the names). edits: pattern → a function
-    from an activation to the tensor of the same shape to use instead. A pattern that fits no name raises ValueError.
+    keep: patterns of names, such as "layers.*.output" (`Decoder.activation_names` lists the names). edits:
+    pattern → a function from an activation to the tensor of the same shape to use instead. A pattern that
+    fits no name raises ValueError.
 
         trace = Trace(keep="*.attention.weights")
         logits = model(tokens, trace=trace)
@@ -65,8 +67,8 @@ class Trace:
     def attention(self, names: str = "*.attention.weights") -> Tensor:
         """Return the kept attention weights of the batch's first sequence, (layers, heads, query, key).
 
-        names: a pattern of names; in an encoder-decoder one stack's, such as "decoder.*.cross_attention.weights". Raises
-        ValueError where none were kept, or those of two stacks.
+        names: a pattern of names; in an encoder-decoder one stack's, such as
+        "decoder.*.cross_attention.weights". Raises ValueError where none were kept, or those of two stacks.
         """
         stacks = {name.partition("layers.")[0] for name in self.values if fnmatchcase(name, names)}
         if len(stacks) > 1:
@@ -96,7 +98,7 @@ class _Scope:
 
 
 def scope(trace: "Trace | _Scope | None", name: str) -> "_Scope | None":
-    """Return the trace for the part of this name, whose activations are then called "name.…"; None without a trace."""
+    """Return the trace for the part of this name: its activations are called "name.…". None without one."""
     return None if trace is None else _Scope(trace, name)
 
 
@@ -115,7 +117,10 @@ def ablate_heads(*heads: tuple[int, int]) -> Edits:
 
 
 def patch_heads(source: Trace, *heads: tuple[int, int]) -> Edits:
-    """Return edits that replace the outputs of these heads by those of another run, whose trace kept "*.attention.heads"."""
+    """Return edits that give these heads the outputs of another run.
+
+    source: that run's trace, which kept "*.attention.heads".
+    """
 
     def from_source(layer: int, head: int, value: Tensor) -> Tensor:
         name = f"layers.{layer}.attention.heads"
@@ -125,9 +130,10 @@ def patch_heads(source: Trace, *heads: tuple[int, int]) -> Edits:
 
 
 def cut_edges(weights: Tensor, query, key) -> Tensor:
-    """Return attention weights in which `query` no longer attends to `key`: "attention knockout" (Geva et al. 2023).
+    """Return attention weights in which `query` no longer attends to `key` (Geva et al. 2023).
 
-    weights: (batch, heads, query, key). query, key: indices or slices. The rest of each row is scaled up to sum to 1 again.
+    weights: (batch, heads, query, key). query, key: indices or slices. The rest of each row is scaled up to
+    sum to 1 again.
 
         Trace(edits={"*.attention.weights": partial(cut_edges, query=12, key=1)})
 
@@ -144,7 +150,7 @@ def cut_edges(weights: Tensor, query, key) -> Tensor:
 
 
 def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tensor], Tensor]) -> Edits:
-    """Return edits that replace the output of each (layer, head) by new(layer, head, outputs of the layer's heads)."""
+    """Return edits that replace each head's output by new(layer, head, outputs of all heads)."""
     by_layer: dict[int, list[int]] = {}
     for layer, head in heads:
         by_layer.setdefault(layer, []).append(head)
@@ -161,7 +167,7 @@ def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tenso
 
 
 def _same_shape(name: str, old: Tensor, new: Tensor) -> Tensor:
-    """Return the new value of an edited activation. Raises ValueError unless it is a tensor of the old one's shape."""
+    """Return the new activation. Raises ValueError unless it is a tensor of the old one's shape."""
     if not isinstance(new, Tensor) or new.shape != old.shape:
         got = tuple(new.shape) if isinstance(new, Tensor) else repr(new)
         raise ValueError(
