@@ -1,7 +1,10 @@
-"""Compiles every kernel, in sizes of real models, for GPUs that needn't be there; prints one line of JSON for each.
+"""Compile every kernel, in sizes of real models, for GPUs that needn't be there; print a line of JSON each.
 
-A program of its own, since Triton either interprets or compiles: `TRITON_INTERPRET=0 python tests/kernels/kernel_builds.py 90`. With
-`smallest` instead of a number, in the smallest sizes: Triton makes numbers that are 1 into constants, which is another program.
+    TRITON_INTERPRET=0 python tests/kernels/kernel_builds.py 90
+    TRITON_INTERPRET=0 python tests/kernels/kernel_builds.py smallest
+
+This is a program of its own because Triton either interprets or compiles. `smallest` compiles the smallest
+sizes: Triton makes arguments that are 1 into constants, which is another program.
 """
 
 import json

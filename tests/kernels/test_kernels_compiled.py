@@ -16,8 +16,9 @@ from course_lib.kernels.language import INTERPRETED
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no Triton for other systems")
 # Without matrix products; all other kernels must use the tensor cores for 16-bit inputs.
 SIMPLE = {
-    "softmax_forward", "softmax_backward", "norm_forward", "norm_backward", "swiglu_forward", "swiglu_backward",
-    "rope_kernel", "cross_entropy_forward", "cross_entropy_backward", "count_choices", "place_choices",
+    "softmax_forward", "softmax_backward", "norm_forward", "norm_backward", "swiglu_forward",
+    "swiglu_backward", "rope_kernel", "cross_entropy_forward", "cross_entropy_backward",
+    "count_choices", "place_choices",
 }  # fmt: skip
 ONE_TOKEN = {"merge_splits", "int8_one_token", "int4_one_token"}
 
@@ -55,7 +56,8 @@ def test_products_of_16_bits_run_on_tensor_cores(capability, folder):
         if line["dtype"] != "float32" and line["kernel"] not in SIMPLE | ONE_TOKEN:
             uses[line["kernel"]].add(line["tensor_cores"])
     assert uses.keys() == {
-        "plain_attention_forward", "attention_forward", "grad_queries", "grad_keys_values", "attend_to_split", "grouped_product",
+        "plain_attention_forward", "attention_forward", "grad_queries", "grad_keys_values",
+        "attend_to_split", "grouped_product",
         "grouped_weight_gradient", "int8_many_tokens", "int4_many_tokens",
     }  # fmt: skip
     assert all(used == {True} for used in uses.values()), uses
@@ -65,7 +67,8 @@ def test_on_an_h100_attention_uses_its_own_instructions(folder):
     wgmma = {line["kernel"] for line in builds(90, folder) if line["wgmma"]}
     # Decoding has too few rows a program for these, which take 64 at least.
     assert wgmma == {
-        "plain_attention_forward", "attention_forward", "grad_queries", "grad_keys_values", "grouped_product", "grouped_weight_gradient",
+        "plain_attention_forward", "attention_forward", "grad_queries", "grad_keys_values",
+        "grouped_product", "grouped_weight_gradient",
         "int8_many_tokens", "int4_many_tokens",
     }  # fmt: skip
 
@@ -79,7 +82,7 @@ def test_the_smallest_sizes_compile_too(folder):
     "capability, shared", [pytest.param(80, 163 * 1024, marks=pytest.mark.slow), (90, 227 * 1024)]
 )
 def test_tiles_fit_in_shared_memory(capability, shared, folder):
-    """What a program may use of it: NVIDIA's CUDA programming guide, table "Technical Specifications per Compute Capability"."""
+    """Limits: NVIDIA's CUDA programming guide, "Technical Specifications per Compute Capability"."""
     assert max(line["shared"] for line in builds(capability, folder)) <= shared
 
 

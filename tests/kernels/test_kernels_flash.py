@@ -107,8 +107,11 @@ def test_tiles_change_nothing_but_rounding(blocks):
 
 
 def test_large_scores_do_not_overflow():
-    """Scores of thousands: one key takes all, gradients of scores vanish. They are differences of two sums over a head, so what
-    remains of them is those sums' rounding in 32 bits, times what they are multiplied by."""
+    """With scores of thousands, one key takes all the weight, and the gradients of the scores vanish.
+
+    These gradients are differences of two sums over a head. What remains of them is the rounding of both sums
+    in 32 bits, times what they are multiplied by.
+    """
     inputs, ones = qkv(1, 1, 1, 40, 40, 16, scale=60.0), torch.ones(1, 1, 40, 16, device=DEVICE)
     y, grads = gradients(partial(flash_attention, backend="triton"), inputs, ones)
     wanted, wanted_grads = gradients(by_hand, in_64_bits(*inputs), ones)
@@ -195,7 +198,7 @@ def test_tokens_heads_and_sequences_far_apart(strides):
 
 
 def test_float16_does_not_overflow_where_the_result_does_not():
-    """A token that sees itself alone: its weight is 1 whatever its score, though gradients times outputs are beyond 65,504."""
+    """A token that sees itself alone has a weight of 1, though gradients times outputs are beyond 65,504."""
     q, k, v = (
         torch.full((1, 1, 1, 16), 300.0, dtype=torch.float16, device=DEVICE, requires_grad=True)
         for _ in range(3)

@@ -114,9 +114,11 @@ from course_lib.model import Decoder, ModelConfig
 print(softmax(torch.zeros(2)).tolist())
 x = torch.ones(1, 2, 3, 4)
 print(flash_attention(x, x, x).equal(x))
-config = ModelConfig(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=2, d_head=4, d_ff=32, context=8)
+sizes = {"n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "d_head": 4, "d_ff": 32, "context": 8}
+config = ModelConfig(vocab_size=50, d_model=16, **sizes)
 print(use_kernels(Decoder(config))(torch.tensor([[1, 2, 3]])).shape[-1])
-for attempt in (lambda: softmax(torch.zeros(2), backend="triton"), Meter, lambda: compile_for(90).__enter__()):
+compiling = lambda: compile_for(90).__enter__()
+for attempt in (lambda: softmax(torch.zeros(2), backend="triton"), Meter, compiling):
     try:
         attempt()
     except (ValueError, RuntimeError) as error:

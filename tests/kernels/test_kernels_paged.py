@@ -35,10 +35,10 @@ CASES = [
 
 
 def pages_of(cache, lengths, page_size, generator):
-    """The cache (2, batch, kv_heads, key, d_head) of keys and values cut into pages that lie in any order, and its table.
+    """Return the cache (2, batch, kv_heads, key, d_head) cut into pages in random order, and its block table.
 
-    What must not matter is nan: what lies beyond the lengths, and pages that nobody owns, to which the table's unused places
-    point, unless they point nowhere at all.
+    Everything that must not be read is nan: what lies beyond the lengths, and pages that belong to no
+    sequence. Unused entries of the table point to such pages, or to no page at all.
     """
     _, batch, kv_heads, keys, d_head = cache.shape
     most = -(-keys // page_size) + 1
@@ -97,7 +97,7 @@ def test_splits_whose_scores_lie_far_apart(splits):
 
 
 def test_splits_that_weigh_the_same():
-    """Values 1 for the first half and 3 for the other, all keys alike: the mean is 2 however they are split."""
+    """Values are 1 in the first half and 3 in the second, keys are equal: the mean is 2 with any splits."""
     _, (q, keys, values, table, lengths) = example(2, 1, 64, 16, [256])
     for page, value in zip(table[0].tolist()[:16], [1.0] * 8 + [3.0] * 8, strict=True):
         keys[page], values[page] = 0.5, value
