@@ -74,7 +74,7 @@ def _reference(
     window: int | None, scale: float,
 ) -> Tensor:  # fmt: skip
     """Return the same by PyTorch: gather the pages, then attend."""
-    if not len(key_pages) or not block_table.shape[1]:
+    if 0 in (len(q), len(key_pages), block_table.shape[1]):
         return torch.zeros_like(q)
     page_size, length = key_pages.shape[2], lengths[:, None]  # (batch, 1)
     token = torch.arange(block_table.shape[1] * page_size, device=q.device)  # (key,)
