@@ -1,12 +1,15 @@
 """Logits → text.
 
-Read in this order: `sampling` (logits → one token), `decode` (the loop that writes one text or many), `best_of` (the best of several
-texts) and `pack` (the same model with its weights laid out for speed).
+Read in this order: `sampling` (logits → one token), `plain_loop` (the loop that writes, in its shortest
+form), `batch` and `decode` (the same loop with a cache, for one text or many), `best_of` (the best of several
+texts) and `pack` (the same model, its weights laid out for a CPU). `sampling_checks` holds error messages.
 """
 
+from course_lib.generate.batch import Batch, Request
 from course_lib.generate.best_of import best_of
-from course_lib.generate.decode import Batch, Request, complete, continuations, decode, generate, read, write
+from course_lib.generate.decode import complete, continuations, decode, generate, write
 from course_lib.generate.pack import pack, packed_parts
+from course_lib.generate.plain_loop import generate_plainly
 from course_lib.generate.sampling import (
     KNOBS,
     draw,
@@ -33,13 +36,13 @@ __all__ = [
     "draw",
     "frequency_penalty",
     "generate",
+    "generate_plainly",
     "greedy",
     "min_p",
     "pack",
     "packed_parts",
     "presence_penalty",
     "probabilities",
-    "read",
     "repetition_penalty",
     "sample",
     "temperature",

@@ -1,4 +1,4 @@
-"""The best of several texts, by whatever one can score."""
+"""Best of N: write several texts, and keep the one that scores highest."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,12 +8,14 @@ Candidate = TypeVar("Candidate")
 
 
 def best_of(candidates: Sequence[Candidate], score: Callable[[Candidate], float]) -> Candidate:
-    """The candidate that scores highest; at a tie the first. Raises ValueError for none, or a score of NaN."""
+    """Return the candidate with the highest score; at a tie the first.
+
+    Raises ValueError for no candidates, and for a score that is NaN.
+    """
     if len(candidates) == 0:
         raise ValueError("there are no candidates to choose from")
     scores = [float(score(candidate)) for candidate in candidates]
     if any(map(math.isnan, scores)):
-        raise ValueError(
-            f"candidate {list(map(math.isnan, scores)).index(True)} has no score (NaN): the best can't be told"
-        )
+        which = list(map(math.isnan, scores)).index(True)
+        raise ValueError(f"candidate {which} has no score (NaN): the best can't be told")
     return candidates[scores.index(max(scores))]

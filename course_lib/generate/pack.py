@@ -1,12 +1,16 @@
-"""The same numbers, laid out the way the processor wants to read them.
+"""Packing: the same weights, laid out as a CPU reads them fastest.
 
-Writing one token reads every weight once, so the memory's speed is the limit; what keeps an ordinary model away from it is
-mostly the work around each of its hundreds of small steps, above all waking and awaiting the other threads. So layers that
-read the same input become one (query, key and value; gate and up), 16-bit weights are put into the order of oneDNN, the
-library beneath, beforehand instead of at every call, and a 16-bit norm becomes one step. Layers stored in 4 or 8 bits
-get PyTorch's kernels that compute with the bits themselves (`quantize.fast`), where there is one.
+Writing one token reads every weight once, so the limit is the speed of memory. An ordinary model stays below
+it mostly because of the overhead of its hundreds of small steps, above all of waking other threads and
+waiting for them. A packed model has fewer steps:
 
-Not handled: training the weights (adapters beside them learn), saving, copying or converting a packed model; GPUs, where nothing of the kind is needed.
+- Layers that read the same input are one product: query, key and value; gate and up. - 16-bit weights are put
+into the order of oneDNN, PyTorch's library for CPUs, once and not at every call. - A 16-bit norm is one step.
+- Layers stored in 4 or 8 bits use PyTorch's kernels that compute with these bits (`quantize.fast`), where
+there is one.
+
+Not handled: training the weights (adapters beside them can be trained); saving, copying or converting a
+packed model; GPUs.
 """
 
 from collections.abc import Sequence
@@ -21,13 +25,13 @@ from course_lib.quantize import QuantizedLinear, fast_linear, frozen_product
 
 
 class Packed(Exchanged):
-    """Mixed into all that `pack` puts into a model."""
+    """A mixin for every class that `pack` puts into a model."""
 
     kind = "packed"
 
 
 class JoinedLinear(Packed, nn.Module):
-    """`nn.Linear`; of several layers' weights, one below the other."""
+    """One linear layer for several that read the same input: their weights are concatenated row-wise."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
@@ -39,7 +43,7 @@ class JoinedLinear(Packed, nn.Module):
 
 
 class PackedLinear(Packed, nn.Module):
-    """The same for 16-bit weights, in oneDNN's order: for inference on a CPU."""
+    """`JoinedLinear` with 16-bit weights in oneDNN's order, for inference on a CPU."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
@@ -54,8 +58,12 @@ class PackedLinear(Packed, nn.Module):
 
 
 class PackedNorm(Packed, RMSNorm):
-    """The same norm for 16-bit models, whose steps PyTorch takes one by one: as layer normalization of (x, −x), whose mean is 0
-    and whose variance is therefore the mean square of x, it is a single one. twice: the norm's weight, two times over."""
+    """`RMSNorm` in one step, for 16-bit models.
+
+    PyTorch computes a 16-bit RMSNorm in several steps, and a layer norm in one. The layer norm of (x, −x),
+    whose mean is 0 and whose variance is the mean square of x, is the RMSNorm of x and of −x. twice: the
+    norm's weight, repeated.
+    """
 
     twice: Tensor
 
@@ -65,34 +73,35 @@ class PackedNorm(Packed, RMSNorm):
 
 
 class PackedAttention(Packed, Attention):
-    """`Attention` to the text itself, its three projections one product, `query_key_value`. heads_of: how many heads each has."""
+    """`Attention` whose projections are one product. head_counts: of queries, keys and values."""
 
-    heads_of: list[int]
+    head_counts: list[int]
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        return self.split_heads(self.query_key_value(x)).split(self.heads_of, dim=1)
+        return self.split_heads(self.query_key_value(x)).split(self.head_counts, dim=1)
 
 
 class PackedSwiGLU(Packed, SwiGLU):
-    """`SwiGLU`, or `GeGLU`, whose first two layers are one product, `gate_and_up`."""
+    """`SwiGLU` or `GeGLU` whose first two layers are one product, `gate_and_up`."""
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         return self.gate_and_up(x).chunk(2, dim=-1)
 
 
 def pack(model: Decoder) -> Decoder:
-    """Replace the model's parts by the ones above, in place, and return it. Outputs agree to rounding.
+    """Replace the model's parts by packed ones, in place, and return it. Outputs agree to rounding.
 
-    What has no packed form (mixtures of experts, ungated feed-forward layers, other norms) stays as it is, and so does a
-    model in another precision than float32 and bfloat16 (a quantized one: than bfloat16), or packed before. Raises ValueError,
-    changing nothing, for a model with something attached to it (`train.peft`), or in training with rounding.
+    Parts without a packed form stay as they are: mixtures of experts, ungated feed-forward layers, other
+    norms. So do models that are packed already, and those in another precision than float32 and bfloat16
+    (quantized ones: than bfloat16). Raises ValueError, changing nothing, for a model with something attached
+    to it (`train.peft`), or in training with rounding.
     """
     exchange(model, packed_parts(model))
     return model
 
 
 def packed_parts(model: Decoder) -> dict[str, nn.Module]:
-    """What `pack` puts into the model, by path; for an `exchange` that can be undone."""
+    """Return path → what `pack` puts there; for an `exchange` that can be undone."""
     require_composable(model, "packed")
     if not _can_be_packed(model):
         return {}
@@ -103,6 +112,7 @@ def packed_parts(model: Decoder) -> dict[str, nn.Module]:
 
 
 def _can_be_packed(model: Decoder) -> bool:
+    """Return whether the model is in a precision that can be packed, and isn't packed already."""
     kinds = exchanged(model).values()
     precisions = (torch.bfloat16,) if "quantized" in kinds else (torch.float32, torch.bfloat16)
     return (
@@ -131,7 +141,7 @@ def _attention(plain: Attention) -> PackedAttention:
         plain,
         PackedAttention,
         children,
-        heads_of=[layer.out_features // plain.d_head for layer in projections],
+        head_counts=[layer.out_features // plain.d_head for layer in projections],
     )
 
 
@@ -141,30 +151,29 @@ def _swiglu(plain: SwiGLU) -> PackedSwiGLU:
 
 
 def _norm(plain: nn.Module | None) -> PackedNorm | None:
-    """None where the norm stays as it is."""
+    """Return the packed norm; None if the norm stays as it is."""
     in_16_bits = isinstance(plain, RMSNorm) and plain.weight.dtype == torch.bfloat16
     return twin(plain, PackedNorm, twice=plain.weight.detach().repeat(2)) if in_16_bits else None
 
 
 def _join(*layers: nn.Linear | QuantizedLinear) -> nn.Module:
+    """Return one layer that computes the outputs of all these, one after the other."""
     if any(isinstance(layer, QuantizedLinear) for layer in layers):
         return _join_quantized(layers)
-    weight = _below_each_other([layer.weight for layer in layers])
-    bias = _below_each_other([layer.bias for layer in layers]) if layers[0].bias is not None else None
+    weight = _concatenate([layer.weight for layer in layers])
+    bias = _concatenate([layer.bias for layer in layers]) if layers[0].bias is not None else None
     in_16_bits = weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return PackedLinear(weight, bias) if in_16_bits else JoinedLinear(weight, bias)
 
 
 class SideBySide(Packed, nn.Module):
-    """Layers of different kinds that read the same input: their outputs, one after the other."""
+    """Layers of different kinds that read the same input, as one: their outputs, one after the other."""
 
     def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()
         self.layers = nn.ModuleList(layers)
-        self.in_features, self.out_features = (
-            layers[0].in_features,
-            sum(layer.out_features for layer in layers),
-        )
+        self.in_features = layers[0].in_features
+        self.out_features = sum(layer.out_features for layer in layers)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([layer(x) for layer in self.layers], dim=-1)
@@ -176,6 +185,6 @@ def _join_quantized(layers: Sequence[nn.Module]) -> nn.Module:
     return fast or (layers[0] if len(layers) == 1 else SideBySide(layers))
 
 
-def _below_each_other(weights: list[Tensor]) -> Tensor:
-    """One of them, or all in a new one: a tied weight is not copied."""
+def _concatenate(weights: list[Tensor]) -> Tensor:
+    """Concatenate the weights row-wise. A single one is returned as it is: it may be tied."""
     return weights[0].detach() if len(weights) == 1 else torch.cat([weight.detach() for weight in weights])

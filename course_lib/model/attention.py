@@ -115,7 +115,8 @@ def _attend_one_query(
     if window is not None:
         k, v = k[:, :, -window:], v[:, :, -window:]
         mask = None if mask is None else mask[..., -window:]
-    rows = q.reshape(q.shape[0], k.shape[1], -1, q.shape[3])  # (batch, kv_heads, heads / kv_heads, d_head)
+    shared = q.shape[1] // k.shape[1]  # query heads that share a key-value head
+    rows = q.reshape(q.shape[0], k.shape[1], shared, q.shape[3])  # (batch, kv_heads, shared, d_head)
     return F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale).reshape(q.shape)
 
 

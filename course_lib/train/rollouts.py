@@ -1,7 +1,8 @@
 """Batches that the model itself writes: the *rollouts* of reinforcement learning.
 
-In each step the model as it is now answers some prompts, several times each, and every answer gets a reward. What a batch holds depends on
-the seed, the step and the weights, and on nothing else: so a run that stopped can go on bit for bit.
+In each step the model as it is now answers some prompts, several times each, and every answer gets a reward.
+What a batch holds depends on the seed, the step and the weights, and on nothing else: so a run that stopped
+can go on bit for bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,8 +21,9 @@ Reward = Callable[[Sequence[int], Sequence[int]], float]
 
 
 class Rollout(NamedTuple):
-    """tokens, targets: (answers, time), as `answer_only` lays them out: only what the model wrote counts. rewards: (answers,); the
-    answers to one prompt are `group` neighbours."""
+    """tokens, targets: (answers, time), as `answer_only` lays them out: only what the model wrote counts.
+    rewards: (answers,); the answers to one prompt are `group` neighbours.
+    """
 
     tokens: Tensor
     rewards: Tensor
@@ -31,8 +33,9 @@ class Rollout(NamedTuple):
 class Rollouts:
     """step → `Rollout`: `batch` prompts, each answered `group` times at `temperature`.
 
-    prompts: lists of ids, each once an epoch. reward: (prompt, answer) → a number; the answer ends with the token of `stop` that ended
-    it, if one did. max_new_tokens: of an answer. Raises ValueError where there is no prompt.
+    prompts: lists of ids, each once an epoch. reward: (prompt, answer) → a number; the answer ends with the
+    token of `stop` that ended it, if one did. max_new_tokens: of an answer. Raises ValueError where there is
+    no prompt.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Rollouts:
             texts = write(self.model.eval(), requests)
         finally:
             self.model.train(training)
-        room = [request.room(self.model.config.context) for request in requests]
+        room = [request.tokens_to_write(self.model.config.context) for request in requests]
         return [
             text if len(text) == most else [*text, self.stop] for text, most in zip(texts, room, strict=True)
         ]

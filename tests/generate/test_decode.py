@@ -14,6 +14,7 @@ from course_lib.generate import (
     continuations,
     decode,
     generate,
+    generate_plainly,
     pack,
     repetition_penalty,
     sample,
@@ -155,7 +156,9 @@ def test_a_shared_sampler_draws_for_those_that_ended_too():
 def test_a_row_that_ends_leaves_the_batch():
     model, seen = model_of("Llama's"), []
     hidden = model.last_hidden_state
-    model.last_hidden_state = lambda tokens, *rest, **named: seen.append(len(tokens)) or hidden(tokens, *rest, **named)
+    model.last_hidden_state = lambda tokens, *rest, **named: (
+        seen.append(len(tokens)) or hidden(tokens, *rest, **named)
+    )
     steps = list(decode(model, [Request([1, 2], 1), Request([3], 4), Request([4, 4, 4], 2)]))
     assert [[row for row, _ in step] for step in steps] == [[0, 1, 2], [1, 2], [1], [1]]
     assert seen == [3, 2, 1, 1]
@@ -472,3 +475,15 @@ def test_experts_do_not_care_who_else_is_in_the_batch():
     model = model_of("experts")
     assert any(isinstance(part, Experts) for part in model.modules())
     assert write(model, [Request([1, 2, 3], 5), Request([9], 5)])[1] == alone(model, [9], 5)
+
+
+# The plain loop
+
+
+@pytest.mark.parametrize("stop", [(), (7, 11)])
+def test_with_and_without_a_cache_it_writes_what_the_plain_loop_writes(stop):
+    model = random_weights(Decoder(tiny_config()))
+    for prompt in ([3], [5, 9, 2, 60]):
+        plain = list(generate_plainly(model, prompt, 20, stop=stop))
+        assert plain == list(generate(model, prompt, 20, stop=stop))
+        assert plain == list(generate(model, prompt, 20, stop=stop, cached=False))

@@ -1,0 +1,194 @@
+"""Texts that are written side by side, as the rows of a batch.
+
+The rows have different lengths: each text has its own prompt, its own sampler and its own end. A step runs
+the model once, for one new token of each text, and a text that has ended leaves the batch.
+
+Not handled: requests that join a batch while it is running.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from course_lib.generate.sampling import sample
+from course_lib.model import Cache, Decoder, KVCache, Memory, ProjectedMemory
+
+Choose = Callable[[Tensor], Tensor]
+Adjust = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """A text to be written: its prompt, and how to go on.
+
+    prompt: token ids. choose: logits (rows, vocab_size) → tokens (rows,); by default the likeliest. For
+    another sampler: `partial(sample, temperature=0.8)`. Requests that share one `choose` object are passed to
+    it together, a row each, including those that have ended, so that what one of them draws doesn't depend on
+    when another ends. adjust: logits (rows, vocab_size) and all tokens so far, prompt first, (rows, time) →
+    logits for `choose`; for penalties, which depend on what was written. stop: the text ends before its first
+    token of these.
+    """
+
+    prompt: Sequence[int]
+    max_new_tokens: int = 100
+    choose: Choose = sample
+    stop: Collection[int] = ()
+    adjust: Adjust | None = None
+
+    def tokens_to_write(self, context: int) -> int:
+        """Return how many tokens this request may write in a context of this size.
+
+        The last token may be one beyond the context, since no other is computed from it. Raises ValueError
+        for an empty prompt, one longer than the context, or a max_new_tokens below 0.
+        """
+        if len(self.prompt) == 0:
+            raise ValueError("the prompt is empty; give the model at least one token to go on from")
+        if len(self.prompt) > context:
+            raise ValueError(f"the prompt's {len(self.prompt)} tokens don't fit the context of {context}")
+        if self.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens must be 0 or more, not {self.max_new_tokens}")
+        return min(self.max_new_tokens, context - len(self.prompt) + 1)
+
+
+class Batch:
+    """Requests that are written side by side: call `step` until `active` is empty.
+
+    texts: each request's prompt and what was written so far. active: the numbers of the requests that haven't
+    ended; they are the rows of the cache, in this order. cached: False computes the whole text again for each
+    token. memory: an encoder's output, one sequence for each request, for the decoder of an `EncoderDecoder`.
+
+    Raises ValueError for no request, and for one that doesn't fit the model (`Request.tokens_to_write`).
+    """
+
+    def __init__(
+        self, model: Decoder, requests: Sequence[Request], cached: bool = True, memory: Memory | None = None
+    ):
+        if not requests:
+            raise ValueError("there is nothing to write: give at least one request")
+        self.model, self.requests, self.cached = model, list(requests), cached
+        self.remaining = [request.tokens_to_write(model.config.context) for request in requests]
+        self.texts = [list(request.prompt) for request in requests]
+        self.active = [i for i, remaining in enumerate(self.remaining) if remaining]
+        self.memory = None if memory is None else model.project_memory(memory)
+        self.cache: KVCache | None = None
+        self.logits: dict[int, Tensor] = {}  # request → (vocab_size,), of its last token
+
+    @torch.inference_mode()
+    def step(self) -> list[tuple[int, int]]:
+        """Choose a token for each active request; return (request, token) for those that go on."""
+        states = self._run_whole_texts() if self.cache is None else self._run_last_tokens()
+        logits = self.model.logits(states)  # (active, vocab_size)
+        self.logits |= zip(self.active, self._adjust(logits), strict=True)
+        return self._append(self._choose())
+
+    def _run_whole_texts(self) -> Tensor:
+        """Run the model on each active text; return its state after the last token, (active, d_model).
+
+        With a cache, equal prompts are run once (an encoder's output may make their states differ).
+        """
+        texts = [tuple(self.texts[i]) for i in self.active]
+        if not self.cached:
+            return last_states(self.model, texts, memory=self._active_memory())
+        distinct = texts if self.memory is not None else list(dict.fromkeys(texts))
+        lengths = [len(self.texts[i]) + self.remaining[i] for i in self.active]
+        capacity = min(max(lengths), self.model.config.context)
+        if len(distinct) == len(texts):
+            self.cache = self.model.new_cache(capacity, len(texts))
+            return last_states(self.model, texts, self.cache, self._active_memory())
+        cache = self.model.new_cache(max(map(len, distinct)), len(distinct))
+        states = last_states(self.model, distinct, cache)  # (distinct, d_model)
+        rows = [distinct.index(text) for text in texts]
+        self.cache = cache.select(rows, capacity)
+        return states[rows]
+
+    def _run_last_tokens(self) -> Tensor:
+        """Run the model on the last token of each active text, (active, d_model)."""
+        last = [self.texts[i][-1:] for i in self.active]
+        return last_states(self.model, last, self.cache, self._active_memory())
+
+    def _active_memory(self) -> ProjectedMemory | None:
+        """Return the encoder's output for the active requests."""
+        if self.memory is None or len(self.active) == len(self.requests):
+            return self.memory
+        return self.memory.select(self.active)
+
+    def _adjust(self, logits: Tensor) -> list[Tensor]:
+        """Return each row of (active, vocab_size), changed by its request's `adjust`.
+
+        Requests that share an `adjust` and are equally long are passed to it together.
+        """
+        adjusted, groups = list(logits), {}
+        for row, i in enumerate(self.active):
+            if self.requests[i].adjust is not None:
+                groups.setdefault((id(self.requests[i].adjust), len(self.texts[i])), []).append(row)
+        for rows in groups.values():
+            requests = [self.active[row] for row in rows]
+            tokens = torch.tensor([self.texts[i] for i in requests], device=logits.device)  # (rows, time)
+            new = self.requests[requests[0]].adjust(logits[rows], tokens)  # (rows, vocab_size)
+            _check_adjusted(logits[rows], new)
+            for row, new_row in zip(rows, new, strict=True):
+                adjusted[row] = new_row
+        return adjusted
+
+    def _choose(self) -> dict[int, int]:
+        """Return each active request's next token, chosen together by those that share a `choose`."""
+        groups: dict[int, list[int]] = {}
+        for i in sorted(self.logits):
+            groups.setdefault(id(self.requests[i].choose), []).append(i)
+        tokens = {}
+        for members in groups.values():
+            if not set(members).isdisjoint(self.active):
+                logits = torch.stack([self.logits[i] for i in members])  # (members, vocab_size)
+                chosen = torch.as_tensor(self.requests[members[0]].choose(logits)).reshape(-1).tolist()
+                _check_chosen(chosen, len(members))
+                tokens |= zip(members, chosen, strict=True)
+        return {i: tokens[i] for i in self.active}
+
+    def _append(self, tokens: dict[int, int]) -> list[tuple[int, int]]:
+        """Append the tokens to their texts, and drop the requests that end."""
+        written = [(i, token) for i, token in tokens.items() if token not in self.requests[i].stop]
+        for i, token in written:
+            self.texts[i].append(token)
+            self.remaining[i] -= 1
+        active = [i for i, _ in written if self.remaining[i]]
+        if active and self.cache is not None and len(active) < len(self.active):
+            self.cache = self.cache.select([self.active.index(i) for i in active])
+        self.active = active
+        return written
+
+
+def last_states(
+    model: Decoder,
+    texts: Sequence[Sequence[int]],
+    cache: Cache | None = None,
+    memory: ProjectedMemory | None = None,
+) -> Tensor:
+    """Run the model on new tokens of each row; return the state after each row's last, (rows, d_model).
+
+    texts: token ids of each row, which may differ in number. cache, memory: as in `Decoder.forward`.
+    """
+    counts = list(map(len, texts))
+    longest = max(counts)
+    padded = [[*text, *[0] * (longest - len(text))] for text in texts]
+    tokens = torch.tensor(padded, device=model.embedding.weight.device)  # (rows, longest)
+    if min(counts) == longest:
+        return model.last_hidden_state(tokens, cache, memory=memory)[:, -1]
+    states = model.last_hidden_state(tokens, cache, memory=memory, counts=counts)
+    return states[torch.arange(len(counts)), torch.tensor(counts) - 1]
+
+
+def _check_adjusted(logits: Tensor, adjusted: Tensor) -> None:
+    if adjusted.shape != logits.shape:
+        raise ValueError(
+            f"adjust was given logits {tuple(logits.shape)} and must give as many back, "
+            f"not {tuple(adjusted.shape)}"
+        )
+
+
+def _check_chosen(chosen: list[int], rows: int) -> None:
+    if len(chosen) != rows:
+        raise ValueError(
+            f"choose was given {rows} rows of logits and must give one token for each, not {len(chosen)}"
+        )

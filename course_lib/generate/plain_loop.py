@@ -1,0 +1,35 @@
+"""The loop that writes, in its shortest form: read the whole text, choose the next token, append it, again.
+
+Not handled: keeping keys and values (each token costs a run over the whole text), several texts at once.
+`decode` handles both, and writes the same tokens.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from course_lib.generate.sampling import greedy
+from course_lib.model import Decoder
+
+
+@torch.inference_mode()
+def generate_plainly(
+    model: Decoder,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    choose: Callable[[Tensor], Tensor] = greedy,
+    stop: Collection[int] = (),
+) -> Iterator[int]:
+    """Yield the token ids that follow the prompt, until one of `stop` is chosen or there are max_new_tokens.
+
+    choose: logits (1, vocab_size) → token (1,).
+    """
+    text = list(prompt)
+    for _ in range(max_new_tokens):
+        logits = model(torch.tensor([text]))  # (1, time, vocab_size)
+        token = int(choose(logits[:, -1]))
+        if token in stop:
+            return
+        yield token
+        text.append(token)

@@ -1,0 +1,113 @@
+"""What the sampling functions refuse, each with a message that says what to do."""
+
+import math
+from collections.abc import Callable
+from functools import wraps
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+
+def check_first(check: Callable[..., None]) -> Callable:
+    """Decorate a function so that each call checks its arguments; `__wrapped__` is the function without."""
+
+    def decorate(function: Callable) -> Callable:
+        @wraps(function)
+        def checked(*arguments, **named):
+            check(*arguments, **named)
+            return function(*arguments, **named)
+
+        return checked
+
+    return decorate
+
+
+def check_logits(logits: Tensor, *_, **__) -> None:
+    """Raise ValueError unless every row of logits has a finite largest one, and holds no NaN."""
+    if not logits.is_floating_point() or logits.shape[-1:] in ((), (0,)):
+        raise ValueError(
+            f"logits are floating-point numbers (batch, vocab_size), not {tuple(logits.shape)} "
+            f"of {logits.dtype}"
+        )
+    top = logits.amax(dim=-1)
+    if not top.isfinite().all():
+        what = "NaN" if top.isnan().any() else "+∞" if top.isposinf().any() else "a row of nothing but −∞"
+        raise ValueError(
+            f"the logits hold {what}, so there is nothing to choose by: the model's numbers went wrong"
+        )
+
+
+def check_temperature(logits: Tensor, t: float) -> None:
+    if not _is_number(t) or not 0 < t < math.inf:
+        raise ValueError(
+            f"temperature must be above 0, not {t!r}; for the likeliest token always, decode greedily"
+        )
+    check_logits(logits)
+
+
+def check_top_k(logits: Tensor, k: int) -> None:
+    check_logits(logits)
+    size = logits.shape[-1]
+    if not isinstance(k, Integral) or isinstance(k, bool) or not 1 <= k <= size:
+        raise ValueError(f"top_k must be a whole number between 1 and the vocabulary's {size}, not {k!r}")
+
+
+def check_top_p(logits: Tensor, p: float) -> None:
+    if not _is_number(p) or not 0 < p <= 1:
+        raise ValueError(f"top_p must lie above 0 and at most at 1, not {p!r}")
+    check_logits(logits)
+
+
+def check_min_p(logits: Tensor, p: float) -> None:
+    if not _is_number(p) or not 0 <= p <= 1:
+        raise ValueError(f"min_p must lie between 0 and 1, not {p!r}")
+    check_logits(logits)
+
+
+def check_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> None:
+    if not _is_number(penalty) or not 0 < penalty < math.inf:
+        raise ValueError(f"repetition_penalty must be above 0 (1 changes nothing), not {penalty!r}")
+    check_logits(logits)
+    _check_tokens(logits, tokens)
+
+
+def check_presence_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> None:
+    _check_subtracted(logits, tokens, penalty, "presence_penalty")
+
+
+def check_frequency_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> None:
+    _check_subtracted(logits, tokens, penalty, "frequency_penalty")
+
+
+def check_fits(
+    logits: Tensor, setting: str, advice: str = "take one nearer to what changes nothing"
+) -> Tensor:
+    """Return the adjusted logits. Raises ValueError where they outgrew their precision."""
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ValueError(f"at {setting} the logits no longer fit {logits.dtype}; {advice}")
+    return logits
+
+
+def _check_subtracted(logits: Tensor, tokens: Tensor, penalty: float, name: str) -> None:
+    _check_tokens(logits, tokens)
+    if not _is_number(penalty) or not math.isfinite(penalty):
+        raise ValueError(f"{name} must be a finite number (0 changes nothing), not {penalty!r}")
+    check_logits(logits)
+
+
+def _check_tokens(logits: Tensor, tokens: Tensor) -> None:
+    size = logits.shape[-1]
+    if tokens.shape[:-1] != logits.shape[:-1]:
+        raise ValueError(
+            f"tokens {tuple(tokens.shape)} and logits {tuple(logits.shape)} must have the same rows"
+        )
+    whole = not tokens.is_floating_point() and tokens.dtype != torch.bool
+    if tokens.numel() and not (whole and 0 <= tokens.min() <= tokens.max() < size):
+        raise ValueError(
+            f"tokens must lie between 0 and {size - 1}, the vocabulary's last, and be whole numbers"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
