@@ -36,6 +36,7 @@ lab: $(VENV)/.trusted  ## open the course in JupyterLab
 
 test: $(VENV)/.test  ## lint, then run the tests that aren't marked slow and every lesson, comparing outputs
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(PYTEST) -m "not slow" tests notebooks
 
 test-all: test  ## the same, then the slow tests, then the lessons on a processor without 16-bit arithmetic (this one, told to use AVX2 alone)

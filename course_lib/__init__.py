@@ -18,7 +18,7 @@ How `generate.decode.complete(lm, "Hello")` becomes text, in eight steps:
 
 1. `text.chat.ChatTemplate.encode` writes the prompt as a conversation, in the format that the model was
    trained on.
-2. `text.tokenizer.Tokenizer.encode` turns it into token ids: `text.pretokenize.split` cuts it into pieces, and
+2. `text.tokenizer.Tokenizer.encode` makes it token ids: `text.pretokenize.split` cuts it into pieces, and
    `text.fast_bpe.replay_merges` merges the bytes of each.
 3. `generate.batch.Batch.step` runs the model, the first time on all the ids, with an empty cache from
    `model.decoder.Decoder.new_cache`.
@@ -39,7 +39,7 @@ __version__ = "0.1.0"
 
 
 def asset(name: str) -> Path:
-    """Return the path of a file in the project's assets folder. Raises FileNotFoundError if it isn't there."""
+    """Return the path of a file in the assets folder. Raises FileNotFoundError if it isn't there."""
     path = Path(__file__).parents[1] / "assets" / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: is this a whole copy of the course?")

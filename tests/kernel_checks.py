@@ -23,8 +23,9 @@ def numbers(*shape, dtype=torch.float32, seed=0, scale=1.0, grad=False):
 def assert_close(ours, reference, dtype=None, factor=1.0, terms=0.0):
     """ours: of a kernel. reference: the same in float64. Places that are inf or nan must be so in both.
 
-    The error is measured by the largest number of the reference; where numbers cancel, which happens to gradients, by the size
-    of the terms that they are sums of."""
+    The error is measured by the largest number of the reference; where numbers cancel, which happens to
+    gradients, by the size of the terms that they are sums of.
+    """
     assert ours.shape == reference.shape
     if not reference.numel():
         return

@@ -34,7 +34,7 @@ def parse(cell):
 
 
 def calls(cell, name):
-    """The calls of the function ``name`` in a cell, in order."""
+    """The calls of the function `name` in a cell, in order."""
     nodes = (node for node in ast.walk(parse(cell)) if isinstance(node, ast.Call))
     return sorted((node for node in nodes if ast.unparse(node.func) == name), key=lambda node: node.lineno)
 
@@ -57,7 +57,9 @@ def names_bound(cells):
 
 
 def stub_answer(path, id):
-    """What the stored cell of exercise ``id`` hands to ``check``: the cell run up to there, after all earlier imports."""
+    """What the stored cell of exercise `id` hands to `check`: the cell run up to there, after all earlier
+    imports.
+    """
     cells = code_cells(path)
     here = next(place for place, cell in enumerate(cells) if f"exercise-{id}" in tags(cell))
     namespace = {"__name__": "__main__"}
@@ -75,7 +77,7 @@ def _run(nodes, namespace, filename="<cell>"):
 
 
 def remember(source, filename):
-    """Let ``inspect`` find this source, as it finds that of a notebook's cell."""
+    """Let `inspect` find this source, as it finds that of a notebook's cell."""
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     return filename
 

@@ -116,7 +116,9 @@ IN_EXPERTS = ("n_experts", "n_active", "n_shared", "normalize_gates", "capacity"
 
 
 def grouped(changes):
-    """The fields of `ModelConfig.from_dict` where tests name a sub-configuration's fields like any other; 0 experts are none."""
+    """The fields of `ModelConfig.from_dict` where tests name a sub-configuration's fields like any other; 0
+    experts are none.
+    """
     attention = {name: changes[name] for name in IN_ATTENTION if name in changes}
     experts = {name: changes[name] for name in IN_EXPERTS if name in changes}
     rest = {name: value for name, value in changes.items() if name not in attention.keys() | experts.keys()}
@@ -228,7 +230,9 @@ TINY_FIELDS = {
     "tokenizer.ggml.merges": ["a b", "ab c"],
     "tokenizer.ggml.token_type": [3, 3] + [1] * 258,
     "tokenizer.ggml.unknown_token_id": 0,
-    "tokenizer.chat_template": "{% for message in messages %}{{ message['content'] + '<|im_end|>' }}{% endfor %}",
+    "tokenizer.chat_template": (
+        "{% for message in messages %}{{ message['content'] + '<|im_end|>' }}{% endfor %}"
+    ),
 }
 GGUF_NAMES = {
     "embedding": "token_embd",
@@ -247,8 +251,9 @@ GGUF_NAMES = {
 
 
 def write_gguf(path, model, fields=None, kind=Kind.F32, extra=None):
-    """Write a decoder of TINY's size to a GGUF file as llama.cpp's converter does. fields: settings to add (in front), change or (None)
-    leave out. kind: how matrices are stored. extra: further tensors."""
+    """Write a decoder of TINY's size to a GGUF file as llama.cpp's converter does. fields: settings to add
+    (in front), change or (None) leave out. kind: how matrices are stored. extra: further tensors.
+    """
     writer = gguf.GGUFWriter(path, "llama")
     fields = fields or {}
     for key, value in (fields | TINY_FIELDS | fields).items():
@@ -274,7 +279,9 @@ def write_gguf(path, model, fields=None, kind=Kind.F32, extra=None):
 
 
 def _as_llama_cpp(name, weight, config):
-    """Its name, and its rows in its order: the two coordinates of a rotary pair side by side (`LlamaModel.permute`)."""
+    """Its name, and its rows in its order: the two coordinates of a rotary pair side by side
+    (`LlamaModel.permute`).
+    """
     part, place = name.removesuffix(".weight"), ""
     if part.startswith("blocks."):
         _, layer, part = part.split(".", 2)

@@ -46,7 +46,9 @@ def test_no_import_runs_against_the_order(room):
 
 
 def test_no_room_sniffs_at_another():
-    """Parts say of what kind they are (`model.exchange`); nobody asks an object for the attributes of a class it mustn't know."""
+    """Parts say of what kind they are (`model.exchange`); nobody asks an object for the attributes of a class
+    it mustn't know.
+    """
     text = "".join(
         path.read_text("utf-8")
         for room in ("model", "quantize", "kernels", "generate")
@@ -57,9 +59,10 @@ def test_no_room_sniffs_at_another():
 
 ALONE = """
 import sys
+OUTSIDE = "gguf bertviz safetensors regex jinja2 tqdm matplotlib ipywidgets transformers".split()
 class Blocked:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"gguf", "bertviz", "safetensors", "regex", "jinja2", "tqdm", "matplotlib", "ipywidgets", "transformers"}:
+        if name.split(".")[0] in OUTSIDE:
             raise ImportError(f"{name} isn't there")
 sys.meta_path.insert(0, Blocked())
 import course_lib.model, course_lib.quantize, course_lib.kernels

@@ -3,8 +3,9 @@
     use_kernels(model)                      # on a GPU: Triton; elsewhere: PyTorch, as before
     use_kernels(model, backend="torch")     # PyTorch everywhere
 
-Each part is replaced by a `twin` of it, of a class that computes the same with a kernel. It shares the weights, under the same
-names, and whatever is attached to them, so that optimizers, checkpoints and LoRA work as before.
+Each part is replaced by a `twin` of it, of a class that computes the same with a kernel. It shares the
+weights, under the same names, and whatever is attached to them, so that optimizers, checkpoints and LoRA work
+as before.
 """
 
 from torch import Tensor, nn
@@ -55,8 +56,9 @@ class KernelSwiGLU(Kernel, SwiGLU):
 class KernelAttention(Kernel, Attention):
     """`Attention` whose scores are never written to memory.
 
-    It computes as `Attention` does where there is a mask (ALiBi, padding, rows of different lengths) or a soft cap, for a single
-    query, which would leave a tile almost empty, and where a trace keeps or edits the weights.
+    It computes as `Attention` does where there is a mask (ALiBi, padding, rows of different lengths) or a
+    soft cap, for a single query, which would leave a tile almost empty, and where a trace keeps or edits the
+    weights.
     """
 
     def apply_rotary(self, q: Tensor, k: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
@@ -69,9 +71,7 @@ class KernelAttention(Kernel, Attention):
         plain = mask is None and self.cap is None and q.dtype == k.dtype == v.dtype
         if weights_wanted or not plain or q.shape[2] == 1:
             return super().attend(q, k, v, mask, trace)
-        return flash_attention(
-            q, k, v, self.causal, self.window, scale=self.scale, backend=self.backend
-        )
+        return flash_attention(q, k, v, self.causal, self.window, scale=self.scale, backend=self.backend)
 
 
 class KernelExperts(Kernel, Experts):
@@ -94,10 +94,11 @@ KERNELS = {
 
 
 def use_kernels(model: nn.Module, backend: str = "auto") -> nn.Module:
-    """Make the model's norms, rotations, attention, SwiGLUs, mixtures and quantized layers use kernels, in place; return it.
+    """Make the model's norms, rotations, attention, SwiGLUs, mixtures and quantized layers use kernels, in
+    place; return it.
 
-    backend: as in `use_triton`; another call may change it. Results and gradients agree with the model's own to rounding. Parts
-    for which there is no kernel (other feed-forward layers, …) stay as they are.
+    backend: as in `use_triton`; another call may change it. Results and gradients agree with the model's own
+    to rounding. Parts for which there is no kernel (other feed-forward layers, …) stay as they are.
     """
     exchange(model, kernel_parts(model, backend))
     return model

@@ -1,8 +1,8 @@
 """One layer of a Transformer: attention, then a feed-forward layer, each added to the residual stream.
 
-    pre        x + part(norm x)                                  GPT-2, Llama (why: Xiong et al. 2020)
-    post       norm(x + part(x))                                 the first Transformer, BERT
-    parallel   x + attention(norm x) + feed_forward(norm x)      GPT-J, PaLM (Chowdhery et al. 2022, section 2)
+    pre        x + part(norm x)                                 GPT-2, Llama (why: Xiong et al. 2020)
+    post       norm(x + part(x))                                the first Transformer, BERT
+    parallel   x + attention(norm x) + feed_forward(norm x)     GPT-J, PaLM (Chowdhery et al. 2022, section 2)
 
 `ModelConfig.norm_place` chooses. Cross-attention, in an encoder-decoder's decoder, comes after attention was
 added.

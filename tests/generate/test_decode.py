@@ -1,4 +1,6 @@
-"""Texts written side by side: rows of different lengths, with samplers and ends of their own, equal to each alone."""
+"""Texts written side by side: rows of different lengths, with samplers and ends of their own, equal to each
+alone.
+"""
 
 from functools import partial
 
@@ -209,7 +211,9 @@ class Drawn:
 
 
 def test_what_is_adjusted_keeps_its_precision_whoever_else_is_there():
-    """In 16 bits a penalty in 32 stays one, beside texts of other lengths and without penalty; and no one's logits change afterwards."""
+    """In 16 bits a penalty in 32 stays one, beside texts of other lengths and without penalty; and no one's
+    logits change afterwards.
+    """
     model = model_of("Llama's").bfloat16()
     adjusts = [Penalty(), None, Penalty(), None, Penalty()]
 
@@ -284,8 +288,9 @@ def test_a_batch_can_be_stepped_by_hand():
 
 
 def speculate(model, draft, texts, n, look_ahead=3):
-    """Greedy speculative decoding (Leviathan et al. 2023) of rows side by side: a draft proposes, one run checks, the cache forgets what
-    was wrong. How many tokens each row reads and keeps differs."""
+    """Greedy speculative decoding (Leviathan et al. 2023) of rows side by side: a draft proposes, one run
+    checks, the cache forgets what was wrong. How many tokens each row reads and keeps differs.
+    """
     cache, texts, ends = (
         model.new_cache(48, len(texts)),
         list(map(list, texts)),

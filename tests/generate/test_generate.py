@@ -188,7 +188,9 @@ def test_the_real_models_logits_are_close_with_and_without_a_cache():
 @pytest.mark.parametrize("length", [1, 40, 46, 47, 48])
 @pytest.mark.parametrize("cached", [True, False])
 def test_writing_ends_when_the_context_is_full(model, length, cached):
-    """The last token is chosen from a full context and need not be read, so it is one more than there is room for."""
+    """The last token is chosen from a full context and need not be read, so it is one more than there is room
+    for.
+    """
     prompt = random_tokens(model, time=length)[0].tolist()
     assert len(written(model, prompt, 1_000, cached=cached)) == 48 - length + 1
 
@@ -348,7 +350,9 @@ def test_the_packed_real_model_writes_the_same():
 
 @torch.no_grad()
 def test_the_packed_real_model_in_16_bits_says_nearly_the_same():
-    """bfloat16's mean KL divergence from 32 bits is about 0.001 nats for this model; ten times that would be a mistake."""
+    """bfloat16's mean KL divergence from 32 bits is about 0.001 nats for this model; ten times that would be
+    a mistake.
+    """
     lm = smollm2()
     packed = pack(deepcopy(lm.model).bfloat16())
     tokens = torch.tensor([lm.tokenizer.encode(TIGER)])

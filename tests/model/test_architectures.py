@@ -99,7 +99,8 @@ def test_positions_are_where_the_configuration_says():
     for positions in CHOICES["positions"]:
         model = random_weights(Encoder(tiny_config(positions=positions, n_heads=3, n_kv_heads=3)))
         same = torch.allclose(model(tokens).states, model(tokens).states[:, :1].expand(1, 4, -1))
-        # Equal tokens are told apart only by what is added to them: what attention sees is equal from everywhere.
+        # Equal tokens are told apart only by what is added to them: what attention sees is equal from
+        # everywhere.
         assert same == (positions not in ("sinusoidal", "learned"))
 
 
@@ -181,7 +182,9 @@ def test_geglu_is_llamas_with_gelu():
 
 
 def torch_weights(block, into):
-    """Our block's weights in the names and layout of nn.TransformerEncoderLayer and nn.TransformerDecoderLayer."""
+    """Our block's weights in the names and layout of nn.TransformerEncoderLayer and
+    nn.TransformerDecoderLayer.
+    """
     parts = [("self_attn", block.attention), ("multihead_attn", block.cross_attention)]
     for name, attention in parts:
         if attention is not None:
@@ -464,7 +467,9 @@ def test_parameters_total_and_active():
 
 
 def slope_by_embedding(model, tokens, places):
-    """How the logits at some places move with each embedding, (batch, time, d_model): exactly 0 where nothing is looked at."""
+    """How the logits at some places move with each embedding, (batch, time, d_model): exactly 0 where nothing
+    is looked at.
+    """
     model(tokens, trace=(kept := Trace(keep="embedding")))
     leaf = kept["embedding"].clone().requires_grad_()
     weights = torch.randn(61, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -661,8 +666,9 @@ def llama_weights(model, theirs):
 
 
 LLAMA_LIKE = {
-    "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 6, "head_dim": 8,
-    "num_key_value_heads": 2, "max_position_embeddings": 48, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+    "vocab_size": 61, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 48,
+    "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
 }  # fmt: skip
 
 

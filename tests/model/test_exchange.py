@@ -1,4 +1,6 @@
-"""Another part in a part's place, and the old one back: one mechanism under quantized layers, kernels, rounding, packing, adapters."""
+"""Another part in a part's place, and the old one back: one mechanism under quantized layers, kernels,
+rounding, packing, adapters.
+"""
 
 import copy
 from functools import partial

@@ -175,7 +175,9 @@ SHAPES_OF_MODELS = {
 
 @pytest.mark.parametrize("name", SHAPES_OF_MODELS)
 def test_the_decoder_is_transformers_llama(name):
-    """Within 1e-5 and not closer: transformers computes its norms and angles in 32 bits in every precision."""
+    """Within 1e-5 and not closer: transformers computes its norms and angles in 32 bits in every
+    precision.
+    """
     model = tiny_decoder(**SHAPES_OF_MODELS[name])
     tokens = random_tokens(model, batch=2, time=20)
     torch.testing.assert_close(model(tokens), llama_twin(model)(tokens).logits, atol=1e-5, rtol=1e-5)
@@ -548,7 +550,9 @@ def test_cut_edges_silence_one_edge_and_keep_the_others_in_proportion():
 
 
 def test_nothing_flows_along_a_cut_edge(model, tokens):
-    """The last token cut from the first, in every layer: what the first says still arrives, but only through others."""
+    """The last token cut from the first, in every layer: what the first says still arrives, but only through
+    others.
+    """
     cut = Trace(
         keep="*.attention.weights", edits={"*.attention.weights": partial(cut_edges, query=-1, key=0)}
     )
