@@ -1,19 +1,24 @@
 """Text → weights.
 
-Read in this order: `data` (ids → batches), `loss`, `optimizer` (AdamW and its schedule), `config` (the dials), `loop` (the four
-lines that everything else surrounds), then `checkpoint` (stop today, go on tomorrow), `sft` (teaching a chat model by example),
-`rollouts` (batches that the model itself writes), `peft` (training a small part, the rest frozen) and `world_model` (how the course's own small model was made).
+Read in this order: `data` (ids → batches), `loss`, `plain_loop` (the training loop in its shortest form),
+`optimizer` (AdamW and its schedule), `config`, `history` and `learner`, `loop` (the same loop in full),
+`checkpoint` (stop a run and resume it later), `sft` (examples for a chat model), `rollouts` (batches that the
+model itself writes), `peft` (training a small part of a frozen model) and `world_model` (how the course's own
+small model was made). `checks` holds error messages.
 
     model = Decoder(model_config)
     history = train(model, Windows(join(documents, end), time=128, batch=16), TrainConfig(steps=500))
 """
 
 from course_lib.train.checkpoint import load_checkpoint, save_checkpoint
-from course_lib.train.config import TrainConfig, uses_bf16
+from course_lib.train.config import TrainConfig
 from course_lib.train.data import Batch, Examples, Source, Windows, answer_only, join, pad, source_and_target
-from course_lib.train.loop import History, Learner, Training, frozen, train
+from course_lib.train.history import History
+from course_lib.train.learner import Learner, uses_bf16
+from course_lib.train.loop import Training, frozen, train
 from course_lib.train.loss import IGNORE, fused_next_token_loss, next_token_loss, token_log_probs
 from course_lib.train.optimizer import adamw, parameter_groups, warmup_cosine
+from course_lib.train.plain_loop import train_plainly
 from course_lib.train.rollouts import Rollout, Rollouts
 from course_lib.train.sft import chat_examples, counted
 
@@ -44,6 +49,7 @@ __all__ = [
     "source_and_target",
     "token_log_probs",
     "train",
+    "train_plainly",
     "uses_bf16",
     "warmup_cosine",
 ]

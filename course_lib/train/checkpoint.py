@@ -1,7 +1,8 @@
 """Stop today, go on tomorrow, as if nothing had been.
 
-A checkpoint holds the weights, the optimizer's averages and the history, bit for bit; with batches that are functions of the
-step (`data`), nothing else is needed. Not handled: layers that draw random numbers, such as dropout.
+A checkpoint holds the weights, the optimizer's averages and the history, bit for bit; with batches that are
+functions of the step (`data`), nothing else is needed. Not handled: layers that draw random numbers, such as
+dropout.
 """
 
 import json
@@ -13,13 +14,17 @@ from torch import Tensor
 
 from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
 from course_lib.model.exchange import exchanged
-from course_lib.train.loop import History, Learner, Training
+from course_lib.train.history import History
+from course_lib.train.learner import Learner
+from course_lib.train.loop import Training
 
 KIND = "checkpoint"
 
 
 def save_checkpoint(path: str | Path, training: Training) -> None:
-    """Write all of `training`, but for its loss function, to a file. An older one there stays until this one is whole."""
+    """Write all of `training`, but for its loss function, to a file. An older one there stays until this one
+    is whole.
+    """
     tensors = _prefixed("metrics", _columns(training.metrics))
     for name, learner in training.learners.items():
         tensors |= _prefixed(name, _held(learner))
@@ -29,7 +34,8 @@ def save_checkpoint(path: str | Path, training: Training) -> None:
 def load_checkpoint(path: str | Path, training: Training) -> None:
     """Bring a new `training` of the same models and dials to where the saved one was.
 
-    Raises ValueError, changing nothing, for a damaged or foreign file, and for one whose models or dials differ.
+    Raises ValueError, changing nothing, for a damaged or foreign file, and for one whose models or dials
+    differ.
     """
     tensors, facts = read_tensors(path, KIND)
     if facts.get("holds") != _sizes(tensors):
@@ -78,8 +84,9 @@ def _require_same_facts(stored: object, wanted: dict[str, dict]) -> None:
 
 
 def _facts(training: Training) -> dict[str, dict]:
-    """The dials of each run and model, and which parts were exchanged (kernels compute the same, so they may differ), as JSON gives
-    them back."""
+    """The dials of each run and model, and which parts were exchanged (kernels compute the same, so they may
+    differ), as JSON gives them back.
+    """
     facts = {}
     for name, learner in training.learners.items():
         config, parts = getattr(learner.model, "config", None), exchanged(learner.model)
@@ -120,7 +127,9 @@ def _optimizer_state(learner: Learner, averages: dict[str, Tensor]) -> dict:
 
 
 def _strided_like(weight: Tensor, average: Tensor) -> Tensor:
-    """The same numbers in the order in which the weight's lie in memory: the fused AdamW takes it for granted."""
+    """The same numbers in the order in which the weight's lie in memory: the fused AdamW takes it for
+    granted.
+    """
     return (
         torch.empty_like(weight, dtype=average.dtype).copy_(average)
         if average.shape == weight.shape

@@ -1,7 +1,8 @@
 """Token ids → batches.
 
-Batch number `step` is a function of the seed and of nothing else, so that training can stop anywhere and go on exactly there:
-no random state needs to be kept. The data is read in epochs, each a shuffle of its own, one after another without end.
+A batch depends on its step and on the seed only, so that training can stop anywhere and resume exactly there:
+no random state needs to be kept. The data is read in epochs, each shuffled anew, one after another without
+end.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,24 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from course_lib.train.checks import check_positive, check_windows
 from course_lib.train.loss import IGNORE
 
-Batch = tuple[Tensor, ...] | Mapping[str, Tensor]  # the last part, or the one called so, holds the targets
+Batch = tuple[Tensor, ...] | Mapping[str, Tensor]  # the targets are the last part, or the one named so
 
 
 class Source(Protocol):
-    """Where batches come from.
+    """A function from a step to its batch.
 
-    A batch that depends on the step alone, or on the step and on the weights of the model that learns, lets a run stop anywhere and go on
-    bit for bit (`checkpoint`). A source that keeps something of its own from one batch to the next has to keep it itself.
+    If a batch depends on the step alone, or on the step and on the trained weights, a run can stop anywhere
+    and resume bit for bit (`checkpoint`). A source that carries further state from one batch to the next has
+    to save that state itself.
     """
 
     def __call__(self, step: int) -> Batch:
-        """The batch to learn from in a step, counted from 0."""
+        """Return the batch of a step, counted from 0."""
 
 
 def join(documents: Iterable[Sequence[int]], end: int) -> Tensor:
-    """All documents in one long row of ids, (length,), each with the end-of-text id `end` behind it.
+    """Concatenate documents into one sequence of ids, (length,), each followed by the end-of-text id `end`.
 
     >>> join([[5, 6], [7]], end=0)
     tensor([5, 6, 0, 7, 0])
@@ -38,52 +41,49 @@ def join(documents: Iterable[Sequence[int]], end: int) -> Tensor:
 
 
 class Windows:
-    """Batches (tokens, targets), both (batch, time), from one long row of ids: a target is the token that comes next.
+    """Batches (tokens, targets) from one long sequence of ids: each token's target is the next token.
 
-    The row is bent into a circle and cut into windows of `time` tokens, in each epoch from another point on. So each token is
-    a target at most once an epoch, and fewer than `time` of them are left out. wrap=False leaves the row straight: no window goes on at
-    its beginning, and where the first one begins changes by fewer than `time` tokens. Raises ValueError for a row too short to cut.
+    Both are (batch, time). The sequence is treated as a circle and cut into windows of `time` tokens, from a
+    random offset in each epoch. So each token is a target at most once an epoch, and fewer than `time` of
+    them are left out. With wrap=False no window runs past the end of the sequence, and the offset is below
+    `time`. ids: (length,). Raises ValueError for fewer than `time` + 1 ids.
     """
 
     def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0, wrap: bool = True):
-        _require_positive(time=time, batch=batch)
-        if ids.dim() != 1 or len(ids) <= time:
-            raise ValueError(
-                f"windows of {time} tokens need one row of at least {time + 1} ids, not {tuple(ids.shape)}"
-            )
+        check_windows(ids, time, batch)
         self.ids, self.time, self.batch, self.seed, self.wrap = ids, time, batch, seed, wrap
 
     def __call__(self, step: int) -> Batch:
-        length = len(self.ids) if self.wrap else len(self.ids) - 1  # of all targets
-        beginnings = length if self.wrap else length % self.time + 1
+        n_targets = len(self.ids) if self.wrap else len(self.ids) - 1
+        n_offsets = n_targets if self.wrap else n_targets % self.time + 1
         starts = [
-            _offset(beginnings, self.seed, epoch) + self.time * window
-            for epoch, window in _draw(length // self.time, self.batch, self.seed, step)
+            _random_offset(n_offsets, self.seed, epoch) + self.time * window
+            for epoch, window in _shuffled_items(n_targets // self.time, self.batch, self.seed, step)
         ]
-        places = torch.tensor(starts).unsqueeze(1) + torch.arange(self.time + 1)
-        windows = self.ids[(places % len(self.ids)).to(self.ids.device)]
+        positions = torch.tensor(starts).unsqueeze(1) + torch.arange(self.time + 1)  # (batch, time + 1)
+        windows = self.ids[(positions % len(self.ids)).to(self.ids.device)]  # (batch, time + 1)
         return windows[:, :-1], windows[:, 1:]
 
 
 class Examples:
-    """Batches of separate examples, each once an epoch, put together by `collate` (a list of examples → tensors).
+    """Batches of separate examples, each of them once an epoch.
 
         Examples(questions_and_answers, batch=16, collate=answer_only)
 
-    Raises ValueError where there is no example.
+    collate: a list of examples → a batch of tensors. Raises ValueError where there is no example.
     """
 
     def __init__(self, examples: Sequence, batch: int, collate: Callable[[list], Batch], seed: int = 0):
-        _require_positive(examples=len(examples), batch=batch)
+        check_positive(examples=len(examples), batch=batch)
         self.examples, self.batch, self.collate, self.seed = examples, batch, collate, seed
 
     def __call__(self, step: int) -> Batch:
-        chosen = _draw(len(self.examples), self.batch, self.seed, step)
+        chosen = _shuffled_items(len(self.examples), self.batch, self.seed, step)
         return self.collate([self.examples[i] for _, i in chosen])
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Rows of different lengths, filled up on the right: (rows, longest).
+    """Pad rows of different lengths with `value` on the right, to (rows, longest).
 
     >>> pad([[1, 2, 3], [4]], value=0)
     tensor([[1, 2, 3],
@@ -96,9 +96,11 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
 
 def answer_only(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], padding: int = 0) -> Batch:
-    """(prompt, answer) pairs for a decoder → (tokens, targets): the model reads both, and only the answer counts.
+    """Return (tokens, targets) of (prompt, answer) pairs for a decoder, both (batch, time).
 
-    padding: any id of the vocabulary, for no target is there and a causal model doesn't look ahead.
+    The model reads prompt and answer; only the answer's tokens are targets, and all other targets are IGNORE.
+    padding: any id of the vocabulary, since no target is there and a causal model doesn't attend to later
+    tokens.
 
     >>> answer_only([([5, 6], [7, 8])])
     (tensor([[5, 6, 7]]), tensor([[-100,    7,    8]]))
@@ -111,10 +113,12 @@ def answer_only(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], padding: i
 def source_and_target(
     pairs: Sequence[tuple[Sequence[int], Sequence[int]]], start: int, padding: int
 ) -> Batch:
-    """(source, target) pairs for an encoder-decoder → (source, tokens, real, targets): each target token from those before it.
+    """Return (source, tokens, real, targets) of (source, target) pairs, for an encoder-decoder.
 
-    start: what the decoder reads first. padding: any id of the vocabulary. real: false at the source's padding, which the
-    encoder then hides (the target's stands behind what counts, where nobody looks).
+    source, real: (batch, source time). tokens, targets: (batch, target time); each target token is predicted
+    from those before it. real: False at the source's padding, which the encoder masks. The padding of
+    `tokens` comes after all that counts, where a causal model doesn't attend to it.
+    start: the first id that the decoder reads. padding: any id of the vocabulary.
 
     >>> source_and_target([([5, 6], [7, 8]), ([9], [7])], start=1, padding=0)[2]
     tensor([[ True,  True],
@@ -126,25 +130,43 @@ def source_and_target(
     return pad(sources, padding), pad(tokens, padding), real, pad(targets, IGNORE)
 
 
-def _draw(items: int, batch: int, seed: int, step: int) -> list[tuple[int, int]]:
-    """(epoch, item) for each place in batch `step` of the shuffled epochs."""
-    places = (divmod(place, items) for place in range(step * batch, (step + 1) * batch))
-    return [(epoch, int(_order(items, seed, epoch)[i])) for epoch, i in places]
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch with its tensors on a device.
+
+    batch: a tensor, or a tuple (named or not) or dictionary of batches. Anything else is returned as it is.
+    """
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, Mapping):
+        return {name: to_device(part, device) for name, part in batch.items()}
+    if isinstance(batch, tuple):
+        parts = [to_device(part, device) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
+    return batch
+
+
+def count_targets(batch: Batch) -> int:
+    """Return the number of a batch's targets: the elements of its last part, or of the one named so."""
+    if isinstance(batch, Mapping):
+        batch = batch.get("targets", list(batch.values())[-1])
+    batch = getattr(batch, "targets", batch)
+    last = batch[-1] if isinstance(batch, tuple) else batch
+    return last.numel() if isinstance(last, Tensor) else 0
+
+
+def _shuffled_items(items: int, batch: int, seed: int, step: int) -> list[tuple[int, int]]:
+    """Return (epoch, item) for each row of a step's batch."""
+    draws = (divmod(draw, items) for draw in range(step * batch, (step + 1) * batch))
+    return [(epoch, int(_permutation(items, seed, epoch)[i])) for epoch, i in draws]
 
 
 @lru_cache(maxsize=8)
-def _order(items: int, seed: int, epoch: int) -> np.ndarray:
+def _permutation(items: int, seed: int, epoch: int) -> np.ndarray:
     order = np.random.default_rng((seed, epoch)).permutation(items)
     order.setflags(write=False)
     return order
 
 
 @lru_cache(maxsize=8)
-def _offset(length: int, seed: int, epoch: int) -> int:
-    return int(np.random.default_rng((seed, epoch, 1)).integers(length))
-
-
-def _require_positive(**sizes: int) -> None:
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
+def _random_offset(n_offsets: int, seed: int, epoch: int) -> int:
+    return int(np.random.default_rng((seed, epoch, 1)).integers(n_offsets))

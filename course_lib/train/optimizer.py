@@ -1,10 +1,10 @@
-"""Gradient → a step.
+"""From gradients to a step: the optimizer and the schedule of its learning rate.
 
 AdamW (Loshchilov & Hutter 2019; Kingma & Ba 2015): for a weight w, with its gradient g, at step t = 1, 2, …
 
-    m ← β₁ m + (1 − β₁) g           where its gradient points, on average
-    v ← β₂ v + (1 − β₂) g²          how large it usually is
-    w ← w − η λ w                   weight decay, apart from the gradient: the W
+    m ← β₁ m + (1 − β₁) g           moving average of the gradient
+    v ← β₂ v + (1 − β₂) g²          moving average of its square
+    w ← w − η λ w                   weight decay, decoupled from the gradient: the W in AdamW
     w ← w − η (m / (1 − β₁ᵗ)) / (√(v / (1 − β₂ᵗ)) + ε)
 """
 
@@ -17,9 +17,10 @@ from course_lib.train.config import TrainConfig
 
 
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """PyTorch's AdamW over the model's trainable parameters, all of them in one fused kernel on a CPU or an NVIDIA GPU.
+    """Return PyTorch's AdamW over the model's trainable parameters.
 
-    Raises ValueError when every parameter is frozen.
+    On a CPU or an NVIDIA GPU one fused kernel updates all of them. Raises ValueError when every parameter is
+    frozen.
     """
     groups = parameter_groups(model, config.weight_decay)
     if not groups:
@@ -29,10 +30,11 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in two groups: matrices, which decay, and vectors (norms, biases), which don't.
+    """Return trainable parameters in two groups: matrices, which decay, and vectors, which don't.
 
-    The embedding is a matrix and decays, as in nanoGPT: tied, it is also the output layer. Its kind is told by its number of
-    dimensions, so that a new layer needs no list of names here. A group without parameters is left out.
+    Vectors are the weights of norms, and biases. The embedding is a matrix and decays, as in nanoGPT: tied,
+    it is also the output layer. The number of dimensions decides, so that a new layer needs no list of names
+    here. A group without parameters is left out.
     """
     trainable = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [(name, weight) for name, weight in trainable if weight.dim() >= 2]
@@ -42,11 +44,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def warmup_cosine(step: int, steps: int, warmup: int = 0, final: float = 0.1) -> float:
-    """The part of the highest learning rate to use at `step`, counted from 0.
+    """Return the share of the highest learning rate that `step`, counted from 0, uses.
 
-    It grows evenly until it is 1 at the last of `warmup` steps, then falls along half a cosine to `final` at the last of `steps`. A step
-    counts here as done: the first already takes 1 / warmup of the rate. In `transformers` and PyTorch it counts as about to be done, so
-    that the same schedule comes one step later, and its first step, at rate 0, changes nothing.
+    The share grows linearly to 1 at the last of `warmup` steps, then falls along half a cosine to `final` at
+    the last of `steps`. The current step is counted as done: the first one uses 1 / warmup of the rate. In
+    `transformers` and PyTorch it isn't counted yet, so that the same schedule comes one step later, and the
+    first step, at rate 0, changes nothing.
 
     >>> [round(warmup_cosine(step, steps=8, warmup=4, final=0.0), 2) for step in range(8)]
     [0.25, 0.5, 0.75, 1.0, 0.85, 0.5, 0.15, 0.0]
@@ -54,5 +57,5 @@ def warmup_cosine(step: int, steps: int, warmup: int = 0, final: float = 0.1) ->
     done = step + 1
     if done <= warmup:
         return done / warmup
-    way = min(1.0, (done - warmup) / max(1, steps - warmup))
-    return final + (1 - final) * (1 + math.cos(math.pi * way)) / 2
+    progress = min(1.0, (done - warmup) / max(1, steps - warmup))
+    return final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,8 +1,8 @@
 """Batches that the model itself writes: the *rollouts* of reinforcement learning.
 
-In each step the model as it is now answers some prompts, several times each, and every answer gets a reward.
-What a batch holds depends on the seed, the step and the weights, and on nothing else: so a run that stopped
-can go on bit for bit.
+In each step the model, with its current weights, answers some prompts several times each, and every answer
+gets a reward. A batch depends on the seed, the step and the weights only, so that a run that stopped can
+resume bit for bit.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,8 +21,10 @@ Reward = Callable[[Sequence[int], Sequence[int]], float]
 
 
 class Rollout(NamedTuple):
-    """tokens, targets: (answers, time), as `answer_only` lays them out: only what the model wrote counts.
-    rewards: (answers,); the answers to one prompt are `group` neighbours.
+    """A batch of the model's own answers and their rewards.
+
+    tokens, targets: (answers, time), as `answer_only` returns them: only the model's own tokens count.
+    rewards: (answers,). The `group` answers to one prompt are adjacent rows.
     """
 
     tokens: Tensor
@@ -31,11 +33,11 @@ class Rollout(NamedTuple):
 
 
 class Rollouts:
-    """step → `Rollout`: `batch` prompts, each answered `group` times at `temperature`.
+    """A source of rollouts: `batch` prompts a step, each answered `group` times at `temperature`.
 
-    prompts: lists of ids, each once an epoch. reward: (prompt, answer) → a number; the answer ends with the
-    token of `stop` that ended it, if one did. max_new_tokens: of an answer. Raises ValueError where there is
-    no prompt.
+    prompts: lists of ids, each used once an epoch. reward: (prompt, answer) → a number; the answer includes
+    the token `stop`, if that ended it. max_new_tokens: the limit of an answer. Raises ValueError where there
+    is no prompt.
     """
 
     def __init__(
@@ -57,25 +59,24 @@ class Rollouts:
     def __call__(self, step: int) -> Rollout:
         prompts = [prompt for prompt in self.prompts(step) for _ in range(self.group)]
         answers = self.answers(prompts, step)
-        rewards = [
-            float(self.reward(prompt, answer)) for prompt, answer in zip(prompts, answers, strict=True)
-        ]
-        tokens, targets = answer_only(list(zip(prompts, answers, strict=True)))
+        pairs = list(zip(prompts, answers, strict=True))
+        rewards = [float(self.reward(prompt, answer)) for prompt, answer in pairs]
+        tokens, targets = answer_only(pairs)  # (answers, time) each
         return Rollout(tokens, torch.tensor(rewards), targets)
 
     def answers(self, prompts: Sequence[Sequence[int]], step: int) -> list[list[int]]:
-        """What the model writes after each prompt, drawn with the step's own seed, up to and with `stop`."""
-        training = self.model.training
-        generator = torch.Generator().manual_seed(
-            int(np.random.default_rng((self.seed, step, 2)).integers(2**63))
-        )
+        """Sample an answer to each prompt with the step's own seed; an answer that ended includes `stop`."""
+        seed = np.random.default_rng((self.seed, step, 2)).integers(2**63)
+        generator = torch.Generator().manual_seed(int(seed))
         choose = partial(sample, temperature=self.temperature, generator=generator)
         requests = [Request(prompt, self.max_new_tokens, choose, (self.stop,)) for prompt in prompts]
+        was_training = self.model.training
         try:
-            texts = write(self.model.eval(), requests)
+            answers = write(self.model.eval(), requests)
         finally:
-            self.model.train(training)
-        room = [request.tokens_to_write(self.model.config.context) for request in requests]
+            self.model.train(was_training)
+        limits = [request.tokens_to_write(self.model.config.context) for request in requests]
         return [
-            text if len(text) == most else [*text, self.stop] for text, most in zip(texts, room, strict=True)
+            answer if len(answer) == limit else [*answer, self.stop]
+            for answer, limit in zip(answers, limits, strict=True)
         ]

@@ -1,10 +1,11 @@
 """The course's own small model: how `assets/world.safetensors` was made.
 
-    python -m course_lib.train.world_model      trains it anew and writes the file (most of an hour on one core)
+    python -m course_lib.train.world_model      trains it anew and writes the file
 
-A decoder of Llama's kind that tells stories of the made-up world and answers questions about them. It has seen no sums, no
-French and no pictures, so that later lessons have something to teach it. The file records its scores. It hasn't learned
-everything: which of two animals had what, or came first, it answers hardly better than a coin (questions of the kinds
+This takes most of an hour on one core. The model is a decoder of Llama's kind that tells stories of the
+made-up world and answers questions about them. It was trained on no sums, no French and no pictures, so that
+later lessons have something to teach it. The file records its scores. It hasn't learned everything: its
+answers to which of two animals had what, or came first, are hardly better than chance (questions of the kinds
 "owner", "owned", "order" and "which").
 """
 
@@ -46,34 +47,37 @@ HELD_OUT = 1000
 
 
 def recipe() -> dict:
-    """All that the weights depend on, as the file records it."""
+    """Return all that the weights depend on, as the file records it."""
     return {"model": asdict(MODEL), "training": asdict(TRAINING), "weight_seed": WEIGHT_SEED, **DATA}
 
 
 def documents(seed: int, split: str, n: int) -> Iterator[str]:
-    """n stories of all lengths, every other one followed by questions about it, with their answers."""
+    """Yield n stories of all lengths, every other one followed by questions about it and their answers."""
     rng = random.Random(f"documents {seed}")
     for i, story in enumerate(islice(stories(seed, split), n)):
-        yield document(story) if i % 2 == 0 else quizzed(story, rng)
+        yield document(story) if i % 2 == 0 else document_with_questions(story, rng)
 
 
-def quizzed(story: Story, rng: random.Random, most: int = 4) -> str:
-    """A story and up to `most` of its questions: a text in which a larger part can be known, not only guessed."""
-    about = questions_about(story)
-    asked = rng.sample(about, min(most, len(about)))
-    return story.text + "".join(f"{QUESTION}{each.question}{ANSWER}{each.answer}" for each in asked) + END
+def document_with_questions(story: Story, rng: random.Random, max_questions: int = 4) -> str:
+    """Return a story and up to max_questions of its questions, with their answers.
+
+    Of such a text a larger part can be known from what comes before, and needn't be guessed.
+    """
+    candidates = questions_about(story)
+    chosen = rng.sample(candidates, min(max_questions, len(candidates)))
+    return story.text + "".join(f"{QUESTION}{each.question}{ANSWER}{each.answer}" for each in chosen) + END
 
 
-def rows(tokenizer: Tokenizer, seed: int, split: str, n: int) -> torch.Tensor:
-    """The same as one row of ids, (length,)."""
+def token_stream(tokenizer: Tokenizer, seed: int, split: str, n: int) -> torch.Tensor:
+    """Return the ids of n documents as one sequence, (length,)."""
     texts = documents(seed, split, n)
     return torch.tensor([token for text in texts for token in tokenizer.encode(text, allow_special=True)])
 
 
 def make(path: Path) -> None:
-    """Train by the recipe, score on what was held out, and write the file."""
+    """Train by the recipe, score on held-out texts, and write the file."""
     tokenizer = world_tokenizer()
-    data = rows(tokenizer, DATA["data_seed"], "train", DATA["documents"])
+    data = token_stream(tokenizer, DATA["data_seed"], "train", DATA["documents"])
     torch.manual_seed(WEIGHT_SEED)
     model = Decoder(MODEL)
     train(model, Windows(data, DATA["time"], DATA["batch"], DATA["data_seed"]), TRAINING)
@@ -82,13 +86,17 @@ def make(path: Path) -> None:
 
 
 def scores(model: Decoder, tokenizer: Tokenizer, n: int) -> dict[str, float]:
-    """On n held-out texts of each kind: loss (nats a token) of whole texts; share of questions whose answer the model would write,
-    word for word, before its next mark, of all kinds and of the kind "it", which take knowing what *it* is."""
-    held_out = rows(tokenizer, 0, "held_out", n)
-    asked = {"all": questions(0, "held_out"), "it": questions(0, "held_out", kinds=("it",))}
+    """Return the loss on n held-out documents, and the accuracy on n held-out questions of each kind.
+
+    "loss" is in nats a token of whole texts. "answers" are the share of questions whose answer the model
+    would write, word for word, before its next special token: of all kinds, and of the kind "it", which need
+    the model to know what *it* refers to.
+    """
+    held_out = token_stream(tokenizer, 0, "held_out", n)
+    by_kind = {"all": questions(0, "held_out"), "it": questions(0, "held_out", kinds=("it",))}
     result, marks = {"loss": held_out_loss(model, held_out, DATA["time"])}, tokenizer.special.values()
-    for kind, chosen in asked.items():
-        pairs = encode_items(tokenizer, islice(chosen, n))
+    for kind, items in by_kind.items():
+        pairs = encode_items(tokenizer, islice(items, n))
         result[f"answers: {kind}"] = accuracy(would_write(model, pairs, stop=marks)).value
     return {name: round(score, 3) for name, score in result.items()}
 

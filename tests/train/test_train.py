@@ -41,6 +41,7 @@ from course_lib.train import (
     save_checkpoint,
     source_and_target,
     train,
+    train_plainly,
     uses_bf16,
     warmup_cosine,
 )
@@ -261,8 +262,8 @@ def test_the_schedule_at_its_corners():
 # The loop
 
 
-def plain_loop(model, batches, config):
-    """The same run with nothing of the course's."""
+def pytorch_loop(model, batches, config):
+    """The same run written with PyTorch only; returns its losses."""
     matrices = [w for w in model.parameters() if w.dim() > 1]
     vectors = [w for w in model.parameters() if w.dim() == 1]
     optimizer = torch.optim.AdamW(
@@ -287,14 +288,28 @@ def plain_loop(model, batches, config):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
-def test_the_loop_is_the_plain_loop_bit_for_bit(dtype):
+def test_the_loop_is_a_loop_in_pytorch_bit_for_bit(dtype):
     config = TrainConfig(steps=12, learning_rate=1e-2, warmup=3, clip=0.5)
     ours, plain = fresh(dtype), fresh(dtype)
     history = quiet(ours, windows(), config)
-    assert history.losses == plain_loop(plain, windows(), config)
+    assert history.losses == pytorch_loop(plain, windows(), config)
     assert weights(ours).equal(weights(plain))
     assert history.learning_rates == [1e-2 * warmup_cosine(step, 12, 3, 0.1) for step in range(12)]
-    assert history.tokens == [24 * (step + 1) for step in range(12)] and history.seen == 288
+    assert history.tokens == [24 * (step + 1) for step in range(12)] and history.total_tokens == 288
+
+
+PAIRS = [([1, 2, 3], [4, 5]), ([6], [7]), ([8, 9], [10, 11, 12, 13])]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("source", [windows(), Examples(PAIRS, 2, answer_only)], ids=["text", "answers"])
+def test_the_plain_loop_computes_the_same_weights_bit_for_bit(dtype, source):
+    config = TrainConfig(steps=12, learning_rate=1e-2, warmup=3, clip=0.5)
+    model, plain = fresh(dtype), fresh(dtype).eval()
+    before = weights(plain)
+    train_plainly(plain, source, config)
+    quiet(model, source, config)
+    assert weights(plain).equal(weights(model)) and not weights(plain).equal(before) and plain.training
 
 
 def test_it_learns():
@@ -352,7 +367,7 @@ def test_a_batch_without_a_target_is_named():
         quiet(fresh(), lambda step: nothing, TrainConfig(steps=1))
 
 
-def test_somebody_may_watch_and_train_in_parts():
+def test_a_callback_is_called_after_each_step_of_a_run_in_parts():
     seen = []
     training = Training(fresh(), TrainConfig(steps=5))
     training.model.eval()
@@ -409,7 +424,7 @@ def test_auto_is_for_hardware_and_models_that_gain(monkeypatch):
     small, large = nn.Linear(10, 10), nn.Linear(1000, 1000)
     for amx, faster in product((True, False), (torch.bfloat16, torch.float32)):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
-        monkeypatch.setattr("course_lib.train.config.fast_dtype", lambda device, faster=faster: faster)
+        monkeypatch.setattr("course_lib.train.learner.fast_dtype", lambda device, faster=faster: faster)
         assert [uses_bf16("auto", model) for model in (small, large)] == [
             False,
             amx and faster == torch.bfloat16,

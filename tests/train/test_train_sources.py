@@ -1,4 +1,4 @@
-"""Training that isn't bound to a data set: batches that depend on the model, frozen references, several models, callbacks, metrics."""
+"""Training beyond a data set: rollouts, frozen references, several models, callbacks, metrics."""
 
 import math
 from collections import Counter
@@ -27,7 +27,7 @@ from course_lib.train import (
     train,
     warmup_cosine,
 )
-from course_lib.train.loop import count_targets, to_device
+from course_lib.train.data import count_targets, to_device
 from course_lib.train.peft import LoRA, attach
 
 calm = settings(derandomize=True, deadline=None, max_examples=40)
@@ -52,7 +52,7 @@ def rollouts(model, **dials):
 
 
 def reinforce(model, batch, reference, beta=0.1):
-    """REINFORCE with the group's mean as baseline, and a KL penalty towards a reference (k3 of Schulman 2020)."""
+    """REINFORCE with the group's mean as baseline, and a KL penalty to a reference (k3 of Schulman 2020)."""
     advantages = (batch.rewards.view(-1, 4) - batch.rewards.view(-1, 4).mean(dim=1, keepdim=True)).flatten()
     log_probs = token_log_probs(model, batch.tokens, batch.targets)
     with torch.no_grad():
@@ -230,9 +230,9 @@ def test_several_callbacks_see_each_step_in_order():
 
 
 def test_metrics_are_the_same_in_every_step():
-    noted = iter([{"a": 1.0}, {"b": 1.0}])
-    training = Training(policy(), CONFIG, lambda model, batch: (next_token_loss(model, batch), next(noted)))
-    with pytest.raises(ValueError, match=r"noted \['b'\] now, and \['a'\] in the steps before"):
+    metrics = iter([{"a": 1.0}, {"b": 1.0}])
+    training = Training(policy(), CONFIG, lambda model, batch: (next_token_loss(model, batch), next(metrics)))
+    with pytest.raises(ValueError, match=r"metrics \['b'\] now, and \['a'\] in the steps before"):
         training.run(Windows(torch.arange(60), 8, 2), progress=False)
     assert training.step == 1 and training.metrics == {"a": [1.0]}
 

@@ -27,7 +27,7 @@ from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Windows
 from course_lib.train.loop import train
-from course_lib.train.world_model import rows
+from course_lib.train.world_model import token_stream
 from course_lib.world import questions
 
 BITS, SEEDS = (2, 3, 4), (0, 1, 2)
@@ -40,7 +40,7 @@ Score = Callable[[Decoder], dict[str, float]]
 
 def training_data(tokenizer: Tokenizer, seed: int) -> Windows:
     """Return windows of 3,000 texts that the model wasn't trained on, drawn as its training texts were."""
-    return Windows(rows(tokenizer, 7, "train", 3000), TIME, BATCH, seed)
+    return Windows(token_stream(tokenizer, 7, "train", 3000), TIME, BATCH, seed)
 
 
 def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
@@ -49,7 +49,7 @@ def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
     loss: nats per token on n held-out texts.
     it: the share of right answers to n held-out questions about what *it* is.
     """
-    held_out = rows(tokenizer, 0, "held_out", n)
+    held_out = token_stream(tokenizer, 0, "held_out", n)
     items = encode_items(tokenizer, islice(questions(0, "held_out", kinds=("it",)), n))
 
     def score(model: Decoder) -> dict[str, float]:
