@@ -1,11 +1,18 @@
-"""Stop today, go on tomorrow, as if nothing had been.
+"""Checkpoints: save a run to a file, and resume it later bit for bit.
 
-A checkpoint holds the weights, the optimizer's averages and the history, bit for bit; with batches that are
-functions of the step (`data`), nothing else is needed. Not handled: layers that draw random numbers, such as
-dropout.
+A checkpoint holds each learner's weights, optimizer state and history, and the metrics. Batches are functions
+of the step (`data`), so nothing else is needed. The tensors of a file, by name:
+
+    model/weights/norm.weight           a parameter or buffer of the learner "model"
+    model/optimizer/norm.weight/step    what AdamW keeps for this parameter: step, exp_avg, exp_avg_sq
+    model/history/losses                a list of its history
+    metrics/reward                      a metric
+
+Not handled: layers that draw random numbers, such as dropout.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -22,32 +29,35 @@ KIND = "checkpoint"
 
 
 def save_checkpoint(path: str | Path, training: Training) -> None:
-    """Write all of `training`, but for its loss function, to a file. An older one there stays until this one
-    is whole.
+    """Write a run to a file: all of `training` except its loss function.
+
+    An existing file is replaced only once the new one is complete.
     """
-    tensors = _prefixed("metrics", _columns(training.metrics))
+    tensors = _add_prefix("metrics", _lists_to_tensors(training.metrics))
     for name, learner in training.learners.items():
-        tensors |= _prefixed(name, _held(learner))
-    write_tensors(path, tensors, {"kind": KIND, "holds": _sizes(tensors), "learners": _facts(training)})
+        tensors |= _add_prefix(name, _learner_tensors(learner))
+    write_tensors(path, tensors, {"kind": KIND, "holds": _shapes(tensors), "learners": _describe(training)})
 
 
 def load_checkpoint(path: str | Path, training: Training) -> None:
-    """Bring a new `training` of the same models and dials to where the saved one was.
+    """Load a saved run into a new `training` of the same models and configurations.
 
-    Raises ValueError, changing nothing, for a damaged or foreign file, and for one whose models or dials
-    differ.
+    Raises ValueError, and changes nothing, for a file that is damaged or no checkpoint, and for one whose
+    models or configurations differ.
     """
     tensors, facts = read_tensors(path, KIND)
-    if facts.get("holds") != _sizes(tensors):
-        raise ValueError(f"{path} is damaged: what it holds isn't what it says it holds")
-    _require_same_facts(facts.get("learners"), _facts(training))
-    read = {name: _read(path, _part(name, tensors), learner) for name, learner in training.learners.items()}
-    metrics = {name: column.tolist() for name, column in _part("metrics", tensors).items()}
-    if {len(column) for column in metrics.values()} - {
-        len(history.losses) for _, _, history in read.values()
-    }:
+    if facts.get("holds") != _shapes(tensors):
+        raise ValueError(f"{path} is damaged: its tensors aren't those that it lists")
+    _require_same_learners(facts.get("learners"), _describe(training))
+    loaded = {
+        name: _load_learner(path, _select_prefix(name, tensors), learner)
+        for name, learner in training.learners.items()
+    }
+    metrics = {name: values.tolist() for name, values in _select_prefix("metrics", tensors).items()}
+    lengths = {len(history.losses) for _, _, history in loaded.values()}
+    if not {len(values) for values in metrics.values()} <= lengths:
         raise ValueError(f"{path} is damaged: its metrics aren't whole")
-    for name, (weights, state, history) in read.items():
+    for name, (weights, state, history) in loaded.items():
         learner = training.learners[name]
         learner.model.load_state_dict(weights, strict=False)
         learner.optimizer.load_state_dict(state)
@@ -55,102 +65,109 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
     training.metrics = metrics
 
 
-def _held(learner: Learner) -> dict[str, Tensor]:
-    """All that a learner's file holds."""
-    tensors = _prefixed("weights", stored_weights(learner.model)) | _prefixed("optimizer", _averages(learner))
-    return tensors | _prefixed("history", _columns(asdict(learner.history)))
+# Both ways: what a run is, and the names of its tensors
 
 
-def _read(
-    path: str | Path, tensors: dict[str, Tensor], learner: Learner
-) -> tuple[dict[str, Tensor], dict, History]:
-    """Weights, the optimizer's state, and history. Raises ValueError where they aren't this learner's."""
-    weights, averages, columns = (_part(name, tensors) for name in ("weights", "optimizer", "history"))
-    require_same("the model", layout(weights), layout(stored_weights(learner.model)))
-    return weights, _optimizer_state(learner, averages), _history(path, columns)
+def _describe(training: Training) -> dict[str, dict]:
+    """Return each learner's configurations and exchanged parts, as they come back from JSON.
 
-
-def _columns(lists: dict[str, list[float]]) -> dict[str, Tensor]:
-    return {name: torch.tensor(values, dtype=torch.float64) for name, values in lists.items()}
-
-
-def _require_same_facts(stored: object, wanted: dict[str, dict]) -> None:
-    stored = stored if isinstance(stored, dict) else {}
-    if stored.keys() != wanted.keys():
-        raise ValueError(f"in the file {list(stored)} learned, and here it is {list(wanted)}")
-    for name, about in wanted.items():
-        for what, fact in about.items():
-            require_same(f"the {what} of {name}", stored[name].get(what) or {}, fact or {})
-
-
-def _facts(training: Training) -> dict[str, dict]:
-    """The dials of each run and model, and which parts were exchanged (kernels compute the same, so they may
-    differ), as JSON gives them back.
+    Parts exchanged for kernels are left out: they compute the same, so they may differ.
     """
     facts = {}
     for name, learner in training.learners.items():
         config, parts = getattr(learner.model, "config", None), exchanged(learner.model)
-        parts = {path: kind for path, kind in parts.items() if kind != "kernels"}
         facts[name] = {
             "run": asdict(learner.config),
             "configuration": config and asdict(config),
-            "exchanged parts": parts,
+            "exchanged parts": {path: kind for path, kind in parts.items() if kind != "kernels"},
         }
     return json.loads(json.dumps(facts))
 
 
-def _sizes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
 
 
-def _names(learner: Learner) -> list[str]:
-    """Parameters in the optimizer's order."""
+def _parameter_names(learner: Learner) -> list[str]:
+    """Return the names of the trained parameters, in the optimizer's order."""
     return [name for group in learner.optimizer.state_dict()["param_groups"] for name in group["param_names"]]
 
 
-def _averages(learner: Learner) -> dict[str, Tensor]:
-    """What AdamW keeps for each parameter: two averages, and how many steps it took."""
-    state, names = learner.optimizer.state_dict()["state"], _names(learner)
-    return {f"{names[i]}/{key}": tensor for i, kept in state.items() for key, tensor in kept.items()}
-
-
-def _optimizer_state(learner: Learner, averages: dict[str, Tensor]) -> dict:
-    """The optimizer's own form of `averages`. A parameter that never had a gradient has none."""
-    sizes, weights = layout(stored_weights(learner.model)), dict(learner.model.named_parameters())
-    state = {}
-    for i, name in enumerate(_names(learner)):
-        if kept := _part(name, averages):
-            wanted = {"exp_avg": sizes[name], "exp_avg_sq": sizes[name], "step": ((), torch.float32)}
-            require_same(f"what the optimizer keeps for {name}", layout(kept), wanted)
-            state[i] = {key: _strided_like(weights[name], tensor) for key, tensor in kept.items()}
-    return learner.optimizer.state_dict() | {"state": state}
-
-
-def _strided_like(weight: Tensor, average: Tensor) -> Tensor:
-    """The same numbers in the order in which the weight's lie in memory: the fused AdamW takes it for
-    granted.
-    """
-    return (
-        torch.empty_like(weight, dtype=average.dtype).copy_(average)
-        if average.shape == weight.shape
-        else average
-    )
-
-
-def _history(path: str | Path, columns: dict[str, Tensor]) -> History:
-    names = [field.name for field in fields(History)]
-    lengths = {columns[name].shape for name in names if name in columns}
-    if columns.keys() != set(names) or len(lengths) != 1:
-        raise ValueError(f"{path} is damaged: its history isn't whole")
-    history = History(**{name: columns[name].tolist() for name in names})
-    history.tokens = [int(count) for count in history.tokens]
-    return history
-
-
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
-def _part(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _select_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with this prefix, without it."""
     start = f"{prefix}/"
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+# Saving
+
+
+def _learner_tensors(learner: Learner) -> dict[str, Tensor]:
+    weights, state = stored_weights(learner.model), _optimizer_tensors(learner)
+    history = _lists_to_tensors(asdict(learner.history))
+    return _add_prefix("weights", weights) | _add_prefix("optimizer", state) | _add_prefix("history", history)
+
+
+def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
+    """Return what AdamW keeps for each parameter: two moving averages, and its number of steps."""
+    state, names = learner.optimizer.state_dict()["state"], _parameter_names(learner)
+    return {f"{names[i]}/{key}": tensor for i, entry in state.items() for key, tensor in entry.items()}
+
+
+def _lists_to_tensors(lists: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
+    return {name: torch.tensor(values, dtype=torch.float64) for name, values in lists.items()}
+
+
+# Loading
+
+
+def _require_same_learners(stored: object, wanted: Mapping[str, dict]) -> None:
+    stored = stored if isinstance(stored, dict) else {}
+    if stored.keys() != wanted.keys():
+        raise ValueError(f"the file's learners are {list(stored)}, and this run's are {list(wanted)}")
+    for name, facts in wanted.items():
+        for what, fact in facts.items():
+            require_same(f"the {what} of {name}", stored[name].get(what) or {}, fact or {})
+
+
+def _load_learner(
+    path: str | Path, tensors: Mapping[str, Tensor], learner: Learner
+) -> tuple[dict[str, Tensor], dict, History]:
+    """Return weights, optimizer state and history. Raises ValueError if they don't fit this learner."""
+    weights = _select_prefix("weights", tensors)
+    require_same("the model", layout(weights), layout(stored_weights(learner.model)))
+    state = _optimizer_state(learner, _select_prefix("optimizer", tensors))
+    return weights, state, _history(path, _select_prefix("history", tensors))
+
+
+def _optimizer_state(learner: Learner, tensors: Mapping[str, Tensor]) -> dict:
+    """Return `tensors` as the optimizer's state. A parameter that never had a gradient has no entry."""
+    layouts, weights = layout(stored_weights(learner.model)), dict(learner.model.named_parameters())
+    state = {}
+    for i, name in enumerate(_parameter_names(learner)):
+        if entry := _select_prefix(name, tensors):
+            wanted = {"exp_avg": layouts[name], "exp_avg_sq": layouts[name], "step": ((), torch.float32)}
+            require_same(f"what the optimizer keeps for {name}", layout(entry), wanted)
+            state[i] = {key: _with_strides(tensor, weights[name]) for key, tensor in entry.items()}
+    return learner.optimizer.state_dict() | {"state": state}
+
+
+def _with_strides(tensor: Tensor, weight: Tensor) -> Tensor:
+    """Copy a moving average to the weight's strides, which the fused AdamW assumes without a check."""
+    if tensor.shape != weight.shape:
+        return tensor  # the number of steps
+    return torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
+
+
+def _history(path: str | Path, tensors: Mapping[str, Tensor]) -> History:
+    names = [field.name for field in fields(History)]
+    shapes = {tensors[name].shape for name in names if name in tensors}
+    if tensors.keys() != set(names) or len(shapes) != 1:
+        raise ValueError(f"{path} is damaged: its history isn't whole")
+    history = History(**{name: tensors[name].tolist() for name in names})
+    history.tokens = [int(count) for count in history.tokens]
+    return history

@@ -173,7 +173,7 @@ def test_an_actor_and_a_critic_learn_in_one_step_with_optimizers_of_their_own(tm
         )
         assert all(one.equal(other) for one, other in pairs)
     with pytest.raises(
-        ValueError, match=r"in the file \['actor', 'critic'\] learned, and here it is \['model'\]"
+        ValueError, match=r"file's learners are \['actor', 'critic'\], and this run's are \['model'\]"
     ):
         load_checkpoint(tmp_path / "run", Training(policy(), CONFIG))
 
