@@ -152,5 +152,5 @@ def check_turn(response: str, text: str, ended: bool) -> None:
     require(
         response.strip() in text,
         f"under this chat template the turn that is learned doesn't hold its response: {response!r}. Does it "
-        "open the assistant's turn where it is asked to, and write what it is given?",
+        "open the assistant's turn under add_generation_prompt, and write each content unchanged?",
     )

@@ -46,7 +46,7 @@ class Windows:
     Both are (batch, time). The sequence is treated as a circle and cut into windows of `time` tokens, from a
     random offset in each epoch. So each token is a target at most once an epoch, and fewer than `time` of
     them are left out. With wrap=False no window runs past the end of the sequence, and the offset is below
-    `time`. ids: (length,). Raises ValueError for fewer than `time` + 1 ids.
+    `time`. ids: (length,). batch: windows in a batch. Raises ValueError for fewer than `time` + 1 ids.
     """
 
     def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0, wrap: bool = True):

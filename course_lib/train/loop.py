@@ -5,9 +5,8 @@ else depends on the data: a source may read a text (`data.Windows`) or let the m
 (`rollouts.Rollouts`), and a loss may run a second, frozen model (`frozen`). Several models can be trained in
 one step, each with an optimizer of its own:
 
-    Training(model, config, loss)         loss(model, batch) → number
-    models = {"actor": actor, "critic": critic}
-    Training(models, config, loss)        loss(models, batch) → {"actor": number, "critic": number}
+    Training(model, config, loss)                               loss(model, batch) → number
+    Training({"actor": actor, "critic": critic}, config, loss)  loss(models, batch) → a dictionary of numbers
 
 Not handled: gradient accumulation and several processes.
 """

@@ -41,10 +41,10 @@ def _chat_example(lm: LanguageModel, prompt: str | Sequence[Message], response: 
     prompt_ids = lm.chat.encode(messages)
     conversation = lm.chat.encode(answered, add_generation_prompt=False)
     check_prompt(prompt, prompt_ids, conversation)
-    rest, special = conversation[len(prompt_ids) :], lm.tokenizer.special.values()
-    end = next((i for i, token in enumerate(rest) if token in special), len(rest))
-    check_turn(response, lm.tokenizer.decode(rest[:end]), ended=end < len(rest))
-    return prompt_ids, rest[: end + 1]
+    turn, special = conversation[len(prompt_ids) :], lm.tokenizer.special.values()
+    end = next((i for i, token in enumerate(turn) if token in special), len(turn))  # of the response
+    check_turn(response, lm.tokenizer.decode(turn[:end]), ended=end < len(turn))
+    return prompt_ids, turn[: end + 1]
 
 
 def counted(tokenizer: Tokenizer, tokens: Tensor, targets: Tensor) -> list[tuple[str, str, bool]]:

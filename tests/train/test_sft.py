@@ -1,4 +1,4 @@
-"""Conversations as training examples: what is read, what counts, what is refused."""
+"""Conversations as training examples: prompts, targets, and the conversations that are refused."""
 
 import json
 from dataclasses import replace
@@ -30,8 +30,8 @@ def test_prompt_and_answer_are_the_conversation_up_to_the_end_of_the_turn():
         assert lm.tokenizer.decode(answer) == f"{response}<|im_end|>"
 
 
-def test_what_is_trained_on_is_what_is_asked_with_later():
-    """A model taught by these examples is asked through `lm.chat.encode`, token for token the same prompt."""
+def test_the_trained_prompts_are_those_of_generation():
+    """A model trained on these examples is prompted through `lm.chat.encode`, with the same tokens."""
     lm = smollm2()
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}]
     ((prompt, answer),) = chat_examples(lm, [(messages, "A tiger.")])
@@ -50,8 +50,8 @@ def test_only_the_response_counts_and_the_loss_by_hand():
         assert row[: len(prompt)].tolist() == prompt
     with torch.no_grad():
         loss, logits = next_token_loss(lm.model, batch), lm.model(tokens).log_softmax(dim=-1)
-    places = [(r, i) for r in range(2) for i in range(targets.shape[1]) if targets[r, i] != IGNORE]
-    wanted = -sum(logits[r, i, targets[r, i]] for r, i in places) / len(places)
+    counted_at = [(r, i) for r in range(2) for i in range(targets.shape[1]) if targets[r, i] != IGNORE]
+    wanted = -sum(logits[r, i, targets[r, i]] for r, i in counted_at) / len(counted_at)
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-4)
     assert F.cross_entropy(logits.flatten(0, 1), targets.flatten()).item() == pytest.approx(
         loss.item(), rel=1e-4

@@ -1,4 +1,4 @@
-"""Text → weights: batches, loss, optimizer, the loop, and what it leaves on the disk."""
+"""Training: batches, losses, the optimizer, the loop, checkpoints and model files."""
 
 import math
 import re
@@ -351,9 +351,8 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(value):
 
 def test_a_gradient_that_is_not_finite_stops_too():
     def steep(model, batch):
-        return (
-            next_token_loss(model, batch) + (model.norm.weight.sum() * 0).sqrt()
-        )  # 0, but infinitely steep there
+        # The added term is 0, and its gradient infinite.
+        return next_token_loss(model, batch) + (model.norm.weight.sum() * 0).sqrt()
 
     model, before = fresh(), weights(fresh())
     with pytest.raises(FloatingPointError, match="at step 0 the loss is 4.* gradient's length nan"):
@@ -385,7 +384,7 @@ def test_the_bar_shows_loss_and_speed(capsys):
 
 
 @pytest.mark.parametrize(
-    "dial",
+    "setting",
     [
         {"steps": 0},
         {"learning_rate": 0.0},
@@ -400,9 +399,9 @@ def test_the_bar_shows_loss_and_speed(capsys):
         {"precision": "fp8"},
     ],
 )
-def test_a_dial_outside_its_range_is_named(dial):
-    with pytest.raises(ValueError, match=f"{next(iter(dial))} must be .*, not"):
-        TrainConfig(**({"steps": 9} | dial))
+def test_a_setting_outside_its_range_is_named(setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} must be .*, not"):
+        TrainConfig(**({"steps": 9} | setting))
 
 
 # Precision
@@ -497,7 +496,7 @@ def test_what_never_had_a_gradient_resumes_too(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "dial", "said"),
+    ("changes", "setting", "message"),
     [
         (
             {},
@@ -507,11 +506,11 @@ def test_what_never_had_a_gradient_resumes_too(tmp_path):
         ({"d_ff": 48}, {}, "the configuration of model differs: d_ff is 40 in the file and 48 here"),
     ],
 )
-def test_a_checkpoint_of_another_run_is_refused(tmp_path, model, dial, said):
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, changes, setting, message):
     saved = half_way(tmp_path / "run")
-    other = Training(fresh(**model), replace(saved.config, **dial))
+    other = Training(fresh(**changes), replace(saved.config, **setting))
     before = weights(other.model)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         load_checkpoint(tmp_path / "run", other)
     assert weights(other.model).equal(before) and other.step == 0
 
@@ -554,9 +553,9 @@ def test_a_changed_header_is_an_error_or_harmless(tmp_path):
     save_model(tmp_path / "model", fresh(), dtype=DOUBLE, seed=0)
     whole = (tmp_path / "model").read_bytes()
     header, refused = 8 + int.from_bytes(whole[:8], "little"), 0
-    for place in range(0, header, 3):
+    for position in range(0, header, 3):
         changed = bytearray(whole)
-        changed[place] ^= 1
+        changed[position] ^= 1
         (tmp_path / "changed").write_bytes(changed)
         try:
             model, _ = load_model(tmp_path / "changed", dtype=DOUBLE)
@@ -594,21 +593,21 @@ def not_allowed(old, new):
     raise PermissionError("no space for you")
 
 
-@pytest.mark.parametrize(("place", "fails"), [("save_file", half_written), ("os.replace", not_allowed)])
-def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch, place, fails):
+@pytest.mark.parametrize(("function", "fails"), [("save_file", half_written), ("os.replace", not_allowed)])
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch, function, fails):
     save_model(tmp_path / "model", fresh(), score=1)
     before = (tmp_path / "model").read_bytes()
-    monkeypatch.setattr(f"course_lib.families.tensor_file.{place}", fails)
+    monkeypatch.setattr(f"course_lib.families.tensor_file.{function}", fails)
     with pytest.raises(OSError, match="no space"):
         save_model(tmp_path / "model", fresh(), score=2)
     assert (tmp_path / "model").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-# Models to hand on
+# Model files
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_model_comes_back_with_what_was_said_of_it(tmp_path, tied):
+def test_a_model_is_loaded_with_the_facts_saved_with_it(tmp_path, tied):
     model = fresh(torch.float32, tie_embeddings=tied)
     save_model(tmp_path / "model", model, recipe="make it", seed=3, score=0.5)
     random_state = torch.get_rng_state()
@@ -655,7 +654,7 @@ def test_a_configuration_from_elsewhere_is_refused(tmp_path, config):
         load_model(tmp_path / "model")
 
 
-# The picture
+# The loss curve
 
 
 def history_of(losses):
@@ -698,7 +697,7 @@ def test_the_live_curve_in_plain_python_draws_nothing(capsys, monkeypatch):
 
 
 def test_the_live_curve_replaces_its_picture(monkeypatch):
-    now = iter(range(0, 10**6, 10))  # every look at the clock is ten seconds later
+    now = iter(range(0, 10**6, 10))  # each call of the clock is ten seconds later
     monkeypatch.setattr("course_lib.show.training.perf_counter", lambda: next(now))
     pictures = []
     InteractiveShell.instance()
@@ -717,7 +716,9 @@ def test_the_live_curve_replaces_its_picture(monkeypatch):
         for html in pictures
     )
     changes = sum(old != new for old, new in pairwise(pictures))
-    assert 1 < changes < 10 and pictures[-1] != pictures[-2]  # some steps pass unseen, and never the last
+    assert (
+        1 < changes < 10 and pictures[-1] != pictures[-2]
+    )  # some steps redraw nothing, but the last one does
 
 
 def test_a_model_without_a_weight_is_refused(tmp_path):

@@ -44,10 +44,10 @@ def likes_small_ids(prompt, answer):
     return sum(token < 30 for token in answer) / len(answer)
 
 
-def rollouts(model, **dials):
+def rollouts(model, **options):
     prompts = [[3], [4, 5], [6, 7, 8], [9, 9], [10]]
     return Rollouts(
-        model, prompts, likes_small_ids, STOP, **{"batch": 3, "group": 4, "max_new_tokens": 5} | dials
+        model, prompts, likes_small_ids, STOP, **{"batch": 3, "group": 4, "max_new_tokens": 5} | options
     )
 
 
@@ -82,7 +82,7 @@ def test_a_model_learns_from_what_it_writes_beside_a_frozen_reference():
 
 
 def test_the_base_under_an_adapter_is_the_reference():
-    """No copy: while the adapter is off, the model is the one that it began as."""
+    """No copy is needed: while the adapter is off, the model is the one before training."""
     model = tiny_decoder()
     attached, reference = attach(model, LoRA(2)), frozen(model)
     train(model, lambda step: (torch.tensor([[1, 2, 3]]), torch.tensor([[2, 3, 4]])), CONFIG, progress=False)
@@ -128,7 +128,7 @@ def test_rollouts_are_what_they_say():
 
 
 class Critic(nn.Module):
-    """The value of each place, from a model of its own."""
+    """A value of each position, (batch, time), from a model of its own."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The checkpoint that the course ships: it is what its recipe says, and scores what it says."""
+"""The model file that the course ships: its recipe, and the scores that it records."""
 
 import json
 from dataclasses import asdict
