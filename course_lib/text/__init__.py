@@ -7,7 +7,7 @@ Read in this order:
     pretokenize        text → pieces, which no merge may cross
     special_tokens     names such as <|im_end|>, cut out of the text first
     tokenizer          all of these together: train, encode, decode
-    streaming          encoding a text that arrives in parts
+    streaming          encoding a text that arrives in chunks
     vocabulary_files   GPT-2's files, and saving and loading
     checks             what arguments `tokenizer` accepts
     chat               a conversation → text

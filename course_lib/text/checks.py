@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from types import NoneType
 
 from course_lib.text.bpe import Pair
@@ -31,7 +30,7 @@ def check_training(vocab_size: int, special: Sequence[str], byte_order: Sequence
         raise ValueError("byte_order must name each of the 256 bytes once")
     named = not isinstance(special, str) and all(isinstance(name, str) and name for name in special)
     if not named or len(set(special)) < len(special):
-        raise ValueError(f"special tokens need a list of names, each its own, not {special!r}")
+        raise ValueError(f"special tokens need a list of distinct, non-empty strings, not {special!r}")
     if vocab_size < 256 + len(special):
         raise ValueError(
             f"vocab_size={vocab_size} is too small: the 256 bytes and {len(special)} special tokens "
@@ -63,23 +62,33 @@ def check_vocabulary(
     special: Mapping[str, int],
     unknown: int | None,
 ) -> None:
-    """Raise ValueError if a token isn't bytes, or if a merge, a special token or `unknown` has no token."""
+    """Raise ValueError for a vocabulary that contradicts itself.
 
-    def has_token(i: object) -> bool:
-        return isinstance(i, int) and 0 <= i < len(tokens) and tokens[i] is not None
-
+    Every token must be bytes, and every id in `merges`, `special` and `unknown` must have a token. A merge
+    must make the bytes of the token that it names, and a special token must be the bytes of its name.
+    """
     kinds = set(map(type, tokens))
     if not kinds <= {bytes, NoneType}:
         raise ValueError(f"a vocabulary's tokens must be bytes, not {[kind.__name__ for kind in kinds]}")
-    if NoneType in kinds:
-        for i in chain.from_iterable((*pair, new) for pair, new in merges.items()):
-            if not has_token(i):
-                raise ValueError(f"a merge names {i!r}, which is no token of the vocabulary")
+    _check_merges(tokens, merges)
     for name, i in special.items():
-        if not name or not has_token(i) or tokens[i] != name.encode():
+        if not name or not _has_token(tokens, i) or tokens[i] != name.encode():
             raise ValueError(f"the special token {name!r} is not token {i!r} of the vocabulary")
-    if unknown is not None and not has_token(unknown):
+    if unknown is not None and not _has_token(tokens, unknown):
         raise ValueError(f"the unknown token's id {unknown!r} is no token of the vocabulary")
+
+
+def _check_merges(tokens: Sequence[bytes | None], merges: Mapping[Pair, int]) -> None:
+    for (left, right), new in merges.items():
+        for i in (left, right, new):
+            if not _has_token(tokens, i):
+                raise ValueError(f"a merge names {i!r}, which is no token of the vocabulary")
+        if tokens[left] + tokens[right] != tokens[new]:
+            raise ValueError(f"merge {left} + {right} does not make token {new}")
+
+
+def _has_token(tokens: Sequence[bytes | None], i: object) -> bool:
+    return isinstance(i, int) and 0 <= i < len(tokens) and tokens[i] is not None
 
 
 def missing_token_error(i: int, vocab_size: int) -> ValueError:

@@ -18,8 +18,8 @@ from course_lib.text.bpe import Pair
 
 TieRule = Callable[[Pair, bytes, bytes], Any]
 
-# Which of two equally frequent pairs is merged first: that of the smaller key.
-# left, right: the bytes of the two tokens.
+# Which of two equally frequent pairs is merged first: the one with the smaller key. left and right are the
+# bytes of the two tokens. "alphabetical" compares the left tokens byte by byte, and then the right ones.
 TIE_RULES: dict[str, TieRule] = {
     "lowest ids": lambda pair, left, right: pair,
     "alphabetical": lambda pair, left, right: (left, right),
@@ -28,14 +28,14 @@ MERGED_AWAY = -1
 
 
 def learn_merges(
-    words: dict[tuple[int, ...], int],
+    pieces: dict[tuple[int, ...], int],
     vocabulary: list[bytes],
     vocab_size: int,
     ties: str | TieRule = "lowest ids",
 ) -> dict[Pair, int]:
     """Learn merges, pair → the id of the token that it becomes, in the order learned.
 
-    Stops when `vocabulary` has `vocab_size` tokens or no pair is left. words: the token ids of each distinct
+    Stops when `vocabulary` has `vocab_size` tokens or no pair is left. pieces: the token ids of each distinct
     piece → how often the piece occurs. vocabulary: the bytes of each token id; it is extended in place. ties:
     which of two equally frequent pairs is merged first, as in `find_tie_rule`, which raises ValueError for an
     unknown rule.
@@ -46,7 +46,7 @@ def learn_merges(
     >>> vocabulary[256:]
     [b'ug', b'hug']
     """
-    counted, ids = CountedWords(words), {token: i for i, token in enumerate(vocabulary)}
+    counted, ids = CountedPieces(pieces), {token: i for i, token in enumerate(vocabulary)}
     queue = PairQueue(counted.pair_counts, vocabulary, find_tie_rule(ties))
     merges = {}
     while len(vocabulary) < vocab_size and (pair := queue.pop()):
@@ -73,50 +73,50 @@ def find_tie_rule(ties: str | TieRule) -> TieRule:
     return TIE_RULES[ties]
 
 
-class CountedWords:
-    """Distinct words as token ids, with how often each pair of neighbours occurs, and in which words."""
+class CountedPieces:
+    """Distinct pieces as token ids, with how often each pair of neighbours occurs, and in which pieces."""
 
-    def __init__(self, words: dict[tuple[int, ...], int]):
-        self.words, self.word_counts = [list(word) for word in words], list(words.values())
+    def __init__(self, pieces: dict[tuple[int, ...], int]):
+        self.pieces, self.piece_counts = [list(piece) for piece in pieces], list(pieces.values())
         self.pair_counts: Counter[Pair] = Counter()
-        self.words_with: dict[Pair, set[int]] = defaultdict(set)
-        for i, word in enumerate(self.words):
-            for pair in pairwise(word):
-                self.pair_counts[pair] += self.word_counts[i]
-                self.words_with[pair].add(i)
+        self.pieces_with: dict[Pair, set[int]] = defaultdict(set)
+        for i, piece in enumerate(self.pieces):
+            for pair in pairwise(piece):
+                self.pair_counts[pair] += self.piece_counts[i]
+                self.pieces_with[pair].add(i)
 
     def merge(self, pair: Pair, new: int) -> list[Pair]:
-        """Replace `pair` by `new` in every word, and return the pairs that now occur more often."""
+        """Replace `pair` by `new` in every piece, and return the pairs that now occur more often."""
         changes: Counter[Pair] = Counter()
-        for i in self.words_with.pop(pair):
-            for neighbours, change in merge_in_place(self.words[i], pair, new).items():
-                changes[neighbours] += change * self.word_counts[i]
+        for i in self.pieces_with.pop(pair):
+            for neighbours, change in merge_in_place(self.pieces[i], pair, new).items():
+                changes[neighbours] += change * self.piece_counts[i]
                 if change > 0:
-                    self.words_with[neighbours].add(i)
+                    self.pieces_with[neighbours].add(i)
         for neighbours, change in changes.items():
             self.pair_counts[neighbours] += change
         del self.pair_counts[pair]
         return [neighbours for neighbours, change in changes.items() if change > 0]
 
 
-def merge_in_place(word: list[int], pair: Pair, new: int) -> dict[Pair, int]:
-    """Replace `pair` by `new` in one word, and return how the counts of the pairs next to it change.
+def merge_in_place(piece: list[int], pair: Pair, new: int) -> dict[Pair, int]:
+    """Replace `pair` by `new` in one piece, and return how the counts of the pairs next to it change.
 
-    >>> word = [1, 2, 3]
-    >>> dict(merge_in_place(word, (1, 2), 9)), word
+    >>> piece = [1, 2, 3]
+    >>> dict(merge_in_place(piece, (1, 2), 9)), piece
     ({(2, 3): -1, (9, 3): 1}, [9, 3])
     """
     changes: dict[Pair, int] = defaultdict(int)
     i = 0
-    while i < len(word) - 1:
-        if (word[i], word[i + 1]) == pair:
+    while i < len(piece) - 1:
+        if (piece[i], piece[i + 1]) == pair:
             if i > 0:
-                changes[word[i - 1], pair[0]] -= 1
-                changes[word[i - 1], new] += 1
-            if i + 2 < len(word):
-                changes[pair[1], word[i + 2]] -= 1
-                changes[new, word[i + 2]] += 1
-            word[i : i + 2] = [new]
+                changes[piece[i - 1], pair[0]] -= 1
+                changes[piece[i - 1], new] += 1
+            if i + 2 < len(piece):
+                changes[pair[1], piece[i + 2]] -= 1
+                changes[new, piece[i + 2]] += 1
+            piece[i : i + 2] = [new]
         i += 1
     return changes
 

@@ -3,15 +3,19 @@
 import re
 
 ARTICLE = re.compile(r"\b(the|a|an)\b")
-# A minus, unless it is between two numbers; digits, with or without commas between groups of three; a decimal
-# part.
-NUMBER = re.compile(r"(?<!\d)-?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?")
+# An optional minus, which doesn't follow a letter, a digit or _, as that of "10-3" does; then digits, with or
+# without commas between groups of three, and an optional decimal part; or a decimal part alone, as in ".50".
+NUMBER = re.compile(
+    r"(?<!\d)(?:(?<!\w)[-−])?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
+    r"|(?<![\w.])(?:(?<!\w)[-−])?\.\d+"
+)
 
 
 def normalise(text: str) -> str:
     """Return the text in lower case, without articles, punctuation or doubled spaces.
 
-    As in SQuAD's exact match (Rajpurkar et al. 2016).
+    Similar to SQuAD's exact match (Rajpurkar et al. 2016), which deletes punctuation. Here a punctuation mark
+    becomes a space, so that "e-mail" is two words, and _ stays.
 
     >>> normalise("The  thirsty tiger.")
     'thirsty tiger'
@@ -22,10 +26,14 @@ def normalise(text: str) -> str:
 def last_number(text: str) -> float | None:
     """Return the last number of a text, or None if it has none.
 
-    So a worked answer is scored by its result, as in GSM8K (Cobbe et al. 2021).
+    So a worked answer is scored by its result, as in GSM8K (Cobbe et al. 2021). A minus is part of a number
+    where it stands directly before it and not directly after a letter or a digit: "10 - 5" and "10-5" end in
+    5, "10 -5" and "−5" in −5.
+
+    Not handled: fractions, exponents, and decimal commas.
 
     >>> last_number("40 - 30 = 10, and 1,210 - 10 makes 1,200.")
     1200.0
     """
     numbers = NUMBER.findall(text)
-    return float(numbers[-1].replace(",", "")) if numbers else None
+    return float(numbers[-1].replace(",", "").replace("−", "-")) if numbers else None

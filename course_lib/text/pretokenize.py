@@ -30,7 +30,7 @@ GPT2 = (
     r"|\p{White_Space}+"
 )
 
-# No piece has a digit and something else. White space before a digit keeps its last space.
+# A digit is a piece of its own: a space before it isn't joined to it.
 SMOLLM2 = (
     r"'(?:[sdmt]|ll|ve|re)"
     r"| ?\p{L}+"

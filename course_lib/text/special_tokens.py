@@ -22,13 +22,13 @@ class SpecialSplitter:
         self._longest_prefix = max(map(len, self._prefixes), default=0)
 
     def split(self, text: str) -> list[str]:
-        """Return [text, name, text, …, name, text]. Joined, the parts are the text again."""
+        """Return the segments [text, name, text, …, name, text]. Joined, they are the text again."""
         return self._pattern.split(text) if self._pattern else [text]
 
     def settled_length(self, text: str) -> int:
         """Return how many characters of an unfinished text are cut in the same way whatever follows.
 
-        The rest may be the beginning of a name. It is shorter than two of the longest names.
+        The rest may be the beginning of a name. It is shorter than twice the longest name.
 
         >>> SpecialSplitter(["<a>", "<b>"]).settled_length("low<a>lower<")
         11

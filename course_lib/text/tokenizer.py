@@ -1,9 +1,9 @@
 """The tokenizer: text ↔ token ids, with everything that a real model's vocabulary needs.
 
     text
-      → parts, cut at special tokens    `special_tokens`
-      → pieces                          `pretokenize`
-      → bytes → tokens                  `fast_bpe`
+      → segments, cut at special tokens    `special_tokens`
+      → pieces                             `pretokenize`
+      → bytes → tokens                     `fast_bpe`
 
 Not handled: Unicode normalisation, byte fallback, dropout, and merges across pieces.
 """
@@ -38,7 +38,8 @@ class Tokenizer:
     may have gaps too. merges: pair → the id of the token it becomes, in the order learned. pattern: how text
     is cut into pieces first. special: the names of special tokens, which stand for no text, → their ids; the
     names are among the tokens. unknown: the id for a byte that the vocabulary lacks; without it such a byte
-    is an error. Raises ValueError for tokens that are not bytes, and for ids that contradict each other.
+    is an error. Raises ValueError for tokens that are not bytes, for ids without a token, and for a merge
+    that doesn't make the bytes of its token.
 
     >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
     >>> [tokenizer.token_text(i) for i in tokenizer.encode("low slow")]
@@ -83,10 +84,10 @@ class Tokenizer:
         """
         byte_order, tie_rule = list(byte_order), find_tie_rule(ties)
         check_training(vocab_size, special, byte_order)
-        words = _count_words([text] if isinstance(text, str) else text, pattern, special, byte_order)
+        pieces = _count_pieces([text] if isinstance(text, str) else text, pattern, special, byte_order)
         tokens = [bytes([byte]) for byte in byte_order]
         with comparable_keys(ties):
-            merges = learn_merges(words, tokens, vocab_size - len(special), tie_rule)
+            merges = learn_merges(pieces, tokens, vocab_size - len(special), tie_rule)
         special_ids = {name: i for i, name in enumerate(special, start=len(tokens))}
         return cls(tokens + [name.encode() for name in special], merges, pattern, special_ids)
 
@@ -101,7 +102,8 @@ class Tokenizer:
         """Make a tokenizer from strings like GPT-2's, where a byte is a visible character (a space is Ġ).
 
         tokens: the token of each id, or token → id; gaps are as in `Tokenizer`. merges: such as "Ġ t".
-        options: the `pattern` and `unknown` of `Tokenizer`.
+        options: the `pattern` and `unknown` of `Tokenizer`. Raises ValueError for a merge or a special id
+        without a token, and for a character that stands for no byte.
         """
         tokens, merges, special = read_gpt2_strings(tokens, merges, special_ids)
         return cls(tokens, merges, special=special, **options)
@@ -131,28 +133,28 @@ class Tokenizer:
         check_text(text)
         if not allow_special:
             return self.encode_pieces(split(text, self.pattern))
-        return self.encode_parts(self._splitter.split(text))
+        return self.encode_segments(self._splitter.split(text))
 
-    def encode_iterable(self, texts: Iterable[str], allow_special: bool = False) -> Iterator[int]:
-        """Yield the token ids of a long text that arrives in parts, such as the lines of an open file.
+    def encode_iterable(self, chunks: Iterable[str], allow_special: bool = False) -> Iterator[int]:
+        """Yield the token ids of a long text that arrives in chunks, such as the lines of an open file.
 
-        They are the ids of `encode("".join(texts), allow_special)`, wherever the text is cut (`streaming`
+        They are the ids of `encode("".join(chunks), allow_special)`, wherever the text is cut (`streaming`
         names the patterns for which this may fail), but in little memory: of the text only the end is kept,
-        some dozens of characters as a rule, which could still become other tokens. There is no bound for a
-        text that is one endless piece, such as letters without a space. Raises what `encode` raises, when
-        that part comes; a position is counted in that part.
+        usually some dozens of characters, which could still become other tokens. There is no bound for a
+        text that is one endless piece, such as letters without a space. Raises what `encode` raises when the
+        chunk with the error arrives; the position in the message counts from the start of that chunk.
 
         >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
         >>> [tokenizer.token_text(i) for i in tokenizer.encode_iterable(["lo", "w slo", "w"])]
         ['low', ' ', 's', 'low']
         """
-        return encode_stream(self, iter(texts), self._splitter if allow_special else SpecialSplitter(()))
+        return encode_stream(self, iter(chunks), self._splitter if allow_special else SpecialSplitter(()))
 
-    def encode_parts(self, parts: Sequence[str]) -> list[int]:
+    def encode_segments(self, segments: Sequence[str]) -> list[int]:
         """Return the token ids of [text, special token, text, …], as `SpecialSplitter.split` returns them."""
         ids = []
-        for i, part in enumerate(parts):
-            ids += [self.special[part]] if i % 2 else self.encode_pieces(split(part, self.pattern))
+        for i, segment in enumerate(segments):
+            ids += [self.special[segment]] if i % 2 else self.encode_pieces(split(segment, self.pattern))
         return ids
 
     def encode_pieces(self, pieces: Iterable[str]) -> list[int]:
@@ -199,7 +201,7 @@ class Tokenizer:
 
 
 class _PieceCache(dict):
-    """piece → its token ids, computed at the first lookup. Text repeats its words, so few are computed."""
+    """piece → its token ids, computed at the first lookup. Pieces recur in a text, so few are computed."""
 
     def __init__(self, encode_piece: Callable[[str], list[int]]):
         super().__init__()
@@ -212,11 +214,11 @@ class _PieceCache(dict):
         return ids
 
 
-def _count_words(
+def _count_pieces(
     texts: Iterable[str], pattern: str, special: Sequence[str], byte_order: Sequence[int]
 ) -> dict[tuple[int, ...], int]:
     """Count the distinct pieces of texts, as the ids of their bytes, without the names of special tokens."""
     splitter, ids = SpecialSplitter(special), {byte: i for i, byte in enumerate(byte_order)}
-    between = (part for text in texts for part in splitter.split(check_text(text))[::2])
-    pieces = Counter(chain.from_iterable(split(part, pattern) for part in between))
+    between = (segment for text in texts for segment in splitter.split(check_text(text))[::2])
+    pieces = Counter(chain.from_iterable(split(segment, pattern) for segment in between))
     return {tuple(ids[byte] for byte in piece.encode()): count for piece, count in pieces.items()}

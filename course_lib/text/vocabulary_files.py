@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Token = TypeVar("Token", bytes, str)
 
+# Names the format in the JSON itself: this project's name, the algorithm, the version of the format.
 FORMAT = "thirsty-tiger-bpe-1"
 
 
@@ -62,20 +63,46 @@ def read_gpt2_strings(
 
     tokens: the token of each id, or token → id. merges: such as "Ġ t". special_ids: the ids of the special
     tokens, whose names are plain text.
+
+    Raises ValueError for a merge or a special id without a token, and for a character that stands for no
+    byte.
     """
-    byte_of = {character: byte for byte, character in gpt2_characters().items()}
     tokens = tokens_by_id(tokens)
-    special = {tokens[i]: i for i in special_ids}
+    special = {}
+    for i in special_ids:
+        if not 0 <= i < len(tokens) or tokens[i] is None:
+            raise ValueError(f"the special token's id {i} is no token of the vocabulary")
+        special[tokens[i]] = i
+    byte_of = {character: byte for byte, character in gpt2_characters().items()}
+    raw = [token.encode() if token in special else _spell(token, byte_of) for token in tokens]
+    return raw, _read_merges(tokens, merges), special
 
-    def to_bytes(token: str | None) -> bytes | None:
-        if token is None:
-            return None
-        return token.encode() if token in special else bytes(byte_of[character] for character in token)
 
-    id_of = {token: i for i, token in enumerate(tokens)}
-    pairs = [merge.split(" ") for merge in merges]
-    ids = {(id_of[left], id_of[right]): id_of[left + right] for left, right in pairs}
-    return [to_bytes(token) for token in tokens], ids, special
+def _spell(token: str | None, byte_of: Mapping[str, int]) -> bytes | None:
+    """Return the bytes that the characters of a token stand for; None for a gap."""
+    if token is None:
+        return None
+    for character in token:
+        if character not in byte_of:
+            raise ValueError(
+                f"the token {token!r} holds {character!r}, which stands for no byte in GPT-2's files"
+            )
+    return bytes(byte_of[character] for character in token)
+
+
+def _read_merges(tokens: Sequence[str | None], merges: Sequence[str]) -> dict[Pair, int]:
+    """Return pair → the id of the token it becomes, for merges such as "Ġ t"."""
+    ids = {token: i for i, token in enumerate(tokens)}
+    pairs = {}
+    for merge in merges:
+        left, space, right = merge.partition(" ")
+        if not space or " " in right:
+            raise ValueError(f"the merge {merge!r} must be two tokens with one space between them")
+        for token in (left, right, left + right):
+            if token not in ids:
+                raise ValueError(f"the merge {merge!r} needs {token!r}, which is no token of the vocabulary")
+        pairs[ids[left], ids[right]] = ids[left + right]
+    return pairs
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
@@ -111,15 +138,6 @@ def load_tokenizer(path: str | os.PathLike, make: Callable[..., Tokenizer]) -> T
             raise ValueError(f"unknown format {fields['format']!r}")
         tokens = [None if token is None else bytes.fromhex(token) for token in fields["tokens"]]
         merges = {(left, right): new for left, right, new in fields["merges"]}
-        _check_merges(merges, tokens)
         return make(tokens, merges, fields["pattern"], fields["special"], fields["unknown"])
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not a tokenizer that this course saved ({error})") from error
-
-
-def _check_merges(merges: dict[Pair, int], tokens: list[bytes | None]) -> None:
-    """Raise an error if a merge in a file doesn't make the token that it names."""
-    for (left, right), new in merges.items():
-        are_ids = all(isinstance(i, int) and i >= 0 for i in (left, right, new))
-        if not are_ids or tokens[left] + tokens[right] != tokens[new]:
-            raise ValueError(f"merge {left} + {right} does not make token {new}")

@@ -31,6 +31,7 @@ import course_lib.text
 from course_lib.text import GPT2, SMOLLM2, TIE_RULES, ChatTemplate, Tokenizer, learn_merges, split
 from course_lib.text.checks import LARGEST_ID
 from course_lib.text.fast_bpe import replay_merges
+from course_lib.text.normalise import last_number, normalise
 from course_lib.text.special_tokens import SpecialSplitter
 from course_lib.text.streaming import LOOKAHEAD_PIECES
 from course_lib.text.vocabulary_files import gpt2_characters
@@ -678,7 +679,10 @@ def test_the_longest_special_token_is_found_first():
         ({"vocab_size": 300, "byte_order": [0] * 256}, "byte_order must name each of the 256"),
         ({"vocab_size": 300, "special": [""]}, "special"),
         ({"vocab_size": 300, "special": ["<a>", "<a>"]}, "special"),
-        ({"vocab_size": 300, "special": "<a>"}, "special tokens need a list of names.*not '<a>'"),
+        (
+            {"vocab_size": 300, "special": "<a>"},
+            "special tokens need a list of distinct, non-empty strings, not '<a>'",
+        ),
         ({"vocab_size": 300, "special": ["<a>", 5]}, "special"),
         ({"vocab_size": 300, "ties": None}, "ties must be one of.*or a function, not None"),
         ({"vocab_size": 300, "text": "\ud800"}, "lone surrogate"),
@@ -839,12 +843,36 @@ def test_a_vocabulary_file_with_gaps_gives_the_references_ids():
         ([b"a", None, b"b"], {"merges": {(0, 2): 1}}, "a merge names 1, which is no token"),
         ([b"a", None, b"b"], {"special": {"c": 1}}, "special token 'c' is not token 1"),
         ([b"a", None, b"b"], {"unknown": 1}, "unknown token's id 1 is no token"),
+        ([b"a", b"b"], {"merges": {(0, 1): 999}}, "a merge names 999, which is no token"),
+        ([b"a", b"b"], {"merges": {(0, -1): 1}}, "a merge names -1, which is no token"),
+        ([b"a", b"b"], {"merges": {(0, 1): 1}}, r"merge 0 \+ 1 does not make token 1"),
     ],
     ids=str,
 )
 def test_a_vocabulary_that_contradicts_itself_is_refused(tokens, options, message):
     with pytest.raises(ValueError, match=message):
         Tokenizer(tokens, **({"merges": {}} | options))
+
+
+@pytest.mark.parametrize(
+    "merges, special_ids, message",
+    [
+        (["a c"], [], "the merge 'a c' needs 'c', which is no token"),
+        (["b a"], [], "the merge 'b a' needs 'ba', which is no token"),
+        (["ab"], [], "the merge 'ab' must be two tokens with one space"),
+        (["a b c"], [], "the merge 'a b c' must be two tokens with one space"),
+        ([], [9], "special token's id 9 is no token"),
+        ([], [2], "special token's id 2 is no token"),
+    ],
+)
+def test_strings_that_contradict_each_other_are_refused(merges, special_ids, message):
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.from_gpt2_strings(["a", "b", None, "ab"], merges, special_ids)
+
+
+def test_a_string_that_stands_for_no_bytes_is_refused():
+    with pytest.raises(ValueError, match="the token 'a b' holds ' ', which stands for no byte"):
+        Tokenizer.from_gpt2_strings(["a b"], [], [])
 
 
 # Saving and loading
@@ -1035,6 +1063,27 @@ def test_nobody_ends_or_forges_a_turn(message):
         smollm2().chat.encode([{"role": "user", "content": "fine"}, message])
 
 
+TRIMMING = "{% for message in messages %}{{ message.content | trim }}{% endfor %}<|end|>"
+JOINING = "{% for message in messages %}{{ message.content | replace('\n', '') }}{% endfor %}<|end|>"
+NAMING = "{% for message in messages %}{{ message.name }}: {{ message.content }}{% endfor %}<|end|>"
+
+
+@pytest.mark.parametrize(
+    "source, messages",
+    [
+        (TRIMMING, [{"content": "x<|e "}, {"content": " nd|>"}]),
+        (JOINING, [{"content": "x<|e\nnd|>"}]),
+        ("<{{ messages[0].content }}", [{"content": "|end|>"}]),
+        (NAMING, [{"name": "<|end|>", "content": "x"}]),
+    ],
+)
+def test_no_turn_is_ended_by_parts_that_the_template_joins(trained, source, messages):
+    chat = ChatTemplate(source, trained)
+    with pytest.raises(ValueError, match="would end or forge a turn"):
+        chat.render([{"role": "user"} | message for message in messages])
+    assert chat.render([{"role": "user", "name": "|e", "content": "<|"}]).count("<|end|>") <= 1
+
+
 def test_half_a_special_token_in_a_message_stays_text():
     chat = smollm2().chat
     for half in ("<|im_end|", "|im_end|>", "<|im_", "<|im_start|<|im_end|"):
@@ -1096,6 +1145,34 @@ def test_a_template_says_why_it_refuses(trained):
 def test_a_template_that_is_no_program_is_refused(trained, source):
     with pytest.raises(ValueError, match="chat template"):
         ChatTemplate(source, trained)
+
+
+# Texts as scorers compare them
+
+
+@pytest.mark.parametrize(
+    "text, number",
+    [
+        ("10 -5", -5),
+        ("10 - 5", 5),
+        ("10-5", 5),
+        ("x-5", 5),
+        ("(-5)", -5),
+        ("it is −5", -5),
+        ("8−5", 5),
+        ("$.50", 0.5),
+        ("-.5", -0.5),
+        ("3.4.5", 5),
+        ("that is it.5", 5),
+        ("-1,200.50 $", -1200.5),
+    ],
+)
+def test_a_minus_belongs_to_the_number_that_it_stands_before(text, number):
+    assert last_number(text) == number
+
+
+def test_punctuation_becomes_a_space():
+    assert normalise("An e-mail, for the_tiger!") == "e mail for the_tiger"
 
 
 def test_examples_in_the_docstrings_hold():
