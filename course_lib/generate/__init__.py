@@ -1,8 +1,9 @@
 """Logits → text.
 
-Read in this order: `sampling` (logits → one token), `plain_loop` (the loop that writes, in its shortest
-form), `batch` and `decode` (the same loop with a cache, for one text or many), `best_of` (the best of several
-texts) and `pack` (the same model, its weights laid out for a CPU). `sampling_checks` holds error messages.
+Read in this order: `samplers` (the formulas, two or three lines each), `plain_loop` (the loop that writes, in
+its shortest form), `sampling` (the samplers with their arguments checked, and `sample`), `batch` and `decode`
+(the loop with a cache, for one text or many), `best_of` (the best of several texts) and, after `quantize`,
+`pack` (the same model, its weights laid out for a CPU).
 """
 
 from course_lib.generate.batch import Batch, Request

@@ -24,11 +24,11 @@ class Request:
     """A text to be written: its prompt, and how to go on.
 
     prompt: token ids. choose: logits (rows, vocab_size) → tokens (rows,); by default the likeliest. For
-    another sampler: `partial(sample, temperature=0.8)`. Requests that share one `choose` object are passed to
-    it together, a row each, including those that have ended, so that what one of them draws doesn't depend on
-    when another ends. adjust: logits (rows, vocab_size) and all tokens so far, prompt first, (rows, time) →
-    logits for `choose`; for penalties, which depend on what was written. stop: the text ends before its first
-    token of these.
+    another sampler: `partial(sample, temperature=0.8)`. Requests with the same `choose` object are passed to
+    it in one call; those that have ended keep their row, so that random draws don't depend on when others
+    end. adjust: logits (rows, vocab_size) and all tokens so far, prompt first, (rows, time) → logits for
+    `choose`; for penalties, which depend on what was written. stop: the text ends before the first of these
+    tokens.
     """
 
     prompt: Sequence[int]
@@ -77,7 +77,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, int]]:
-        """Choose a token for each active request; return (request, token) for those that go on."""
+        """Choose a token for each active request; return (request, token), but for stop tokens."""
         states = self._run_whole_texts() if self.cache is None else self._run_last_tokens()
         logits = self.model.logits(states)  # (active, vocab_size)
         self.logits |= zip(self.active, self._adjust(logits), strict=True)
@@ -169,14 +169,14 @@ def last_states(
 
     texts: token ids of each row, which may differ in number. cache, memory: as in `Decoder.forward`.
     """
-    counts = list(map(len, texts))
-    longest = max(counts)
+    new_lengths = list(map(len, texts))
+    longest = max(new_lengths)
     padded = [[*text, *[0] * (longest - len(text))] for text in texts]
     tokens = torch.tensor(padded, device=model.embedding.weight.device)  # (rows, longest)
-    if min(counts) == longest:
+    if min(new_lengths) == longest:
         return model.last_hidden_state(tokens, cache, memory=memory)[:, -1]
-    states = model.last_hidden_state(tokens, cache, memory=memory, counts=counts)
-    return states[torch.arange(len(counts)), torch.tensor(counts) - 1]
+    states = model.last_hidden_state(tokens, cache, memory=memory, new_lengths=new_lengths)
+    return states[torch.arange(len(new_lengths)), torch.tensor(new_lengths) - 1]
 
 
 def _check_adjusted(logits: Tensor, adjusted: Tensor) -> None:

@@ -19,7 +19,7 @@ from course_lib.model import Decoder, LanguageModel, Memory
 def decode(
     model: Decoder, requests: Sequence[Request], cached: bool = True, memory: Memory | None = None
 ) -> Iterator[list[tuple[int, int]]]:
-    """Write texts side by side; yield for each step a list of (request's number, token), of those that go on.
+    """Write texts side by side; yield for each step a list of (request's number, token), but for stop tokens.
 
     Arguments and errors as in `Batch`; these errors are raised at the call. While it runs, ValueError for an
     `adjust` that returns another shape, and for a `choose` that doesn't return one token a row.

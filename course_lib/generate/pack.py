@@ -4,10 +4,11 @@ Writing one token reads every weight once, so the limit is the speed of memory. 
 it mostly because of the overhead of its hundreds of small steps, above all of waking other threads and
 waiting for them. A packed model has fewer steps:
 
-- Layers that read the same input are one product: query, key and value; gate and up. - 16-bit weights are put
-into the order of oneDNN, PyTorch's library for CPUs, once and not at every call. - A 16-bit norm is one step.
+- Layers that read the same input are one product: query, key and value; gate and up.
+- 16-bit weights are put into the order of oneDNN, PyTorch's library for CPUs, once and not at every call.
+- A 16-bit norm is one step.
 - Layers stored in 4 or 8 bits use PyTorch's kernels that compute with these bits (`quantize.fast`), where
-there is one.
+  there is one.
 
 Not handled: training the weights (adapters beside them can be trained); saving, copying or converting a
 packed model; GPUs.

@@ -1,7 +1,7 @@
 """The loop that writes, in its shortest form: read the whole text, choose the next token, append it, again.
 
-Not handled: keeping keys and values (each token costs a run over the whole text), several texts at once.
-`decode` handles both, and writes the same tokens.
+Not handled: a cache (each token costs a run over the whole text), several texts at once, the end of the
+context, GPUs. `decode` handles them, and writes the same tokens.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -25,11 +25,11 @@ def generate_plainly(
 
     choose: logits (1, vocab_size) → token (1,).
     """
-    text = list(prompt)
+    ids = list(prompt)
     for _ in range(max_new_tokens):
-        logits = model(torch.tensor([text]))  # (1, time, vocab_size)
+        logits = model(torch.tensor([ids]))  # (1, time, vocab_size)
         token = int(choose(logits[:, -1]))
         if token in stop:
             return
         yield token
-        text.append(token)
+        ids.append(token)

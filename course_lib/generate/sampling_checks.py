@@ -1,29 +1,13 @@
 """What the sampling functions refuse, each with a message that says what to do."""
 
 import math
-from collections.abc import Callable
-from functools import wraps
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
 
-def check_first(check: Callable[..., None]) -> Callable:
-    """Decorate a function so that each call checks its arguments; `__wrapped__` is the function without."""
-
-    def decorate(function: Callable) -> Callable:
-        @wraps(function)
-        def checked(*arguments, **named):
-            check(*arguments, **named)
-            return function(*arguments, **named)
-
-        return checked
-
-    return decorate
-
-
-def check_logits(logits: Tensor, *_, **__) -> None:
+def check_logits(logits: Tensor) -> None:
     """Raise ValueError unless every row of logits has a finite largest one, and holds no NaN."""
     if not logits.is_floating_point() or logits.shape[-1:] in ((), (0,)):
         raise ValueError(
@@ -72,28 +56,18 @@ def check_repetition_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> 
     _check_tokens(logits, tokens)
 
 
-def check_presence_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> None:
-    _check_subtracted(logits, tokens, penalty, "presence_penalty")
-
-
-def check_frequency_penalty(logits: Tensor, tokens: Tensor, penalty: float) -> None:
-    _check_subtracted(logits, tokens, penalty, "frequency_penalty")
-
-
-def check_fits(
-    logits: Tensor, setting: str, advice: str = "take one nearer to what changes nothing"
-) -> Tensor:
-    """Return the adjusted logits. Raises ValueError where they outgrew their precision."""
-    if not logits.amax(dim=-1).isfinite().all():
-        raise ValueError(f"at {setting} the logits no longer fit {logits.dtype}; {advice}")
-    return logits
-
-
-def _check_subtracted(logits: Tensor, tokens: Tensor, penalty: float, name: str) -> None:
+def check_presence_or_frequency(name: str, logits: Tensor, tokens: Tensor, penalty: float) -> None:
     _check_tokens(logits, tokens)
     if not _is_number(penalty) or not math.isfinite(penalty):
         raise ValueError(f"{name} must be a finite number (0 changes nothing), not {penalty!r}")
     check_logits(logits)
+
+
+def check_fits(logits: Tensor, setting: str, advice: str = "use a weaker setting") -> Tensor:
+    """Return the adjusted logits. Raises ValueError where a row's largest outgrew the precision."""
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ValueError(f"at {setting} the logits no longer fit {logits.dtype}; {advice}")
+    return logits
 
 
 def _check_tokens(logits: Tensor, tokens: Tensor) -> None:

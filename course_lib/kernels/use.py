@@ -20,7 +20,7 @@ from course_lib.kernels.swiglu import swiglu
 from course_lib.model import Attention, Experts, LayerNorm, RMSNorm, SwiGLU
 from course_lib.model.exchange import Exchanged, exchange, twin
 from course_lib.model.positions import Rotary
-from course_lib.model.trace import hook
+from course_lib.model.trace import record
 from course_lib.quantize import QuantizedLinear
 
 
@@ -49,8 +49,8 @@ class KernelSwiGLU(Kernel, SwiGLU):
     """`SwiGLU` whose silu(gate) ⊙ up reads and writes each number once."""
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
-        hidden = hook(trace, "hidden", swiglu(*self.project(x), self.backend))
-        return hook(trace, "output", self.down(hidden))
+        hidden = record(trace, "hidden", swiglu(*self.project(x), self.backend))
+        return record(trace, "output", self.down(hidden))
 
 
 class KernelAttention(Kernel, Attention):

@@ -1,11 +1,12 @@
 """Tokens → logits.
 
 Start with `one_page`: a whole Llama on one page, with no import from this library. The other modules build
-the same model, and all its relatives, from parts. Read them in this order: `config`, `norms`, `positions`,
-`attention`, `feed_forward`, `experts`, `block`, `stack`; then the three Transformers, `decoder`, `encoder`
-and `encoder_decoder`; then `cache` (keys and values of tokens that were read), `language_model` (a decoder
-with its tokenizer), `trace` (activations of a run), `exchange` (replacing parts of a model) and `precision`
-(16 bits or 32?). `checks` holds the error messages.
+the same model, and all its relatives, from parts. Read them in this order: `config`, `trace` (a trace keeps
+or edits the activations of a run; every layer shows it what it computes), `norms`, `positions`, `attention`,
+`feed_forward`, `experts`, `block`, `cache` (keys and values of tokens that were read), `stack`; then the
+three Transformers, `decoder`, `encoder` and `encoder_decoder`; then `language_model` (a decoder with its
+tokenizer), `exchange` (replacing parts of a model) and `precision` (16 bits or 32?). `checks` holds the error
+messages.
 
 Where the parts of "Attention Is All You Need" (Vaswani et al. 2017) are:
 

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.config import ModelConfig
-from course_lib.model.norms import norm
+from course_lib.model.norms import make_norm
 from course_lib.model.positions import Rotary, rotate
-from course_lib.model.trace import hook
+from course_lib.model.trace import record
 
 KeysAndValues = tuple[Tensor, Tensor]
 UpdateCache = Callable[[Tensor, Tensor], KeysAndValues]
@@ -34,7 +34,8 @@ def causal_mask(
 ) -> Tensor:
     """Return a mask (queries, keys), true where a query attends: to itself and to earlier keys.
 
-    The queries are the last of the keys. window: only the last so many keys, the query's own included.
+    Query i stands at the position of key keys − queries + i. window: only the last so many keys, the query's
+    own included.
     """
     before = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
     return before if window is None else before.triu(keys - queries - window + 1)
@@ -59,11 +60,11 @@ def attention_by_hand(
 
     Outputs: (batch, heads, query, d_head); weights: (batch, heads, query, key).
 
-    q: (batch, heads, query, d_head); k and v: (batch, kv_heads, key, d_head). The queries are the last of the
-    keys. mask: broadcasts to (batch, heads, query, key); true where a query attends, or numbers to add to the
-    scores. causal: no query attends to later keys. scale: the factor on q kᵀ, 1 / √d_head by default. window:
-    only if causal, a query attends to itself and the window − 1 keys before. cap: of the scores (`soft_cap`).
-    A query that may attend to no key gets nan.
+    q: (batch, heads, query, d_head); k and v: (batch, kv_heads, key, d_head). Query i stands at the position
+    of key keys − queries + i. mask: broadcasts to (batch, heads, query, key); true where a query attends, or
+    numbers to add to the scores. causal: no query attends to later keys. scale: the factor on q kᵀ, 1 /
+    √d_head by default. window: only if causal, a query attends to itself and the window − 1 keys before. cap:
+    of the scores (`soft_cap`). The output of a query that may attend to no key is nan.
     """
     k, v = (_repeat_heads(x, q.shape[1]) for x in (k, v))  # (batch, heads, key, d_head)
     scores = q @ k.transpose(-1, -2)  # (batch, heads, query, key)
@@ -88,7 +89,8 @@ def attend(
 ) -> Tensor:
     """Return the outputs of `attention_by_hand`, by PyTorch's fused kernel (by hand where there is a cap).
 
-    The arguments are the same. Raises ValueError for a window below 1, or one in attention that isn't causal.
+    The arguments are the same. The output of a query that may attend to no key is 0 or nan. Raises ValueError
+    for a window below 1, or one in attention that isn't causal.
     """
     if window is not None and (not causal or window < 1):
         raise ValueError(
@@ -111,13 +113,18 @@ def attend(
 def _attend_one_query(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, window: int | None
 ) -> Tensor:
-    """Return `attend` for a single query: query heads that share a key-value head become its queries."""
+    """Return `attend` for a single query, without repeating keys and values.
+
+    The query heads that share a key-value head are treated as several queries of one head.
+    """
     if window is not None:
         k, v = k[:, :, -window:], v[:, :, -window:]
         mask = None if mask is None else mask[..., -window:]
-    shared = q.shape[1] // k.shape[1]  # query heads that share a key-value head
-    rows = q.reshape(q.shape[0], k.shape[1], shared, q.shape[3])  # (batch, kv_heads, shared, d_head)
-    return F.scaled_dot_product_attention(rows, k, v, attn_mask=mask, scale=scale).reshape(q.shape)
+    group_size = q.shape[1] // k.shape[1]  # query heads that share a key-value head
+    grouped = q.reshape(
+        q.shape[0], k.shape[1], group_size, q.shape[3]
+    )  # (batch, kv_heads, group_size, d_head)
+    return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scale).reshape(q.shape)
 
 
 def _and_mask(mask: Tensor | None, allowed: Tensor) -> Tensor:
@@ -153,8 +160,8 @@ class Attention(nn.Module):
         self.key = nn.Linear(config.d_model, config.n_kv_heads * config.d_head, bias=config.bias)
         self.value = nn.Linear(config.d_model, config.n_kv_heads * config.d_head, bias=config.bias)
         self.output = nn.Linear(config.n_heads * config.d_head, config.d_model, bias=config.bias)
-        self.query_norm = norm(config, config.d_head) if config.attention.qk_norm else None
-        self.key_norm = norm(config, config.d_head) if config.attention.qk_norm else None
+        self.query_norm = make_norm(config, config.d_head) if config.attention.qk_norm else None
+        self.key_norm = make_norm(config, config.d_head) if config.attention.qk_norm else None
 
     def forward(
         self,
@@ -163,28 +170,28 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         update_cache: UpdateCache | None = None,
         trace=None,
-        source: Tensor | KeysAndValues | None = None,
+        memory: Tensor | KeysAndValues | None = None,
     ) -> Tensor:
         """Return what each token gathers from those that it attends to, (batch, time, d_model).
 
         rotary: the tables that queries and keys are rotated by (`Positions.rotary`). mask: as in `attend`; it
         must be complete, hiding later tokens too (`Positions.masks`). Without one, the layer's `causal` and
         `window` decide. update_cache: stores this call's keys and values and returns those of the whole
-        sequence (`KVCache.update`). trace: keeps, or edits, each named step (`trace.py`). source: for
-        cross-attention, the states that keys and values are made from, (batch, source time, d_model), or
-        these keys and values themselves.
+        sequence (`KVCache.update`). trace: keeps, or edits, each named step (`trace.py`). memory: for
+        cross-attention, the encoder's states, (batch, memory time, d_model), or the keys and values made from
+        them.
         """
-        q, k, v = self.project(x) if source is None else self._project_across(x, source)
+        q, k, v = self.project(x) if memory is None else self._project_across(x, memory)
         if self.query_norm is not None:
             q, k = self.query_norm(q), self.key_norm(k)
         if rotary is not None:
             q, k = self.apply_rotary(q, k, rotary)
-        q, k, v = hook(trace, "query", q), hook(trace, "key", k), hook(trace, "value", v)
+        q, k, v = record(trace, "query", q), record(trace, "key", k), record(trace, "value", v)
         if update_cache is not None:
             k, v = update_cache(k, v)  # (batch, kv_heads, key, d_head) each, of the whole sequence
-        heads = hook(trace, "heads", self.attend(q, k, v, mask, trace))  # (batch, heads, time, d_head)
+        heads = record(trace, "heads", self.attend(q, k, v, mask, trace))  # (batch, heads, time, d_head)
         joined = heads.transpose(1, 2).flatten(2)  # (batch, time, heads · d_head)
-        return hook(trace, "output", self.output(joined))
+        return record(trace, "output", self.output(joined))
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the queries, keys and values of all heads, (batch, heads or kv_heads, time, d_head) each."""
@@ -194,9 +201,9 @@ class Attention(nn.Module):
         """Return the keys and values of all heads, (batch, kv_heads, time, d_head) each."""
         return self.split_heads(self.key(x)), self.split_heads(self.value(x))
 
-    def _project_across(self, x: Tensor, source: Tensor | KeysAndValues) -> tuple[Tensor, ...]:
-        """`project` for cross-attention: queries from x, keys and values from the source."""
-        pair = source if isinstance(source, tuple) else self.keys_and_values(source)
+    def _project_across(self, x: Tensor, memory: Tensor | KeysAndValues) -> tuple[Tensor, ...]:
+        """`project` for cross-attention: queries from x, keys and values from the memory."""
+        pair = memory if isinstance(memory, tuple) else self.keys_and_values(memory)
         return self.split_heads(self.query(x)), *pair
 
     def split_heads(self, x: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from course_lib.model.attention import Attention, KeysAndValues, UpdateCache
 from course_lib.model.config import ModelConfig
 from course_lib.model.experts import Experts
-from course_lib.model.feed_forward import feed_forward
-from course_lib.model.norms import norm
+from course_lib.model.feed_forward import make_feed_forward
+from course_lib.model.norms import make_norm
 from course_lib.model.positions import Rotary
-from course_lib.model.trace import hook, scope
+from course_lib.model.trace import record, scope
 
 
 class Memory(NamedTuple):
@@ -31,7 +31,7 @@ class Memory(NamedTuple):
     states: Tensor
     mask: Tensor | None = None
 
-    def source(self, layer: int) -> Tensor:
+    def of_layer(self, layer: int) -> Tensor:
         """Return what a layer's cross-attention makes its keys and values from."""
         return self.states
 
@@ -49,7 +49,7 @@ class ProjectedMemory(NamedTuple):
     pairs: tuple[KeysAndValues, ...]
     mask: Tensor | None = None
 
-    def source(self, layer: int) -> KeysAndValues:
+    def of_layer(self, layer: int) -> KeysAndValues:
         """Return a layer's keys and values."""
         return self.pairs[layer]
 
@@ -72,12 +72,12 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, causal: bool = True, cross: bool = False, layer: int = 0):
         super().__init__()
         self.layer, self.norm_place, self.residual = layer, config.norm_place, config.residual
-        self.attention_norm = norm(config)
+        self.attention_norm = make_norm(config)
         self.attention = Attention(config, causal, config.window_of(layer))
-        self.cross_norm = norm(config) if cross else None
+        self.cross_norm = make_norm(config) if cross else None
         self.cross_attention = Attention(config, causal=False) if cross else None
-        self.feed_forward_norm = norm(config) if self.norm_place != "parallel" else None
-        self.feed_forward = Experts(config) if config.experts else feed_forward(config)
+        self.feed_forward_norm = make_norm(config) if self.norm_place != "parallel" else None
+        self.feed_forward = Experts(config) if config.experts else make_feed_forward(config)
 
     def forward(
         self,
@@ -89,26 +89,28 @@ class Block(nn.Module):
         memory: Memory | ProjectedMemory | None = None,
     ) -> Tensor:
         """rotary, mask, update_cache, trace: as in `Attention`. memory: what cross-attention attends to."""
-        x = hook(trace, "input", x)
+        x = record(trace, "input", x)
         attention_input = self._before(self.attention_norm, x)
         output = self.attention(attention_input, rotary, mask, update_cache, scope(trace, "attention"))
         x = self._add(x, output, self.attention_norm)
         if self.cross_attention is not None:
             x = self._add(x, self._attend_to(memory, x, trace), self.cross_norm)
-        x = hook(trace, "middle", x)
+        x = record(trace, "middle", x)
         if self.norm_place == "parallel":  # both parts read the same normalized input
             feed_forward_input = attention_input
         else:
             feed_forward_input = self._before(self.feed_forward_norm, x)
         output = self.feed_forward(feed_forward_input, scope(trace, "feed_forward"))
         x = self._add(x, output, self.feed_forward_norm)
-        return hook(trace, "output", x)
+        return record(trace, "output", x)
 
     def _attend_to(self, memory: Memory | ProjectedMemory, x: Tensor, trace) -> Tensor:
         """Return the output of cross-attention, (batch, time, d_model)."""
-        source, trace = memory.source(self.layer), scope(trace, "cross_attention")
+        trace = scope(trace, "cross_attention")
         queries_from = self._before(self.cross_norm, x)
-        return self.cross_attention(queries_from, mask=memory.mask, trace=trace, source=source)
+        return self.cross_attention(
+            queries_from, mask=memory.mask, trace=trace, memory=memory.of_layer(self.layer)
+        )
 
     def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
         """Return a part's input: the stream, normalized unless the norm comes after the part."""

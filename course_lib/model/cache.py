@@ -5,7 +5,7 @@ cache each new token costs one position of work; without one, the whole text wou
 token that is written.
 
 Rows of a batch may have different lengths. Each row's tokens stand at positions 0, 1, 2, … of the row, so
-that no row is padded on the left; padding at the end of a row (`counts`) isn't kept.
+that no row is padded on the left; padding at the end of a row (`new_lengths`) isn't kept.
 
 Not handled: dropping what is outside a sliding window; pages (`kernels.paged_attention`).
 """
@@ -26,15 +26,15 @@ class Cache(Protocol):
         """Raise ValueError unless the cache was made for such a model and so many sequences."""
 
     def update(
-        self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None
+        self, layer: int, keys: Tensor, values: Tensor, new_lengths: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values, (batch, kv_heads, time, d_head), and return all so far.
 
-        counts: how many tokens of each row are real.
+        new_lengths: how many tokens of each row are real.
         """
 
-    def advance(self, time: int, counts: Sequence[int] | None = None) -> None:
-        """Add `time` to the length of each row, or what `counts` has for it."""
+    def advance(self, time: int, new_lengths: Sequence[int] | None = None) -> None:
+        """Add `time` to the length of each row, or what `new_lengths` has for it."""
 
 
 class KVCache:
@@ -60,7 +60,8 @@ class KVCache:
         shape = (layers, batch, kv_heads, capacity, d_head)
         # Zeros: positions that aren't filled are masked, and must not hold nan.
         self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-        self.capacity, self.lengths, self._plan = capacity, [0] * batch, None
+        self.capacity, self.lengths = capacity, [0] * batch
+        self._indices_key, self._new_indices = None, None
 
     @property
     def length(self) -> int:
@@ -84,55 +85,54 @@ class KVCache:
             )
 
     def update(
-        self, layer: int, keys: Tensor, values: Tensor, counts: Sequence[int] | None = None
+        self, layer: int, keys: Tensor, values: Tensor, new_lengths: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Store a layer's new keys and values, and return all so far.
 
         Returned are keys and values (batch, kv_heads, length of the longest row, d_head).
 
-        keys, values: (batch, kv_heads, time, d_head). counts: how many tokens of each row are real, counted
-        from its first new one; all by default. Raises ValueError where they don't fit the capacity.
+        keys, values: (batch, kv_heads, time, d_head). new_lengths: how many tokens of each row are real,
+        counted from its first new one; all by default. Raises ValueError where they don't fit the capacity.
         """
-        ends = self._ends(keys.shape[2], counts)
+        ends = self._ends(keys.shape[2], new_lengths)
         if (end := max(ends)) > self.capacity:
             raise ValueError(
                 f"the cache holds {self.capacity} tokens and {end} were asked of it; make it larger"
             )
-        if counts is None and len(set(ends)) == 1:
+        if new_lengths is None and len(set(ends)) == 1:
             self.keys[layer, :, :, self.lengths[0] : end] = keys
             self.values[layer, :, :, self.lengths[0] : end] = values
         else:
             rows, positions, columns = self._indices(ends)
-            self.keys[layer][rows, :, positions] = keys[rows, :, columns]  # (new tokens, kv_heads, d_head)
+            # Indexing with two tensors puts the new tokens first: (new tokens, kv_heads, d_head).
+            self.keys[layer][rows, :, positions] = keys[rows, :, columns]
             self.values[layer][rows, :, positions] = values[rows, :, columns]
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
-    def advance(self, time: int, counts: Sequence[int] | None = None) -> None:
-        """Add `time` to the length of each row, or what `counts` has for it."""
-        self.lengths = self._ends(time, counts)
+    def advance(self, time: int, new_lengths: Sequence[int] | None = None) -> None:
+        """Add `time` to the length of each row, or what `new_lengths` has for it."""
+        self.lengths = self._ends(time, new_lengths)
 
-    def _ends(self, time: int, counts: Sequence[int] | None) -> list[int]:
+    def _ends(self, time: int, new_lengths: Sequence[int] | None) -> list[int]:
         """Return how long each row will be."""
-        if counts is None:
+        if new_lengths is None:
             return [length + time for length in self.lengths]
-        return [length + count for length, count in zip(self.lengths, counts, strict=True)]
+        return [length + count for length, count in zip(self.lengths, new_lengths, strict=True)]
 
     def _indices(self, ends: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return each new token's row, position in the cache and column in this run, (new tokens,) each.
 
         They are the same for every layer, so they are computed for the first one only.
         """
-        if (self._plan or (None,))[0] != (self.lengths, ends):
+        key = (list(self.lengths), ends)
+        if self._indices_key != key:
             runs = [torch.arange(end - start) for start, end in zip(self.lengths, ends, strict=True)]
             rows = torch.arange(len(runs)).repeat_interleave(torch.tensor(list(map(len, runs))))
             columns = torch.cat(runs)
             positions = columns + torch.tensor(self.lengths)[rows]
-            device = self.keys.device
-            self._plan = (
-                (list(self.lengths), ends),
-                (rows.to(device), positions.to(device), columns.to(device)),
-            )
-        return self._plan[1]
+            indices = (each.to(self.keys.device) for each in (rows, positions, columns))
+            self._indices_key, self._new_indices = key, tuple(indices)
+        return self._new_indices
 
     def rewind(self, lengths: int | Sequence[int]) -> None:
         """Drop what each row holds beyond a length. lengths: one for all rows, or one for each.

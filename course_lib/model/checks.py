@@ -1,14 +1,14 @@
-"""What the public entries of this room refuse, each with a message that says what to do.
+"""What configurations and runs of a model refuse, each with a message that says what to do.
 
-`ModelConfig` calls the checks of configurations, `Stack.run_layers` those of a run. Nothing further in checks
-again.
+`ModelConfig` calls the checks of configurations, `Stack.run_layers` those of a run. What only `attend`,
+`Encoder` or `KVCache` know enough to check, they check themselves.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,12 +33,16 @@ def require(condition: bool, message: str) -> None:
 
 
 def check_names(config: type, names: Iterable[str], prefix: str = "") -> None:
-    """Raise ValueError for a name that isn't a field of this class of configurations."""
-    known = [field.name for field in fields(config)]
+    """Raise ValueError unless these are fields of the class, among them all that have no default."""
+    known = {field.name: field for field in fields(config)}
+    names = list(names)
     for name in names:
         require(
             name in known, f"{prefix}{name} is no field of {config.__name__}, which has {', '.join(known)}"
         )
+    for name, field in known.items():
+        optional = field.default is not MISSING or field.default_factory is not MISSING
+        require(optional or name in names, f"{prefix}{name} is missing, and has no default")
 
 
 def check_model_config(config: ModelConfig) -> None:
@@ -95,9 +99,9 @@ def check_experts_config(config: ExpertsConfig) -> None:
         f"and n_shared={config.n_shared} can't be below 0",
     )
     require(
-        config.n_active > 1 or not config.normalize_gates,
+        config.n_active > 1 or not config.normalize_shares,
         "a single expert's share, normalized, is always 1, so its router would never learn: "
-        "set normalize_gates=False (as the Switch Transformer does) or n_active=2",
+        "set normalize_shares=False (as the Switch Transformer does) or n_active=2",
     )
     require(
         config.capacity is None or 0 < config.capacity < math.inf,
@@ -105,22 +109,23 @@ def check_experts_config(config: ExpertsConfig) -> None:
     )
 
 
-def check_tokens(tokens: Tensor, counts: Sequence[int] | None) -> None:
-    """Raise ValueError unless tokens are ids (batch, time), and counts say how many of each row are real."""
+def check_tokens(tokens: Tensor, new_lengths: Sequence[int] | None) -> None:
+    """Raise ValueError unless tokens are ids (batch, time), and new_lengths a number of them for each row."""
     require(
-        tokens.dtype in (torch.int64, torch.int32) and tokens.dim() == 2 and tokens.shape[1] > 0,
+        tokens.dtype in (torch.int64, torch.int32) and tokens.dim() == 2 and tokens.numel() > 0,
         f"tokens must be whole numbers, (batch, time) with at least one token, not {tuple(tokens.shape)} of "
         f"{tokens.dtype}",
     )
     batch, time = tokens.shape
     require(
-        counts is None or (len(counts) == batch and min(counts) >= 0 and max(counts) == time),
-        f"counts must say for each of {batch} rows how many of its {time} tokens are real, "
-        f"{time} in the longest; not {counts}",
+        new_lengths is None
+        or (len(new_lengths) == batch and min(new_lengths) >= 0 and max(new_lengths) == time),
+        f"new_lengths must say for each of {batch} rows how many of its {time} tokens are real, "
+        f"{time} in the longest; not {new_lengths}",
     )
 
 
-def check_room(end: int, context: int) -> None:
+def check_context(end: int, context: int) -> None:
     """Raise ValueError for a text that ends beyond the context."""
     require(
         end <= context,

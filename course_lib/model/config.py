@@ -1,4 +1,4 @@
-"""The configuration of a Transformer. A published model is one setting of it: a row of a table.
+"""The configuration of a Transformer. A published model is one setting of it (`families`).
 
 What the values must satisfy stands in `checks`.
 """
@@ -19,8 +19,8 @@ class AttentionConfig:
     """How attention differs from the usual. Raises ValueError for impossible values."""
 
     qk_norm: bool = False  # normalize each head's queries and keys before they are rotated (Qwen3)
-    window: int | None = None  # attend to itself and the window − 1 tokens before (Mistral); None: to all
-    global_every: int = 0  # every so many layers, one ignores the window (Gemma 2: 2, Gemma 3: 6); 0: none
+    window: int | None = None  # a token attends to itself and the window − 1 before (Mistral); None: to all
+    global_every: int = 0  # every n-th layer ignores the window (Gemma 2: 2, Gemma 3: 6); 0: none does
     scale: float | None = None  # the factor on scores; None: 1 / √d_head
     cap: float | None = None  # a score x becomes cap · tanh(x / cap) (Gemma 2); None: it stays
 
@@ -35,7 +35,7 @@ class ExpertsConfig:
     n_experts: int  # feed-forward layers to choose from, each d_ff wide
     n_active: int = 2  # how many of them each token uses
     n_shared: int = 0  # further experts, which every token uses (DeepSeekMoE)
-    normalize_gates: bool = True  # the shares of the chosen experts add up to 1
+    normalize_shares: bool = True  # the shares of the chosen experts add up to 1
     capacity: float | None = (
         None  # an expert takes at most capacity · tokens · n_active / n_experts; None: all
     )
@@ -73,7 +73,7 @@ class ModelConfig:
     norm_eps: float = 1e-5  # added to the mean square before its root is taken
     residual: bool = True  # parts add to the stream; False, for experiments: they replace it
     feed_forward: str = "swiglu"  # or "geglu", "gelu", "gelu-tanh", "relu"
-    bias: bool = False  # linear layers and layer norms add one
+    bias: bool = False  # linear layers and layer norms have a bias
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     experts: ExpertsConfig | None = None  # None: one dense feed-forward layer
 
@@ -92,12 +92,12 @@ class ModelConfig:
     def from_dict(cls, fields: Mapping[str, object]) -> "ModelConfig":
         """Return the configuration with these fields, as `dataclasses.asdict` returns them.
 
-        Raises ValueError for a name that isn't a field, and where the configuration itself does.
+        Raises ValueError for a name that isn't a field, for a field without a default that is missing, and
+        where the configuration itself does.
         """
-        nested = {"attention": AttentionConfig, "experts": ExpertsConfig}
         check_names(cls, fields)
         fields = dict(fields)
-        for name, kind in nested.items():
+        for name, kind in {"attention": AttentionConfig, "experts": ExpertsConfig}.items():
             if isinstance(fields.get(name), Mapping):
                 check_names(kind, fields[name], f"{name}.")
                 fields[name] = kind(**fields[name])

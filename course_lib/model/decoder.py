@@ -9,7 +9,7 @@ from course_lib.model.block import Memory, ProjectedMemory
 from course_lib.model.cache import Cache, KVCache
 from course_lib.model.config import ModelConfig
 from course_lib.model.stack import Stack
-from course_lib.model.trace import Trace, hook
+from course_lib.model.trace import Trace, record
 
 
 class Decoder(Stack):
@@ -40,22 +40,24 @@ class Decoder(Stack):
         cache: Cache | None = None,
         trace: Trace | None = None,
         memory: Memory | ProjectedMemory | None = None,
-        counts: Sequence[int] | None = None,
+        new_lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """Return logits, (batch, time, vocab_size): the score of every token as the next one.
 
         tokens: ids (batch, time). cache: keys and values of the tokens before (`new_cache`), extended by this
         call; each row's new tokens follow those that it holds of that row. trace: keeps, and may edit, each
-        named activation. memory: the encoder's states, for a decoder with cross-attention. counts: where rows
-        have different lengths, how many of each row's tokens are real. The rest is padding at the end of the
-        row: any ids, which the cache doesn't keep and whose own logits mean nothing.
+        named activation. memory: the encoder's states, for a decoder with cross-attention. new_lengths: where
+        rows have different lengths, how many of each row's tokens are real. The rest is padding at the end of
+        the row: any ids, which the cache doesn't keep and whose own logits mean nothing.
 
         Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
         """
-        states = self.run_layers(tokens, cache, trace, memory=memory, counts=counts)  # (batch, time, d_model)
-        logits = hook(trace, "logits", self.logits(states))  # (batch, time, vocab_size)
+        states = self.run_layers(
+            tokens, cache, trace, memory=memory, new_lengths=new_lengths
+        )  # (batch, time, d_model)
+        logits = record(trace, "logits", self.logits(states))  # (batch, time, vocab_size)
         if cache is not None:  # last, so that a run that fails leaves the cache as it was
-            cache.advance(tokens.shape[1], counts)
+            cache.advance(tokens.shape[1], new_lengths)
         return logits
 
     def last_hidden_state(
@@ -64,12 +66,12 @@ class Decoder(Stack):
         cache: Cache | None = None,
         trace: Trace | None = None,
         memory: Memory | ProjectedMemory | None = None,
-        counts: Sequence[int] | None = None,
+        new_lengths: Sequence[int] | None = None,
     ) -> Tensor:
         """Return the head's input, (batch, time, d_model). Arguments and errors as in `forward`."""
-        states = self.run_layers(tokens, cache, trace, memory=memory, counts=counts)
+        states = self.run_layers(tokens, cache, trace, memory=memory, new_lengths=new_lengths)
         if cache is not None:
-            cache.advance(tokens.shape[1], counts)
+            cache.advance(tokens.shape[1], new_lengths)
         return states
 
     def logits(self, states: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from course_lib.model.trace import Trace
 
 
 class Encoder(Stack):
-    """The encoder of Vaswani et al. (2017, section 3.1), or BERT's (Devlin et al. 2018) without token types.
+    """The encoder of Vaswani et al. (2017, section 3.1), or the blocks of BERT (Devlin et al. 2018).
 
     >>> sizes = dict(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_head=4, d_ff=32)
     >>> config = ModelConfig(**sizes, context=8)

@@ -7,11 +7,13 @@ through this module.
     change = exchange(model, {"blocks.0.attention.query": quantized, …})
     change.undo()              puts the original modules back: the model has its old bits again
 
-Each new module says of what kind it is (`Exchanged.kind`). `REFUSED` lists the kinds that can't be combined,
-and why; no other code looks for parts of another kind.
+Each new module says of what kind it is (`Exchanged.kind`): "quantized" (`quantize`), "rounding"
+(quantization-aware training), "kernels" (`kernels.use`), "packed" (`generate.pack`) or "adapter" (LoRA and
+its relatives, `train.peft`). `REFUSED` lists the kinds that can't be combined, and why; no other code looks
+for parts of another kind. "merge" stands there for adding an adapter's weights to those of its base.
 
 A new module is made in one of two ways. Either it has parameters of its own, made from the old module's (a
-quantized layer); the old one's memory is freed once nothing refers to `change` any more. Or it is a `twin`:
+quantized layer); the old module is kept alive by `change`, and freed with it. Or it is a `twin`:
 an object of another class that shares the old module's parameters.
 """
 
@@ -103,6 +105,8 @@ def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
         raise ValueError(f"the model has no part of that name: {error}") from None
     if "" in parts:
         raise ValueError("a model can't be exchanged for another inside itself: use the part itself")
+    outer_first = sorted(parts, key=lambda path: path.count("."))
+    parts = {path: parts[path] for path in outer_first}
     _put(model, parts)
     return Exchange(model, parts, old)
 

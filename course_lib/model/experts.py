@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.model.config import ModelConfig
-from course_lib.model.feed_forward import feed_forward
-from course_lib.model.trace import hook
+from course_lib.model.feed_forward import make_feed_forward
+from course_lib.model.trace import record
 
 
 class Experts(nn.Module):
@@ -36,19 +36,19 @@ class Experts(nn.Module):
         super().__init__()
         self.config = config.experts
         self.router = nn.Linear(config.d_model, self.config.n_experts, bias=False)
-        self.experts = nn.ModuleList(feed_forward(config) for _ in range(self.config.n_experts))
+        self.experts = nn.ModuleList(make_feed_forward(config) for _ in range(self.config.n_experts))
         # n_shared experts that every token uses compute the same as one that is n_shared times as wide.
         wide = replace(config, d_ff=self.config.n_shared * config.d_ff) if self.config.n_shared else None
-        self.shared = feed_forward(wide) if wide else None
+        self.shared = make_feed_forward(wide) if wide else None
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
-        scores = hook(trace, "router", self.router(x))  # (…, n_experts)
+        scores = record(trace, "router", self.router(x))  # (…, n_experts)
         tokens = x.flatten(0, -2)  # (tokens, d_model)
-        shares, chosen = route(scores.flatten(0, -2), self.config.n_active, self.config.normalize_gates)
+        shares, chosen = route(scores.flatten(0, -2), self.config.n_active, self.config.normalize_shares)
         out = self.dispatch(tokens, shares, chosen).view(x.shape)
         if self.shared is not None:
             out = out + self.shared(x)
-        return hook(trace, "output", out)
+        return record(trace, "output", out)
 
     def dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
         """Run each chosen expert on its tokens and add up what they return, weighted by their shares.
@@ -57,23 +57,24 @@ class Experts(nn.Module):
         of a token and an expert; sorted by expert, the choices of one expert stand side by side.
         """
         order = chosen.flatten().argsort(stable=True)  # (tokens · n_active,): choices, sorted by expert
-        counts = chosen.flatten().bincount(
-            minlength=len(self.experts)
-        )  # (n_experts,): choices of each expert
+        loads = chosen.flatten().bincount(minlength=len(self.experts))  # (n_experts,): choices of each
         if self.config.capacity is not None:
-            order, counts = self._drop_beyond_capacity(order, counts)
+            order, loads = self._drop_beyond_capacity(order, loads)
         token = order // self.config.n_active  # the token of each choice
-        inputs = x[token].split(counts.tolist())  # for each expert: (its tokens, d_model)
+        inputs = x[token].split(loads.tolist())  # for each expert: (its tokens, d_model)
         outputs = torch.cat([expert(run) for expert, run in zip(self.experts, inputs, strict=True)])
         outputs = outputs * shares.flatten()[order, None].to(outputs.dtype)  # (choices, d_model)
         return outputs.new_zeros(x.shape).index_add(0, token, outputs)  # (tokens, d_model)
 
-    def _drop_beyond_capacity(self, order: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return order and counts (`dispatch`) of the first choices of each expert, up to its capacity."""
+    def _drop_beyond_capacity(self, order: Tensor, loads: Tensor) -> tuple[Tensor, Tensor]:
+        """Return order and loads (`dispatch`) without the choices beyond each expert's capacity.
+
+        A choice that is dropped adds nothing to its token.
+        """
         limit = math.ceil(self.config.capacity * len(order) / len(self.experts))
-        starts = counts.cumsum(0) - counts  # where each expert's choices begin
-        rank = torch.arange(len(order), device=order.device) - starts.repeat_interleave(counts)
-        return order[rank < limit], counts.clamp(max=limit)
+        starts = loads.cumsum(0) - loads  # where each expert's choices begin
+        rank = torch.arange(len(order), device=order.device) - starts.repeat_interleave(loads)
+        return order[rank < limit], loads.clamp(max=limit)
 
 
 def route(scores: Tensor, n_active: int, normalize: bool) -> tuple[Tensor, Tensor]:
@@ -94,7 +95,8 @@ def load_balancing_loss(scores: Tensor, n_active: int) -> Tensor:
 
     scores: the router's, (…, n_experts). fᵢ is the fraction of choices that fell on expert i, which has no
     gradient; Pᵢ is its mean probability, which has one. The loss is 1 when all experts are chosen equally
-    often, and n_experts / n_active when all tokens choose the same ones.
+    often; it nears n_experts / n_active when the router sends all tokens to the same ones, with all its
+    confidence.
     """
     scores = scores.flatten(0, -2)  # (tokens, n_experts)
     _, chosen = route(scores, n_active, normalize=False)

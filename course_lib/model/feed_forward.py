@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.config import ModelConfig
-from course_lib.model.trace import hook
+from course_lib.model.trace import record
 
 ACTIVATIONS = {
     "relu": F.relu,
@@ -28,8 +28,8 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
-        hidden = hook(trace, "hidden", self.activation(self.up(x)))  # (…, d_ff)
-        return hook(trace, "output", self.down(hidden))  # (…, d_model)
+        hidden = record(trace, "hidden", self.activation(self.up(x)))  # (…, d_ff)
+        return record(trace, "output", self.down(hidden))  # (…, d_model)
 
 
 class SwiGLU(nn.Module):
@@ -48,8 +48,8 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
         gate, up = self.project(x)  # (…, d_ff) each
-        hidden = hook(trace, "hidden", self.activation(gate) * up)  # (…, d_ff)
-        return hook(trace, "output", self.down(hidden))  # (…, d_model)
+        hidden = record(trace, "hidden", self.activation(gate) * up)  # (…, d_ff)
+        return record(trace, "output", self.down(hidden))  # (…, d_model)
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return gate x and up x, (…, d_ff) each."""
@@ -62,6 +62,6 @@ class GeGLU(SwiGLU):
     activation = staticmethod(F.gelu)
 
 
-def feed_forward(config: ModelConfig) -> nn.Module:
+def make_feed_forward(config: ModelConfig) -> nn.Module:
     """Return the configuration's feed-forward layer, (…, d_model) → the same shape."""
     return {"swiglu": SwiGLU, "geglu": GeGLU}.get(config.feed_forward, FeedForward)(config)

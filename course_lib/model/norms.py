@@ -38,7 +38,7 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
-def norm(config: ModelConfig, width: int | None = None) -> nn.Module:
+def make_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
     """Return the configuration's norm, (…, width) → the same shape. width: d_model by default."""
     width = config.d_model if width is None else width
     match config.norm:

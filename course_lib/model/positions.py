@@ -66,27 +66,35 @@ class Positions(nn.Module):
         return cos, sin, LAYOUTS[self.config.positions]
 
     def masks(
-        self, start: int | Tensor, time: int, keys: int, like: Tensor, causal: bool = True
+        self,
+        start: int | Tensor,
+        time: int,
+        keys: int,
+        like: Tensor,
+        causal: bool = True,
+        real: Tensor | None = None,
     ) -> dict[int | None, Tensor | None]:
         """Return the masks of attention between queries start … start + time − 1 and keys 0 … keys − 1.
 
-        One for each window that a layer can have (`ModelConfig.window_of`): window → mask, (heads, time,
-        keys) or (batch, 1 or heads, time, keys). A mask is complete: it also hides later tokens (causal) and
-        those before the window. It is None where no mask is needed because `causal` and `window` already say
-        which keys count.
+        One for each window that a layer can have: window (`ModelConfig.window_of`) → mask, which broadcasts
+        to (batch, heads, time, keys). A mask is complete: it also hides later tokens (causal), those before
+        the window, and padding (real: (batch, keys), false at padding). It is None where `causal` and
+        `window` alone say which keys count.
         """
         windows = {None, self.config.attention.window}
         alibi = self.config.positions == "alibi"
-        if isinstance(start, int) and not alibi:
+        if isinstance(start, int) and not alibi and real is None:
             return dict.fromkeys(windows)
         queries = positions_from(start, time, like.device)  # (time,) or (batch, time)
         distance = queries[..., None] - torch.arange(keys, device=like.device)  # (…, time, keys)
-        distance = distance.unsqueeze(-3)  # (…, 1, time, keys): the same for all heads
+        distance = distance.view(-1, 1, time, keys)  # (1 or batch, 1, time, keys)
         masks = {}
         for window in windows:
             allowed = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
             if window is not None:
                 allowed = allowed & (distance < window)
+            if real is not None:
+                allowed = allowed & real[:, None, None, :]
             bias = _bias_of_distance(self.config.n_heads, distance, like) if alibi else None
             masks[window] = bias.masked_fill(~allowed, -math.inf) if alibi else allowed
         return masks

@@ -1,6 +1,6 @@
 """Hooks: looking at the activations of a run of the model, and changing them.
 
-A forward pass gives each activation a name, such as "layers.13.attention.weights", and shows it to a `Trace`,
+A forward pass gives each activation a name, such as "blocks.13.attention.weights", and shows it to a `Trace`,
 which may keep it and may return another in its place. Keeping changes nothing, bit for bit. With edits, heads
 are ablated (Michel et al. 2019) and activations patched from another run (Meng et al. 2022, "causal
 tracing").
@@ -18,13 +18,13 @@ Edits = dict[str, Callable[[Tensor], Tensor]]
 class Trace:
     """Which activations of a run to keep, and which to change.
 
-    keep: patterns of names, such as "layers.*.output" (`Decoder.activation_names` lists the names). edits:
+    keep: patterns of names, such as "blocks.*.output" (`Decoder.activation_names` lists the names). edits:
     pattern → a function from an activation to the tensor of the same shape to use instead. A pattern that
     fits no name raises ValueError.
 
         trace = Trace(keep="*.attention.weights")
         logits = model(tokens, trace=trace)
-        trace["layers.13.attention.weights"]          (batch, heads, query, key)
+        trace["blocks.13.attention.weights"]          (batch, heads, query, key)
     """
 
     def __init__(self, keep: str | Iterable[str] = (), edits: Edits | None = None):
@@ -70,7 +70,7 @@ class Trace:
         names: a pattern of names; in an encoder-decoder one stack's, such as
         "decoder.*.cross_attention.weights". Raises ValueError where none were kept, or those of two stacks.
         """
-        stacks = {name.partition("layers.")[0] for name in self.values if fnmatchcase(name, names)}
+        stacks = {name.partition("blocks.")[0] for name in self.values if fnmatchcase(name, names)}
         if len(stacks) > 1:
             raise ValueError(
                 f'{names!r} fits two stacks; name one, such as "decoder.*.cross_attention.weights"'
@@ -82,7 +82,7 @@ class Trace:
 
 
 class _Scope:
-    """A trace as a part of the model sees it: the part gives short names, to which the scope adds its own."""
+    """A trace that prefixes every name with the name of the part of the model that uses it."""
 
     def __init__(self, trace: "Trace | _Scope", name: str):
         self.trace, self.name = trace, name
@@ -102,7 +102,7 @@ def scope(trace: "Trace | _Scope | None", name: str) -> "_Scope | None":
     return None if trace is None else _Scope(trace, name)
 
 
-def hook(trace: "Trace | _Scope | None", name: str, value: Tensor) -> Tensor:
+def record(trace: "Trace | _Scope | None", name: str, value: Tensor) -> Tensor:
     """Show an activation to the trace, and return it or what the trace puts in its place."""
     return value if trace is None else trace(name, value)
 
@@ -111,20 +111,20 @@ def ablate_heads(*heads: tuple[int, int]) -> Edits:
     """Return edits that set the outputs of these heads to zero. heads: pairs (layer, head), counted from 0.
 
     >>> sorted(ablate_heads((13, 8), (16, 5)))
-    ['layers.13.attention.heads', 'layers.16.attention.heads']
+    ['blocks.13.attention.heads', 'blocks.16.attention.heads']
     """
     return _edit_heads(heads, lambda layer, head, value: torch.zeros_like(value[:, head]))
 
 
-def patch_heads(source: Trace, *heads: tuple[int, int]) -> Edits:
+def patch_heads(other_run: Trace, *heads: tuple[int, int]) -> Edits:
     """Return edits that give these heads the outputs of another run.
 
-    source: that run's trace, which kept "*.attention.heads".
+    other_run: its trace, which kept "*.attention.heads".
     """
 
     def from_source(layer: int, head: int, value: Tensor) -> Tensor:
-        name = f"layers.{layer}.attention.heads"
-        return _same_shape(name, value, source[name])[:, head]
+        name = f"blocks.{layer}.attention.heads"
+        return _same_shape(name, value, other_run[name])[:, head]
 
     return _edit_heads(heads, from_source)
 
@@ -163,7 +163,7 @@ def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tenso
             changed[:, head] = new(layer, head, value)
         return changed
 
-    return {f"layers.{n}.attention.heads": lambda value, n=n: edit(value, n) for n in by_layer}
+    return {f"blocks.{n}.attention.heads": lambda value, n=n: edit(value, n) for n in by_layer}
 
 
 def _same_shape(name: str, old: Tensor, new: Tensor) -> Tensor:

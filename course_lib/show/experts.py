@@ -45,7 +45,7 @@ def routing(
 ) -> Routing:
     """Send each token to its `n_active` best experts.
 
-    scores: the router's scores, (token, expert). normalize, capacity: as `normalize_gates` and `capacity` in
+    scores: the router's scores, (token, expert). normalize, capacity: as `normalize_shares` and `capacity` in
     `ExpertsConfig`; a full expert drops the tokens that come last. Raises ValueError if tokens and scores
     don't fit, for more active experts than there are, and for no tokens or more than 40.
     """

@@ -38,7 +38,7 @@ from types import SimpleNamespace
 from course_lib.show import explore_attention
 def even(tokens, trace):
     n = tokens.shape[1]
-    trace("layers.0.attention.weights", (torch.ones(1, 2, n, n).tril() / torch.arange(1, n + 1)[:, None]))
+    trace("blocks.0.attention.weights", (torch.ones(1, 2, n, n).tril() / torch.arange(1, n + 1)[:, None]))
 explore_attention(SimpleNamespace(tokenizer=Letters, model=even), "abcd")
 --
 from ipywidgets import FloatSlider, IntSlider, SelectionSlider, Text, interact_manual

@@ -78,7 +78,7 @@ def test_rows_of_different_lengths_are_read_as_each_alone(kind):
         tokens = torch.zeros(3, max(counts), dtype=torch.long)
         for row, (start, count) in enumerate(zip(starts, counts, strict=True)):
             tokens[row, :count] = rows[row, start : start + count]
-        logits = model(tokens, cache, counts=counts)
+        logits = model(tokens, cache, new_lengths=counts)
         starts = [start + count for start, count in zip(starts, counts, strict=True)]
         for row, (end, count) in enumerate(zip(starts, counts, strict=True)):
             torch.testing.assert_close(
@@ -303,7 +303,7 @@ def speculate(model, draft, texts, n, look_ahead=3):
         ]
         counts = list(map(len, unread))
         tokens = torch.tensor([[*row, *[0] * (max(counts) - len(row))] for row in unread])
-        best = model(tokens, cache, counts=counts).argmax(-1).tolist()
+        best = model(tokens, cache, new_lengths=counts).argmax(-1).tolist()
         for row, more in enumerate(proposed):
             verdict = best[row][counts[row] - len(more) - 1 : counts[row]]
             right = next((i for i, token in enumerate(more) if token != verdict[i]), len(more))
@@ -366,7 +366,7 @@ def filled(lengths=(5, 2), capacity=12):
     model = tiny_decoder()
     cache = model.new_cache(capacity, len(lengths))
     tokens = torch.randint(61, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(0))
-    model(tokens, cache, counts=list(lengths))
+    model(tokens, cache, new_lengths=list(lengths))
     return model, tokens, cache
 
 
@@ -413,12 +413,12 @@ def test_rows_are_chosen_and_repeated():
 
 
 @pytest.mark.parametrize("counts", [[3], [3, 2], [-1, 4], [4, 5], [4, 4, 4]], ids=str)
-def test_counts_are_for_each_row_and_of_what_is_there(counts):
+def test_new_lengths_are_for_each_row_and_of_what_is_there(counts):
     model = tiny_decoder()
     with pytest.raises(
-        ValueError, match="counts must say for each of 2 rows how many of its 4 tokens are real"
+        ValueError, match="new_lengths must say for each of 2 rows how many of its 4 tokens are real"
     ):
-        model(torch.ones(2, 4, dtype=torch.long), model.new_cache(8, 2), counts=counts)
+        model(torch.ones(2, 4, dtype=torch.long), model.new_cache(8, 2), new_lengths=counts)
 
 
 def test_a_ragged_cache_that_overflows_stays_as_it_was():
@@ -426,7 +426,7 @@ def test_a_ragged_cache_that_overflows_stays_as_it_was():
     with pytest.raises(ValueError, match="holds 6 tokens and 7 were asked"):
         model(torch.ones(2, 2, dtype=torch.long), cache)
     assert cache.lengths == [5, 2]
-    model(torch.ones(2, 4, dtype=torch.long), cache, counts=[1, 4])
+    model(torch.ones(2, 4, dtype=torch.long), cache, new_lengths=[1, 4])
     assert cache.lengths == [6, 6]
 
 

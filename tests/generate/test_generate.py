@@ -75,8 +75,8 @@ def test_what_is_cached_is_what_a_trace_sees(model, tokens):
     cache, trace = model.new_cache(48), Trace(keep="*")
     model(tokens, cache, trace)
     for i in range(3):
-        assert cache.keys[i, :, :, :12].equal(trace[f"layers.{i}.attention.key"])
-        assert cache.values[i, :, :, :12].equal(trace[f"layers.{i}.attention.value"])
+        assert cache.keys[i, :, :, :12].equal(trace[f"blocks.{i}.attention.key"])
+        assert cache.values[i, :, :, :12].equal(trace[f"blocks.{i}.attention.value"])
 
 
 def test_a_trace_through_a_cache_sees_all_keys(model, tokens):

@@ -38,7 +38,7 @@ from course_lib.generate import (
     probabilities,
     repetition_penalty,
     sample,
-    sampling,
+    samplers,
     temperature,
     top_k,
     top_p,
@@ -400,7 +400,7 @@ def reachable(monkeypatch):
     def count(logits, **options):
         seen = []
         with monkeypatch.context() as patch:
-            patch.setattr(sampling, "draw", lambda adjusted, _: seen.append(adjusted))
+            patch.setattr(samplers, "draw", lambda adjusted, _: seen.append(adjusted))
             sample(logits, **options)
         return (seen[0].softmax(-1) > 0).sum(-1)
 

@@ -182,12 +182,12 @@ def test_bytes_and_operations_are_as_calculated(counts, ordered, dtype):
 @pytest.mark.parametrize("backend", ["triton", "torch"])
 def test_a_mixture_is_the_models(n_experts, n_active, backend):
     torch.manual_seed(0)
-    plain = Experts(config(n_experts=n_experts, n_active=n_active, normalize_gates=n_active > 1)).to(DEVICE)
+    plain = Experts(config(n_experts=n_experts, n_active=n_active, normalize_shares=n_active > 1)).to(DEVICE)
     x = numbers(37, plain.router.in_features, grad=True)
     weights = [x, *plain.parameters()]
 
     def ours(x):
-        shares, chosen = route(plain.router(x), n_active, plain.config.normalize_gates)
+        shares, chosen = route(plain.router(x), n_active, plain.config.normalize_shares)
         return mixture(x, shares, chosen, *stack_experts(plain), backend=backend)
 
     y, wanted, grad = ours(x), plain(x), numbers(37, plain.router.in_features, seed=5)

@@ -25,8 +25,8 @@ FAMILIES = {
     "parallel": {"norm_place": "parallel"},
     "post-norm": {"norm_place": "post", "norm": "layer"},
     "Mixtral's": {"n_experts": 4, "n_active": 2},
-    "DeepSeekMoE's": {"n_experts": 4, "n_active": 2, "n_shared": 1, "normalize_gates": False},
-    "Switch": {"n_experts": 4, "n_active": 1, "normalize_gates": False, "capacity": 1.25},
+    "DeepSeekMoE's": {"n_experts": 4, "n_active": 2, "n_shared": 1, "normalize_shares": False},
+    "Switch": {"n_experts": 4, "n_active": 1, "normalize_shares": False, "capacity": 1.25},
 }
 
 

@@ -356,6 +356,19 @@ def test_alibi_is_mpts():
     agree(model(tokens), theirs(tokens).logits, atol=1e-6, rtol=1e-6)
 
 
+def test_padding_is_hidden_from_causal_layers_too():
+    for positions in ("rope", "alibi"):
+        model = random_weights(Decoder(tiny_config(positions=positions)))
+        tokens = torch.tensor([[3, 1, 4, 1, 5]])
+        real = torch.tensor([[True, True, False, True, True]])
+        states = model.run_layers(tokens, real=real)
+        other, later = tokens.clone(), tokens.clone()
+        other[0, 2], later[0, 4] = 9, 9
+        agree(model.run_layers(other, real=real)[:, [0, 1, 3, 4]], states[:, [0, 1, 3, 4]])
+        agree(model.run_layers(later, real=real)[:, :4], states[:, :4])
+        assert not torch.allclose(model.run_layers(tokens)[:, 3], states[:, 3])
+
+
 # Experts
 
 
@@ -368,7 +381,9 @@ def one_by_one(layer, x):
     """Every token by itself, without sorting or batching; no capacity."""
     out = []
     for token in x.flatten(0, -2):
-        shares, chosen = route(layer.router(token)[None], layer.config.n_active, layer.config.normalize_gates)
+        shares, chosen = route(
+            layer.router(token)[None], layer.config.n_active, layer.config.normalize_shares
+        )
         found = sum(
             share * layer.experts[i](token) for share, i in zip(shares[0], chosen[0].tolist(), strict=True)
         )
@@ -377,7 +392,7 @@ def one_by_one(layer, x):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"n_active": 5}, {"n_active": 1, "normalize_gates": False}, {"n_shared": 2}]
+    "changes", [{}, {"n_active": 5}, {"n_active": 1, "normalize_shares": False}, {"n_shared": 2}]
 )
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (2, 40)])
 def test_sorted_experts_are_experts_token_by_token(changes, shape):
@@ -429,7 +444,7 @@ def test_load_balancing_loss_at_its_ends():
 
 
 def test_capacity_turns_the_later_tokens_away():
-    layer, x = mixture(n_active=1, normalize_gates=False, capacity=1.0), randn(1, 20, 24)
+    layer, x = mixture(n_active=1, normalize_shares=False, capacity=1.0), randn(1, 20, 24)
     scores = layer.router(x)[0]
     chosen = scores.argmax(-1)
     room = math.ceil(20 / 5)
@@ -558,7 +573,7 @@ def test_parallel_parts_read_the_same(cross):
     expected = x + block.attention(read) + block.feed_forward(read)
     if cross:
         heard = x + block.attention(read)
-        expected = expected + block.cross_attention(block.cross_norm(heard), source=memory.states)
+        expected = expected + block.cross_attention(block.cross_norm(heard), memory=memory.states)
     agree(block(x, memory=memory), expected)
 
 
@@ -590,10 +605,11 @@ def test_alibi_in_16_bits_is_rounded_once():
         ({"n_experts": 4, "n_active": 5}, "1 to 4, not 5"),
         ({"n_experts": 4, "n_active": 0}, "1 to 4, not 0"),
         ({"n_experts": 4, "n_shared": -1}, "n_shared=-1"),
-        ({"n_experts": 4, "n_active": 1}, "normalize_gates=False"),
+        ({"n_experts": 4, "n_active": 1}, "normalize_shares=False"),
         ({"n_experts": 4, "capacity": 0}, "capacity must be above 0"),
         ({"n_experts": 4, "capacity": math.inf}, "None for no limit; not inf"),
         ({"n_experts": -1}, "at least 1 expert, not -1"),
+        ({"vocab_size": 0}, "vocab_size must be at least 1"),
         ({"n_expert": 4}, "n_expert is no field of ModelConfig, which has vocab_size"),
     ],
 )

@@ -247,6 +247,17 @@ def test_a_part_needs_a_place(path):
     assert_same_state(model, state)
 
 
+def test_nested_parts_may_be_named_in_any_order():
+    for paths in (("0", "0.0"), ("0.0", "0")):
+        model = nn.Sequential(nn.Sequential(nn.Linear(2, 2)))
+        old = dict(model.named_modules())
+        parts = {"0": nn.Sequential(nn.Identity()), "0.0": nn.Linear(2, 2, bias=False)}
+        change = exchange(model, {path: parts[path] for path in paths})
+        assert change.in_place and model[0][0] is parts["0.0"]
+        change.undo()
+        assert dict(model.named_modules()) == old
+
+
 def test_a_twin_shares_everything_with_its_part():
     model = model_of()
     norm = model.blocks[0].attention_norm

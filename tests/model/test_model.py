@@ -1,6 +1,7 @@
 """Tokens → logits, against PyTorch's own parts and transformers' Llama."""
 
 import math
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -14,6 +15,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotat
 import course_lib.model
 from course_lib.model import (
     Decoder,
+    ModelConfig,
     RMSNorm,
     SwiGLU,
     Trace,
@@ -308,7 +310,7 @@ def zero(value):
     return torch.zeros_like(value)
 
 
-@pytest.mark.parametrize("keep", ["*", "*.weights", "layers.1.attention.heads", ["embedding", "logits"]])
+@pytest.mark.parametrize("keep", ["*", "*.weights", "blocks.1.attention.heads", ["embedding", "logits"]])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_keeping_changes_nothing_bit_for_bit(keep, dtype):
     model = tiny_decoder(dtype)
@@ -332,7 +334,7 @@ def test_what_is_kept_is_what_flowed(model, tokens):
     trace = Trace(keep="*")
     model(tokens, trace=trace)
     for i in range(3):
-        at = f"layers.{i}"
+        at = f"blocks.{i}"
         torch.testing.assert_close(
             trace[f"{at}.input"] + trace[f"{at}.attention.output"], trace[f"{at}.middle"]
         )
@@ -341,7 +343,7 @@ def test_what_is_kept_is_what_flowed(model, tokens):
         )
         value = trace[f"{at}.attention.value"].repeat_interleave(3, dim=1)
         torch.testing.assert_close(trace[f"{at}.attention.weights"] @ value, trace[f"{at}.attention.heads"])
-        assert trace[f"{at}.input"].equal(trace[f"layers.{i - 1}.output"] if i else trace["embedding"])
+        assert trace[f"{at}.input"].equal(trace[f"blocks.{i - 1}.output"] if i else trace["embedding"])
 
 
 def test_rows_of_weights_sum_to_one_and_never_look_ahead(model, tokens):
@@ -366,7 +368,7 @@ def test_a_trace_without_attention_says_how_to_get_it(model, tokens):
 @pytest.mark.parametrize(
     "trace",
     [
-        Trace("layers.3.output"),
+        Trace("blocks.3.output"),
         Trace("atention"),
         Trace(["embedding", "nothing*"]),
         Trace(edits={"layer.*": zero}),
@@ -374,13 +376,13 @@ def test_a_trace_without_attention_says_how_to_get_it(model, tokens):
 )
 def test_a_pattern_that_fits_nothing_is_an_error(model, tokens, trace):
     with pytest.raises(
-        ValueError, match="no activation is called '(layers.3.output|atention|nothing.|layer..)'"
+        ValueError, match="no activation is called '(blocks.3.output|atention|nothing.|layer..)'"
     ):
         model(tokens, trace=trace)
 
 
 @pytest.mark.parametrize(
-    "name", ["embedding", "layers.1.attention.weights", "layers.0.attention.heads", "logits"]
+    "name", ["embedding", "blocks.1.attention.weights", "blocks.0.attention.heads", "logits"]
 )
 @pytest.mark.parametrize(
     "edit", [lambda value: value[..., :-1], lambda value: value[:1], lambda value: None, lambda value: 0.0]
@@ -415,11 +417,11 @@ def test_edited_weights_decide_what_is_read(model, tokens):
     def first(weights):
         return zero(weights).index_fill_(-1, torch.tensor(0), 1.0)
 
-    trace = Trace(keep="*", edits={"layers.1.attention.weights": first})
+    trace = Trace(keep="*", edits={"blocks.1.attention.weights": first})
     model(tokens, trace=trace)
-    value = trace["layers.1.attention.value"].repeat_interleave(3, dim=1)[:, :, :1]
-    torch.testing.assert_close(trace["layers.1.attention.heads"], value.expand(-1, -1, 12, -1))
-    assert trace["layers.1.attention.weights"].equal(first(trace["layers.1.attention.weights"]))
+    value = trace["blocks.1.attention.value"].repeat_interleave(3, dim=1)[:, :, :1]
+    torch.testing.assert_close(trace["blocks.1.attention.heads"], value.expand(-1, -1, 12, -1))
+    assert trace["blocks.1.attention.weights"].equal(first(trace["blocks.1.attention.weights"]))
 
 
 def test_unchanged_weights_give_the_same_run(model, tokens):
@@ -431,7 +433,7 @@ def test_ablation_zeroes_its_heads_and_changes_only_what_is_downstream(model, to
     before, after = Trace(keep="*"), Trace(keep="*", edits=ablate_heads((1, 4), (1, 0)))
     model(tokens, trace=before), model(tokens, trace=after)
     names = model.activation_names()
-    touched = names.index("layers.1.attention.heads")
+    touched = names.index("blocks.1.attention.heads")
     for name in names[:touched]:
         assert after[name].equal(before[name]), name
     heads = after[names[touched]]
@@ -462,10 +464,10 @@ def test_patching_every_head_carries_the_other_runs_attention_over(model, tokens
     kept.edits = patch_heads(source, *everything)
     model(tokens, trace=kept)
     for layer in range(3):
-        name = f"layers.{layer}.attention.heads"
+        name = f"blocks.{layer}.attention.heads"
         assert kept[name].equal(source[name])
         projected = model.blocks[layer].attention.output(source[name].transpose(1, 2).flatten(2))
-        torch.testing.assert_close(kept[f"layers.{layer}.attention.output"], projected)
+        torch.testing.assert_close(kept[f"blocks.{layer}.attention.output"], projected)
 
 
 def test_patching_one_head_leaves_the_others(model, tokens):
@@ -473,7 +475,7 @@ def test_patching_one_head_leaves_the_others(model, tokens):
     model(tokens.flip(1), trace=source), model(tokens, trace=plain)
     patched.edits = patch_heads(source, (0, 2))
     model(tokens, trace=patched)
-    name = "layers.0.attention.heads"
+    name = "blocks.0.attention.heads"
     assert patched[name][:, 2].equal(source[name][:, 2])
     assert patched[name][:, [0, 1, 3, 4, 5]].equal(plain[name][:, [0, 1, 3, 4, 5]])
 
@@ -483,7 +485,7 @@ def test_patching_one_head_leaves_the_others(model, tokens):
 def test_heads_that_do_not_exist_are_refused(model, tokens, edit, head):
     with pytest.raises(ValueError, match=f"layer 1 has heads 0 to 5, not {head}"):
         model(tokens, trace=Trace(edits=edit((1, head))))
-    with pytest.raises(ValueError, match="no activation is called 'layers.3.attention.heads'"):
+    with pytest.raises(ValueError, match="no activation is called 'blocks.3.attention.heads'"):
         model(tokens, trace=Trace(edits=edit((3, 0))))
 
 
@@ -491,12 +493,12 @@ def test_heads_that_do_not_exist_are_refused(model, tokens, edit, head):
 def test_patching_from_a_run_of_another_length_is_refused(model, tokens, length):
     source = Trace(keep="*.attention.heads")
     model(tokens[:, :length], trace=source)
-    with pytest.raises(ValueError, match="layers.1.attention.heads"):
+    with pytest.raises(ValueError, match="blocks.1.attention.heads"):
         model(tokens, trace=Trace(edits=patch_heads(source, (1, 2))))
 
 
 def test_patching_from_what_was_not_kept_is_refused(model, tokens):
-    with pytest.raises(KeyError, match="'layers.1.attention.heads' was not kept"):
+    with pytest.raises(KeyError, match="'blocks.1.attention.heads' was not kept"):
         model(tokens, trace=Trace(edits=patch_heads(Trace(), (1, 2))))
 
 
@@ -509,7 +511,7 @@ def test_gradients_flow_through_a_trace(tokens):
     model(tokens)[..., 0].sum().backward()
     torch.testing.assert_close(model.blocks[0].attention.query.weight.grad, traced)
     gradient = torch.autograd.grad(
-        model(tokens, trace=trace)[..., 0].sum(), trace["layers.1.attention.heads"]
+        model(tokens, trace=trace)[..., 0].sum(), trace["blocks.1.attention.heads"]
     )[0]
     assert gradient.shape == (2, 6, 12, 8)
     assert gradient.count_nonzero() > 0
@@ -564,3 +566,18 @@ def test_nothing_flows_along_a_cut_edge(model, tokens):
 def test_a_token_cut_from_all_it_sees_is_refused(model, tokens, query, key):
     with pytest.raises(ValueError, match="nothing"):
         model(tokens, trace=Trace(edits={"*.attention.weights": partial(cut_edges, query=query, key=key)}))
+
+
+def test_a_configuration_without_a_size_says_which():
+    sizes = asdict(tiny_config())
+    assert ModelConfig.from_dict(sizes) == tiny_config()
+    del sizes["d_ff"]
+    with pytest.raises(ValueError, match="d_ff is missing, and has no default"):
+        ModelConfig.from_dict(sizes)
+    with pytest.raises(ValueError, match="experts.n_experts is missing"):
+        ModelConfig.from_dict(asdict(tiny_config()) | {"experts": {"n_active": 2}})
+
+
+def test_no_rows_are_refused_like_no_tokens():
+    with pytest.raises(ValueError, match="at least one token"):
+        tiny_decoder()(torch.zeros(0, 3, dtype=torch.long))

@@ -70,7 +70,7 @@ def even(tokens, trace):
     """A model of one layer and two heads that look everywhere alike."""
     n = tokens.shape[1]
     weights = torch.ones(1, 2, n, n).tril() / torch.arange(1, n + 1)[:, None]
-    trace("layers.0.attention.weights", weights)
+    trace("blocks.0.attention.weights", weights)
 
 
 LM = SimpleNamespace(tokenizer=LETTERS, model=even)

@@ -269,7 +269,7 @@ def test_a_trace_sees_the_run_and_keeps_it_as_it_is(method):
     plain, traced = model(rows), model(rows, trace=trace)
     assert torch.equal(plain, traced)
     extra = method.tokens if isinstance(method, Prefix) else 0
-    weights = trace["layers.1.attention.weights"]
+    weights = trace["blocks.1.attention.weights"]
     assert weights.shape[-2:] == (rows.shape[1], rows.shape[1] + extra)
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(weights.shape[:-1]))
     assert not weights[..., extra:].triu(1).any() and weights[..., :extra].all()
@@ -298,7 +298,7 @@ def test_a_prefix_is_seen_by_every_query_wherever_it_stands(positions):
     part, tokens = attached.parts["blocks.0.attention"], random_tokens(model, time=5)
     trace = Trace(keep=("*.query", "*.key", "*.value", "*.heads"))
     model(tokens, trace=trace)
-    q, k, v, heads = (trace[f"layers.0.attention.{name}"] for name in ("query", "key", "value", "heads"))
+    q, k, v, heads = (trace[f"blocks.0.attention.{name}"] for name in ("query", "key", "value", "heads"))
     k, v = (torch.cat([own.unsqueeze(0), x], dim=2) for own, x in ((part.keys, k), (part.values, v)))
     k, v = (x.repeat_interleave(3, dim=1) for x in (k, v))
     scores = q @ k.transpose(-1, -2) / model.config.d_head**0.5

@@ -150,7 +150,7 @@ def _compute_keys_and_values(model: Decoder, ids: Tensor) -> list[Tensor]:
     trace = Trace(keep=("*.attention.key", "*.attention.value"))
     model(ids.unsqueeze(0), trace=trace)
     layers = range(model.config.n_layers)
-    return [trace[f"layers.{i}.attention.{name}"][0] for i in layers for name in ("key", "value")]
+    return [trace[f"blocks.{i}.attention.{name}"][0] for i in layers for name in ("key", "value")]
 
 
 class PrefixAttention(Wrapper):
