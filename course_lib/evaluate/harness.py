@@ -53,7 +53,7 @@ class Task:
 
 
 class Table(dict[str, Estimate]):
-    """The name of each task → its `Estimate`; it prints as a table."""
+    """The name of each task → its `Estimate`, all of one confidence; it prints as a table."""
 
     def __str__(self) -> str:
         rows = self._rows()
@@ -66,12 +66,12 @@ class Table(dict[str, Estimate]):
         return "\n".join([head, "|:--|--:|--:|:--|", *rows])
 
     def _rows(self) -> list[tuple[str, str, str, str]]:
-        interval = {f"{each.confidence:.0%} interval" for each in self.values()}
+        interval = f"{next(iter(self.values())).confidence:.0%} interval" if self else "interval"
         rows = [
             (task, f"{each.n}", f"{each.value:.3f}", f"{each.low:.3f} to {each.high:.3f}")
             for task, each in self.items()
         ]
-        return [("task", "n", "score", *interval), *rows]
+        return [("task", "n", "score", interval), *rows]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Result:
 
     task     the task's name
     scorer   the scorer's module and name
-    prompts  a hash of all prompts; results with the same hash are of the same items
+    prompts  a hash of all prompts, not the prompts; results with the same hash are of the same items
     answers  in the order of the items
     scores   in the order of the items
     """
@@ -103,7 +103,7 @@ class Report:
 
     results  one for each task
     facts    what the caller recorded about the model
-    made     the date, and the versions of the software
+    made     the environment: the date, and the versions of the software
     """
 
     results: list[Result]
@@ -199,8 +199,8 @@ def _run_task(answer: Callable, task: Task, batch: int | None) -> Result:
         part = prompts[start : start + (batch or 1)]
         answers += _answer_prompts(answer, task, start, part, batched=batch is not None)
     scores = [_score_answer(task, i, given) for i, given in enumerate(answers)]
-    fingerprint = hashlib.sha256(repr(prompts).encode()).hexdigest()[:16]
-    return Result(task.name, _qualified_name(task.scorer), fingerprint, answers, scores)
+    prompts_hash = hashlib.sha256(repr(prompts).encode()).hexdigest()[:16]
+    return Result(task.name, _qualified_name(task.scorer), prompts_hash, answers, scores)
 
 
 def _answer_prompts(answer: Callable, task: Task, start: int, prompts: list, batched: bool) -> list:

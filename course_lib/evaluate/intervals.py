@@ -49,7 +49,7 @@ class PairedTest:
     """The result of `paired_test`.
 
     difference  the mean of a − b
-    p_value     how often chance alone makes the mean difference as far from 0
+    p_value     how often chance alone makes the mean difference at least as far from 0
     exact       whether all ways to choose signs were tried, or a random sample of them
     """
 
@@ -142,7 +142,8 @@ def paired_test(
 
     If a and b differ by chance alone, each difference is as likely to have the opposite sign. For up to 16
     seeds all 2ⁿ ways to choose signs are tried, for more 65,535 random ones. The p-value is the share of them
-    whose mean is as far from 0 as the observed one. So 5 seeds can't give less than 2/32; 0.05 takes 6.
+    whose mean is at least as far from 0 as the observed one. So 5 seeds can't give less than
+    2/32; 0.05 takes 6.
 
     The interval contains all true differences that the test wouldn't reject; its ends are means of subsets of
     the differences (Hartigan 1969), and infinite for too few seeds. The test assumes that the differences are
@@ -156,10 +157,10 @@ def paired_test(
     _check_confidence(confidence)
     signs = _choose_signs(len(differences), np.random.default_rng(seed))  # (ways, n)
     tolerance = 1e-9 * np.abs(differences).sum()
-    as_far = np.abs(signs @ differences) >= abs(differences.sum()) - tolerance  # (ways,)
+    at_least_as_far = np.abs(signs @ differences) >= abs(differences.sum()) - tolerance  # (ways,)
     low, high = _invert_test(differences, signs, confidence)
     mean = Estimate(float(differences.mean()), low, high, len(differences), confidence)
-    p_value = (1 + int(as_far.sum())) / (1 + len(signs))
+    p_value = (1 + int(at_least_as_far.sum())) / (1 + len(signs))
     return PairedTest(mean, p_value, exact=len(differences) <= MAX_EXACT)
 
 

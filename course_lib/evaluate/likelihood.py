@@ -22,11 +22,12 @@ def log_likelihood(model: Decoder, prompt: Sequence[int], continuation: Sequence
         raise ValueError("the prompt is empty: the first token has nothing to be likely after")
     check_token_ids(continuation, model.config.vocab_size)
     tokens = torch.tensor([[*prompt, *continuation]], device=model.embedding.weight.device)
-    targets = tokens[:, len(prompt) :]  # (1, time)
+    targets = tokens[:, len(prompt) :]  # (1, time); time is the length of the continuation
     # The model needn't read the last token, which may lie one position beyond the context.
     inputs = tokens[:, : max(len(prompt), tokens.shape[1] - 1)]
-    hidden = model.last_hidden_state(inputs)[:, len(prompt) - 1 :]  # (1, time, d_model)
-    log_probs = model.logits(hidden).float().log_softmax(dim=-1)  # (1, time, vocab_size)
+    hidden = model.last_hidden_state(inputs)[:, len(prompt) - 1 :]
+    # hidden is (1, time, d_model). For an empty continuation it is (1, 1, d_model), and nothing is gathered.
+    log_probs = model.logits(hidden).float().log_softmax(dim=-1)  # (1, time, vocab_size), likewise
     return log_probs.gather(-1, targets.unsqueeze(-1))[0, :, 0]
 
 
@@ -40,20 +41,20 @@ def check_token_ids(continuation: Sequence[int], vocab_size: int) -> None:
 
 
 @torch.inference_mode()
-def held_out_loss(model: nn.Module, tokens: Tensor, time: int, batch: int = 64) -> float:
+def held_out_loss(model: nn.Module, tokens: Tensor, window: int, batch: int = 64) -> float:
     """Return the mean of −log p, in nats, over one long sequence of token ids.
 
-    tokens: (length,). time: the length of the windows that the model reads. batch: how many windows it reads
-    at once. As in training, each token of a window has a target, so every id but the first is scored once;
-    ids at the end that don't fill a window are left out. Raises ValueError if there aren't more ids than
-    `time`.
+    tokens: (length,). window: the length of the windows that the model reads. batch: how many windows it
+    reads at once. As in training, each token of a window has a target, so every id but the first is scored
+    once; ids at the end that don't fill a window are left out. Raises ValueError if there aren't more ids
+    than `window`.
     """
-    if time < 1 or len(tokens) <= time:
+    if window < 1 or len(tokens) <= window:
         count = len(tokens)
-        raise ValueError(f"a window of {time} tokens with targets doesn't fit into a row of {count} ids")
-    windows = tokens.unfold(0, time + 1, time)  # (windows, time + 1): each begins with the last one's end
+        raise ValueError(f"a window of {window} tokens with targets doesn't fit into a row of {count} ids")
+    windows = tokens.unfold(0, window + 1, window)  # (windows, window + 1), overlapping in one token
     total = 0.0
     for part in windows.split(batch):
-        logits = model(part[:, :-1]).float().flatten(0, -2)  # (batch · time, vocab_size)
+        logits = model(part[:, :-1]).float().flatten(0, -2)  # (batch · window, vocab_size)
         total += F.cross_entropy(logits, part[:, 1:].flatten(), reduction="sum").item()
-    return total / (len(windows) * time)
+    return total / (len(windows) * window)

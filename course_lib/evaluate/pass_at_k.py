@@ -15,12 +15,14 @@ def expected_best(scores: Sequence[float], n: int, values: Sequence[float] | Non
     ValueError unless 1 ≤ n ≤ N, if there aren't as many values as scores, and for a score of NaN.
     """
     size, values = len(scores), scores if values is None else values
-    if not 1 <= n <= size or len(values) != size:
-        given = f"{n}, with {len(values)}"
-        raise ValueError(f"n must lie between 1 and the pool's {size}, with a value for each: not {given}")
+    if not 1 <= n <= size:
+        raise ValueError(f"n must lie between 1 and the pool's {size}, not be {n}")
+    if len(values) != size:
+        raise ValueError(f"there must be a value for each of the pool's {size} scores, not {len(values)}")
     if any(map(math.isnan, scores)):
         raise ValueError("a score is NaN: the best can't be told")
-    # Of equal scores, the earlier one counts as better, as in `best_of`.
+    # Of equal scores, the earlier one counts as better, as in `generate.best_of`, which returns
+    # the first of the best texts.
     ascending = sorted(range(size), key=lambda i: (scores[i], -i))
     choices = math.comb(size, n)  # an integer that may be too large for a float; the quotients below are not
     return sum(math.comb(rank, n - 1) / choices * values[ascending[rank]] for rank in range(n - 1, size))

@@ -39,8 +39,9 @@ def repeated(tokens: Sequence[Hashable] | Tensor, n: int = 4) -> float:
 def distinct(texts: Iterable[Sequence[Hashable] | Tensor], n: int = 2) -> float:
     """Return the number of different n-grams in all texts, divided by the number of tokens.
 
-    This is distinct-n of Li et al. (2016). It is close to 1 if almost no n-gram occurs twice, within a text
-    or across texts, and 0 if there are no tokens.
+    This is distinct-n of Li et al. (2016). It is close to 1 for long texts in which almost no n-gram occurs
+    twice, within a text or across texts. A text of m tokens has only m − n + 1 n-grams, so short texts have
+    less: two texts of two tokens have 0.5 at most for n = 2. It is 0 if there are no tokens.
 
     >>> round(distinct(["a tiger ran".split(), "a tiger slept".split()], n=1), 2)  # 4 of 6
     0.67

@@ -57,8 +57,10 @@ def would_write(
 def teacher_forced(model: Decoder, pairs: Sequence[Pair], batch: int = 32) -> list[CompletionScores]:
     """Return the model's scores of each completion after its prompt.
 
-    pairs: prompts, which may contain virtual tokens, and completions. batch: how many pairs the model reads
-    at once. Raises ValueError for no pairs, an empty prompt, and a completion with unknown tokens.
+    pairs: prompts and completions. A prompt may contain virtual tokens: the ids after the vocabulary that
+    stand for the trained embeddings of a soft prompt (`train.peft.soft_prompt`). batch: how many pairs the
+    model reads at once. Raises ValueError for no pairs, an empty prompt, and a completion with unknown
+    tokens.
     """
     if not pairs or not all(len(prompt) for prompt, _ in pairs):
         raise ValueError("give at least one pair of a prompt, of one token or more, and its completion")

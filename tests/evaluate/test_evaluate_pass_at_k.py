@@ -42,6 +42,8 @@ def test_the_expected_best_of_large_pools_and_of_scores_without_end():
 def test_an_impossible_best_is_refused():
     with pytest.raises(ValueError, match="NaN"):
         expected_best([1.0, math.nan], 1)
-    for n, values in ((0, None), (4, None), (1, [1])):
-        with pytest.raises(ValueError, match="n must lie between 1 and the pool's 3"):
-            expected_best([1, 2, 3], n, values)
+    for n in (0, 4):
+        with pytest.raises(ValueError, match=f"n must lie between 1 and the pool's 3, not be {n}"):
+            expected_best([1, 2, 3], n)
+    with pytest.raises(ValueError, match="a value for each of the pool's 3 scores, not 1"):
+        expected_best([1, 2, 3], 1, [1])
