@@ -1,4 +1,13 @@
-"""Models from files: published ones read into the course's own decoder, and the course's own."""
+"""Models from files: published ones read into the course's own decoder, and the course's own.
+
+Read in this order:
+
+    tensor_file   tensors and facts in one safetensors file
+    weights       a trained model of the course in such a file
+    family        what the models of a published family share, as a table
+    gguf_file     a published model from a GGUF file, by the table of its family
+    smollm2       where the course's published model lies, and loading it
+"""
 
 from course_lib.families.family import FAMILIES, LLAMA, Family
 from course_lib.families.gguf_file import read_gguf

@@ -28,7 +28,7 @@ OPTIONAL_SETTINGS = {
     "vocab_size": "vocab_size",
 }
 
-# GGUF's names of tensors → the course's, outside the blocks and in a block.
+# GGUF's names of tensors → the course's: outside the transformer blocks, and in each of them ("blk.0", …).
 TENSORS = {"token_embd": "embedding", "output_norm": "norm", "output": "head"}
 BLOCK_TENSORS = {
     "attn_norm": "attention_norm",
@@ -59,15 +59,16 @@ class Family:
     interleaved_rows: bool = False
     # GGUF's names of pre-tokenizers → patterns of `text.pretokenize`.
     pre_tokenizers: Mapping[str, str] = field(default_factory=dict)
-    # The course's names of a block's layers → those of the package transformers.
+    # The course's names of a transformer block's layers → those of the package transformers.
     transformers_names: Mapping[str, str] = field(default_factory=dict)
 
     def config(self, architecture: str, settings: Mapping, **known: object) -> ModelConfig:
         """Return the configuration of the model in a file.
 
-        architecture: the settings' prefix. settings: the file's, by name; it raises ValueError for a required
-        one that the file lacks. known: fields of `ModelConfig` that are not read from settings; a setting
-        overrides them.
+        architecture: the settings' prefix. settings: the file's, by name. known: fields of `ModelConfig` that
+        are not read from settings; a setting overrides them.
+
+        `read_gguf` passes a mapping that raises ValueError where the file lacks a required setting.
         """
         required = REQUIRED_SETTINGS | self.required_settings
         optional = OPTIONAL_SETTINGS | self.optional_settings

@@ -1,8 +1,8 @@
 """Reading GGUF, the one-file format of llama.cpp: settings, vocabulary, chat template and quantized weights.
 
-The `gguf` package locates everything in the file. This module dequantizes the weights, or keeps their blocks
-of 4 and 8 bits as they are (`quantize.blocks`), and translates names and layouts into the course's, as the
-row of the model's family says (`family`).
+The `gguf` package locates everything in the file. This module dequantizes the weights, or keeps the
+quantization blocks of 4 and 8 bits as they are (`quantize.blocks`), and translates names and layouts into the
+course's, by the table of the model's family (`family`).
 
 Not handled: vocabularies other than byte-level BPE; tensor types other than those in `BLOCK_FORMATS` and
 `FLOAT_FORMATS`.
@@ -24,6 +24,7 @@ from course_lib.model.exchange import exchange
 from course_lib.quantize import Q4_0, Q4_1, Q8_0, BlockWeight, QuantizedLinear
 from course_lib.text import ChatTemplate, Tokenizer
 
+# Quantization blocks: groups of weights with a scale. The model's layers are called blocks too ("blk.0").
 BLOCK_FORMATS = {Kind.Q8_0: Q8_0, Kind.Q4_0: Q4_0, Kind.Q4_1: Q4_1}
 FLOAT_FORMATS: dict[Kind, Callable[[Tensor], Tensor]] = {
     Kind.F32: lambda raw: raw.view(torch.float32),
@@ -39,8 +40,9 @@ def read_gguf(
 ) -> LanguageModel:
     """Return the model in a GGUF file, with its tokenizer and chat template.
 
-    dtype: the precision of the weights. quantized: whether the linear layers keep the file's blocks
-    (`QuantizedLinear`). families: the families that can be read, by the architecture's name in the file.
+    dtype: the precision of the weights. quantized: whether the linear layers keep the file's
+    quantization blocks (`QuantizedLinear`). families: the families that can be read, by the architecture's
+    name in the file.
 
     Raises FileNotFoundError, or ValueError that says what is wrong with the file.
     """
@@ -94,7 +96,7 @@ class Reader(gguf.GGUFReader):
             self.data = np.asarray(self.data)
         values = super()._get(offset, dtype, count, override_order)
         if len(values) < count:
-            raise ValueError(f"the file ends before byte {offset}, where there should be more")
+            raise ValueError(f"the file ends within the {count} values that should begin at byte {offset}")
         return values
 
 
@@ -144,7 +146,7 @@ def _read_decoder(
     weights = {}
     for tensor in reader.tensors:
         if quantized and tensor.name.startswith("blk.") and tensor.tensor_type in BLOCK_FORMATS:
-            _exchange_linear(model, tensor, _read_blocks(tensor, config, family), family)
+            _replace_linear(model, tensor, _read_blocks(tensor, config, family), family)
         else:
             weights[_parameter_name(tensor.name, family)] = _read_weight(tensor, config, family).to(dtype)
     if config.tie_embeddings:
@@ -158,8 +160,8 @@ def _read_decoder(
     return model.eval().requires_grad_(False)
 
 
-def _exchange_linear(model: Decoder, tensor: gguf.ReaderTensor, stored: BlockWeight, family: Family) -> None:
-    """Exchange the linear layer that a tensor belongs to for one over its blocks."""
+def _replace_linear(model: Decoder, tensor: gguf.ReaderTensor, stored: BlockWeight, family: Family) -> None:
+    """Replace the linear layer that a tensor belongs to by one over its quantization blocks."""
     name = _parameter_name(tensor.name, family)
     _require_finite(tensor, stored.weight())
     if model.get_parameter(name).shape != stored.shape:
@@ -193,11 +195,11 @@ def _read_weight(tensor: gguf.ReaderTensor, config: ModelConfig, family: Family)
 
 def _require_finite(tensor: gguf.ReaderTensor, weight: Tensor) -> None:
     if not weight.sum().isfinite():
-        raise ValueError(f"{tensor.name} holds numbers that are not finite")
+        raise ValueError(f"{tensor.name} holds values that are not finite")
 
 
 def _read_blocks(tensor: gguf.ReaderTensor, config: ModelConfig, family: Family) -> BlockWeight:
-    """Return a matrix in the file's own blocks. At most its rows are reordered, as wholes."""
+    """Return a matrix in the file's own quantization blocks. At most, whole rows are reordered."""
     rows = _read_bytes(tensor).view(int(tensor.shape[1]), -1)  # (rows, bytes of a row)
     return BlockWeight(BLOCK_FORMATS[tensor.tensor_type], _reorder_rows(tensor, rows, config, family))
 

@@ -17,7 +17,7 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def find_smollm2() -> Path:
-    """Return the path of the weights: what the variable SMOLLM2_GGUF names, or the installed package's file.
+    """Return the path of the weights: the one in the environment variable SMOLLM2_GGUF, or the package's.
 
     Raises FileNotFoundError, saying what to do, where neither exists.
     """

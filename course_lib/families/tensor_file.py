@@ -8,7 +8,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-# The header's one entry: all facts as JSON with sorted keys, so that equal contents give equal files.
+# The key of the header's one entry, named after the course; it marks the course's files. The value is all
+# facts as JSON with sorted keys, so that equal contents give equal files.
 MARK = "thirsty-tiger"
 
 

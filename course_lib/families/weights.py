@@ -24,12 +24,14 @@ def save_model(
         save_model("tiger.safetensors", model, recipe="python -m …", seed=0, score=0.97)
 
     Tied weights are stored once. Raises ValueError for a weight that isn't finite in that precision, and for
-    a model whose parts were exchanged since it was built (packed, for example): `load_model` couldn't build
-    it again.
+    a model whose parts were replaced since it was built (quantized or packed, for example): `load_model`
+    couldn't build it again.
     """
     weights = _cast(stored_weights(model), dtype)
     with torch.device("meta"):
         built = stored_weights(type(model)(model.config))
+    # Layers of kind "rounding" train with rounded weights (`quantize.qat`). They keep the names of the
+    # weights, but the model would compute something else without them.
     if weights.keys() != built.keys() or "rounding" in exchanged(model).values():
         raise ValueError(
             "the model's parts aren't those that its class builds: save it before packing or changing it"
@@ -65,7 +67,7 @@ def load_model(
         with torch.random.fork_rng(devices=[]):
             model = build(ModelConfig.from_dict(header["config"]))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} has no configuration that this ModelConfig knows ({error})") from None
+        raise ValueError(f"{path} has no configuration that this ModelConfig accepts ({error})") from None
     model, weights = model.to(dtype).eval(), _cast(weights, dtype)
     require_same("the model", layout(weights), layout(stored_weights(model)))
     model.load_state_dict(weights, strict=False)

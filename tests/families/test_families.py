@@ -432,7 +432,7 @@ def test_weights_that_are_not_finite_are_refused(path, kind, name, half, quantiz
     content = bytearray(path.read_bytes())
     content[offset : offset + len(planted)] = planted
     path.write_bytes(content)
-    with refused(path, f"{name} holds numbers that are not finite"):
+    with refused(path, f"{name} holds values that are not finite"):
         read_gguf(path, quantized=quantized)
 
 
