@@ -66,8 +66,8 @@ def prepare_weight(stored: Stored) -> PreparedWeight:
             return PreparedWeight(stored.shape, codes.view(stored.shape), stored.scale.flatten().float())
         if stored.format.bits == 4 and stored.shape.numel() // len(stored.scale) % GRID_BLOCK == 0:
             return _prepare_uniform(stored)
-    if isinstance(stored, BlockWeight) and stored.format.affine is not None:
-        codes, scale, minimum = stored.affine()
+    if isinstance(stored, BlockWeight) and stored.format.int4_parts is not None:
+        codes, scale, minimum = stored.int4_parts()
         return PreparedWeight(stored.shape, _two_a_byte(codes), scale.half(), minimum.half())
     if isinstance(stored, NF4Weight) and stored.shape[1] % GRID_BLOCK == 0:
         codes = _two_a_byte(stored.codes().view(stored.shape))
@@ -80,14 +80,14 @@ def prepare_weight(stored: Stored) -> PreparedWeight:
 def _prepare_uniform(stored: UniformWeight) -> PreparedWeight:
     """Return a 4-bit `Uniform` weight with a scale and a minimum, (rows, groups) each.
 
-    A symmetric format stores no minimum: it is −zero · scale, where `zero` is the code of 0. It is kept in 32
+    A symmetric format stores no minimum: it is −zero_code · scale. It is kept in 32
     bits, so that it isn't rounded. Raises ValueError for one scale a matrix.
     """
     rows, group = stored.shape[0], stored.shape.numel() // len(stored.scale)
     if group > stored.shape[1]:
         groups = f"group by channel, or by a multiple of {GRID_BLOCK} columns"
         raise ValueError(f"there is no kernel for one scale a matrix: {groups}")
-    minimum = -stored.format.zero * stored.scale.float() if stored.minimum is None else stored.minimum
+    minimum = -stored.format.zero_code * stored.scale.float() if stored.minimum is None else stored.minimum
     codes = _two_a_byte(stored.codes().view(stored.shape))
     return PreparedWeight(stored.shape, codes, stored.scale.view(rows, -1), minimum.view(rows, -1))
 

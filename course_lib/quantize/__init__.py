@@ -6,7 +6,7 @@ Read in this order:
     uniform    the same grid with all its options: 2 to 8 bits, groups, a minimum
     bits       packing its codes into bytes
     layers     a linear layer over stored weights; exchanging all of a model's linear layers for it
-    blocks     llama.cpp's formats Q8_0, Q4_0 and Q4_1, in which the course's real model comes
+    blocks     llama.cpp's formats Q8_0, Q4_0 and Q4_1; SmolLM2, the course's pretrained model, is in Q4_1
     nf4        QLoRA's NormalFloat: unevenly spaced levels for normally distributed weights
     gptq       rounding that compensates each column's error in the columns that are not rounded yet
     qat        quantization-aware training with the straight-through estimator
@@ -15,6 +15,9 @@ Read in this order:
     quantize_linears(model, Uniform(bits=4, group=32))
     quantize_linears(model, NF4())
     quantize_linears(model, Q4_1)
+
+The package's name `gptq` is the function. For other names of that module, write
+`from course_lib.quantize.gptq import …`.
 """
 
 from course_lib.quantize.absmax import absmax_dequantize, absmax_quantize

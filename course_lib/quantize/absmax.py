@@ -4,11 +4,15 @@
     code  = round(weight / scale)      a whole number from −q to q
     weight ≈ scale · code              an error of half a scale at most
 
-Each output channel, a row of the matrix, has its own scale (Dettmers et al. 2022, "LLM.int8()", section 2).
-All other formats here change one of these three lines: `uniform` the range that a scale covers, `nf4` the
-levels, `gptq` the choice of the code.
+Each output channel, a row of the matrix, has its own scale (Dettmers et al. 2022, "LLM.int8()": absmax
+quantization in section 2, a scale for each row in section 3.1). The other formats vary these three lines:
+`uniform` and `blocks` change the range that a scale covers and may add a minimum, `nf4` changes the levels,
+and `gptq` the choice of the code.
 
-Not handled: rows of zeros, whose scale is 0, and storing a code in fewer than 8 bits. `uniform` handles both.
+Not handled: rows of zeros, whose scale is 0; rows of very large weights, whose scale overflows in 16 bits;
+storing a code in fewer than 8 bits. `uniform` handles zeros and few bits, and refuses weights that are too
+large. In rows of very small weights (below about 1e-3 for 8 bits) the error can exceed half a scale, because
+16 bits hold so small a scale with few digits.
 """
 
 import torch
@@ -24,8 +28,10 @@ def absmax_quantize(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
     bits: 2 to 8. The scale is rounded to 16 bits, as it would be stored.
     """
     largest_code = 2 ** (bits - 1) - 1
-    scale = (weight.abs().amax(dim=1, keepdim=True) / largest_code).half().float()
-    return (weight / scale).round().to(torch.int8), scale
+    scale = weight.abs().amax(dim=1, keepdim=True) / largest_code  # (rows, 1)
+    scale = scale.half().float()  # stored in 16 bits, used in 32
+    codes = (weight / scale).round().clamp(-largest_code, largest_code)  # (rows, columns)
+    return codes.to(torch.int8), scale
 
 
 def absmax_dequantize(codes: Tensor, scale: Tensor) -> Tensor:

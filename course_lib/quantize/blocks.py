@@ -4,9 +4,10 @@
     Q4_0   18 bytes   scale (16 bits), 32 codes of 4 bits                      weight = scale · (code − 8)
     Q4_1   20 bytes   scale and minimum (16 bits each), 32 codes of 4 bits     weight = scale · code + minimum
 
-So a weight takes 8.5, 4.5 or 5 bits. In the 4-bit formats, byte i holds weight i in its low half and weight i
-+ 16 in its high half. The bytes are the same as those that llama.cpp's own `gguf` package makes of the same
-weights.
+So a weight takes 8.5, 4.5 or 5 bits. In the 4-bit formats, byte i of the codes holds weight i in its low half
+and weight i+16 in its high half. The bytes are the same as those that llama.cpp's own `gguf` package makes of
+the same weights. For this, the codes are computed as llama.cpp does: by multiplying by 1 / scale instead of
+dividing, and in 4 bits by adding one half and truncating instead of rounding.
 
 Not handled: the newer "K" formats.
 """
@@ -32,7 +33,7 @@ class BlockFormat:
     decode: Callable[[Tensor], Tensor]  # (blocks, bytes) → weights (blocks, 32)
     # (blocks, bytes) → codes (blocks, 32), scale and minimum (blocks, 1): weight = scale · code + minimum.
     # None for codes of more than 4 bits.
-    affine: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
+    int4_parts: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]] | None = None
 
     @torch.no_grad()
     def store(self, weight: Tensor) -> "BlockWeight":
@@ -63,9 +64,9 @@ class BlockWeight(Stored):
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.format.decode(self.raw.view(-1, self.format.bytes)).view(self.shape).to(dtype)
 
-    def affine(self) -> tuple[Tensor, Tensor, Tensor]:
+    def int4_parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return 4-bit codes (rows, columns), and scale and minimum of each block (rows, blocks)."""
-        parts = self.format.affine(self.raw.view(-1, self.format.bytes))
+        parts = self.format.int4_parts(self.raw.view(-1, self.format.bytes))
         return tuple(part.reshape(len(self.raw), -1) for part in parts)
 
 
@@ -77,7 +78,7 @@ def encode_q8_0(x: Tensor) -> Tensor:
 
 
 def decode_q8_0(raw: Tensor) -> Tensor:
-    return raw[:, 2:].view(torch.int8).float().mul_(_read_half(raw, 0))
+    return raw[:, 2:].view(torch.int8).float() * _read_half(raw, 0)
 
 
 def encode_q4_0(x: Tensor) -> Tensor:
@@ -93,10 +94,10 @@ def encode_q4_0(x: Tensor) -> Tensor:
 
 
 def decode_q4_0(raw: Tensor) -> Tensor:
-    return _unpack_nibbles(raw[:, 2:]).sub_(8).mul_(_read_half(raw, 0))
+    return (_unpack_nibbles(raw[:, 2:]) - 8) * _read_half(raw, 0)
 
 
-def affine_q4_0(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def int4_parts_q4_0(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     scale = _read_half(raw, 0)
     return _unpack_nibbles(raw[:, 2:]), scale, -8 * scale
 
@@ -110,11 +111,11 @@ def encode_q4_1(x: Tensor) -> Tensor:
 
 
 def decode_q4_1(raw: Tensor) -> Tensor:
-    codes, scale, minimum = affine_q4_1(raw)
-    return codes.mul_(scale).add_(minimum)
+    codes, scale, minimum = int4_parts_q4_1(raw)
+    return codes * scale + minimum
 
 
-def affine_q4_1(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def int4_parts_q4_1(raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return _unpack_nibbles(raw[:, 4:]), _read_half(raw, 0), _read_half(raw, 2)
 
 
@@ -130,9 +131,7 @@ def _half_bytes(x: Tensor) -> Tensor:
 
 def _unpack_nibbles(packed: Tensor) -> Tensor:
     """Return two codes from 0 to 15 for each byte, (blocks, 16) of uint8 → (blocks, 32) of float32."""
-    codes = torch.empty(len(packed), BLOCK_SIZE, device=packed.device)
-    codes[:, :16], codes[:, 16:] = packed & 15, packed >> 4
-    return codes
+    return torch.cat([packed & 15, packed >> 4], dim=1).float()
 
 
 def _pack_nibbles(codes: Tensor) -> Tensor:
@@ -142,7 +141,7 @@ def _pack_nibbles(codes: Tensor) -> Tensor:
 
 
 def _reciprocal(scale: Tensor) -> Tensor:
-    """Return 1 / scale, and 0 for a scale of 0."""
+    """Return 1 / scale, and 0 for a scale of 0, as llama.cpp does."""
     return torch.where(scale == 0, 0.0, 1 / scale)
 
 
@@ -153,5 +152,5 @@ def _round_half_away(x: Tensor) -> Tensor:
 
 
 Q8_0 = BlockFormat("Q8_0", 34, encode_q8_0, decode_q8_0)
-Q4_0 = BlockFormat("Q4_0", 18, encode_q4_0, decode_q4_0, affine_q4_0)
-Q4_1 = BlockFormat("Q4_1", 20, encode_q4_1, decode_q4_1, affine_q4_1)
+Q4_0 = BlockFormat("Q4_0", 18, encode_q4_0, decode_q4_0, int4_parts_q4_0)
+Q4_1 = BlockFormat("Q4_1", 20, encode_q4_1, decode_q4_1, int4_parts_q4_1)

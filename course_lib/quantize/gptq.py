@@ -9,8 +9,10 @@ Inputs are correlated. If weight 3 was rounded up, and input 5 is large whenever
 weight 5 a little compensates. The inverse of the Hessian H = Xᵀ X says by how much (the paper's equation 2):
 
     for each column i:     code_i  = nearest level to w_i
-                           error_i = (w_i − rounded w_i) / U_ii          U: the upper Cholesky factor of H⁻¹
-                           w_j    −= error_i · U_ij                      for each later column j
+                           error_i = w_i − rounded w_i
+                           w_j    −= error_i / U_ii · U_ij      for each later column j
+
+    U: the upper Cholesky factor of H⁻¹
 
 One Cholesky factor serves all columns (the paper's step 3).
 
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.model.exchange import Exchange, exchange, require_composable
-from course_lib.quantize.layers import QuantizedLinear, linears, require_finite_matrix
+from course_lib.quantize.layers import QuantizedLinear, linears
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
 
@@ -37,16 +39,19 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
 
     damping: this fraction of the mean of H's diagonal is added to the diagonal, so that H can be inverted.
 
-    Raises ValueError where the shapes don't fit, or weights or inputs aren't finite.
+    Raises ValueError where the shapes don't fit, the inputs aren't finite, or `format.check` refuses the
+    weight.
     """
-    require_finite_matrix(weight)
+    format.check(weight)
     if inputs.dim() != 2 or weight.shape[1] != inputs.shape[1] or not inputs.isfinite().all():
         raise ValueError(
             f"weights {tuple(weight.shape)} need finite inputs (samples, {weight.shape[1]}), "
             f"not {tuple(inputs.shape)}"
         )
-    nearest, scale, minimum = format.codes(weight.float())  # (groups, group), (groups, 1), (groups, 1)
-    scales, minima = (x.double().expand(nearest.shape).reshape(weight.shape) for x in (scale, minimum))
+    scale, minimum = format.grid(weight.float())  # (groups, 1) each
+    group_size = weight.numel() // len(scale)
+    # For each weight, (rows, columns) each.
+    scales, minima = (x.double().expand(-1, group_size).reshape(weight.shape) for x in (scale, minimum))
     factor = _inverse_hessian_factor(inputs.double(), damping)  # (columns, columns)
     remaining = weight.to(torch.float64, copy=True)  # (rows, columns)
     codes = torch.empty_like(remaining)
@@ -54,7 +59,7 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
         codes[:, i] = format.nearest(remaining[:, i], scales[:, i], minima[:, i])
         error = remaining[:, i] - (scales[:, i] * codes[:, i] + minima[:, i])  # (rows,)
         remaining[:, i + 1 :] -= torch.outer(error / factor[i, i], factor[i, i + 1 :])
-    return UniformWeight(format, weight.shape, codes.view(nearest.shape), scale, minimum)
+    return UniformWeight(format, weight.shape, codes.view(-1, group_size), scale, minimum)
 
 
 def _inverse_hessian_factor(inputs: Tensor, damping: float) -> Tensor:

@@ -1,8 +1,8 @@
 """A linear layer over weights that are stored in few bits, in any format.
 
 A *format* has one method, `format.store(weight)`, which returns a `Stored` matrix. `Stored.weight()` returns
-the rounded weights. So one layer serves all formats, and a model is quantized by exchanging its linear
-layers.
+the rounded weights. So one layer serves all formats, and a model is quantized by exchanging its linear layers
+for such layers. `model.exchange` does this: it puts modules in the place of others and can undo it.
 
 The layer dequantizes its weights at each use: it saves memory but no time (`fast` saves both). Gradients pass
 through it to its input, as QLoRA needs; its own weights can't be trained.
@@ -19,7 +19,10 @@ from course_lib.model.exchange import Exchanged, exchange, require_composable
 
 
 class Stored(nn.Module):
-    """A matrix in few bits, all of it in buffers. shape: (rows, columns) of the matrix."""
+    """A matrix in few bits, all of it in buffers. shape: (rows, columns) of the matrix.
+
+    `weight()` is a method, unlike the parameter `weight` of `nn.Linear`, because it dequantizes.
+    """
 
     shape: torch.Size
 
@@ -47,7 +50,11 @@ class Format(Protocol):
 
 
 class QuantizedLinear(Exchanged, nn.Module):
-    """`nn.Linear` over stored weights, (…, in_features) → (…, out_features)."""
+    """`nn.Linear` over stored weights, (…, in_features) → (…, out_features).
+
+    `Exchanged` marks a module that replaces another. Its kind decides what else can be done to the model: see
+    `model.exchange`.
+    """
 
     kind = "quantized"
 
@@ -66,27 +73,27 @@ class QuantizedLinear(Exchanged, nn.Module):
 
 
 def frozen_product(
-    x: Tensor, multiply: Callable[[Tensor], Tensor], weight: Callable[[torch.dtype], Tensor]
+    x: Tensor, multiply: Callable[[Tensor], Tensor], dequantize: Callable[[torch.dtype], Tensor]
 ) -> Tensor:
     """Return `multiply(x)`, which is x Wᵀ for a frozen W, (…, columns) → (…, rows); differentiable in x.
 
-    weight: returns W, (rows, columns), in a given dtype. Only the backward pass calls it, so that the forward
-    pass keeps no dequantized copy of W for the gradient.
+    dequantize: returns W, (rows, columns), in a given dtype. Only the backward pass calls it, so that the
+    forward pass keeps no dequantized copy of W for the gradient.
     """
     if not (torch.is_grad_enabled() and x.requires_grad):
         return multiply(x)
-    return _FrozenProduct.apply(x, multiply, weight)
+    return _FrozenProduct.apply(x, multiply, dequantize)
 
 
 class _FrozenProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, multiply, weight) -> Tensor:
-        ctx.weight = weight
+    def forward(ctx, x: Tensor, multiply, dequantize) -> Tensor:
+        ctx.dequantize = dequantize
         return multiply(x)
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
-        return grad @ ctx.weight(grad.dtype), None, None
+        return grad @ ctx.dequantize(grad.dtype), None, None
 
 
 # Names of layers that are not quantized. The head is mostly tied to the embedding table; a router is
@@ -99,8 +106,9 @@ def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
 
         quantize_linears(model, NF4())
 
-    Returns the model. Raises ValueError where there is no such layer, or the format can't store one; the
-    model is then unchanged.
+    Returns the model. Raises ValueError where there is no such layer, where the format can't store one, and
+    for a model that can't be quantized as it is (packed, or with adapters, for example). The model is then
+    unchanged.
     """
     exchange(model, quantized_linears(model, format))
     return model
@@ -128,14 +136,19 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
         if type(layer) is nn.Linear and path.rpartition(".")[2] not in NOT_QUANTIZED
     }
     if not layers:
-        raise ValueError("the model has no nn.Linear to round: they are quantized already")
+        quantized = any(isinstance(module, QuantizedLinear) for module in model.modules())
+        reason = (
+            ": they are quantized already" if quantized else f", apart from {' and '.join(NOT_QUANTIZED)}"
+        )
+        raise ValueError(f"the model has no nn.Linear to round{reason}")
     return layers
 
 
 def model_bytes(model: nn.Module) -> int:
     """Return the bytes of all parameters and buffers, counting shared ones once.
 
-    Not counted: the copies in 16 or 32 bits that `generate.pack` makes of some weights.
+    Only valid before packing: the matrices that `generate.pack` puts in the place of parameters are plain
+    tensors, and are not counted.
     """
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 

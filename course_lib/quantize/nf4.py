@@ -25,9 +25,9 @@ from torch import Tensor
 
 from course_lib.quantize.layers import Stored, require_finite_matrix
 
-BLOCK, BLOCK_OF_SCALES = 64, 256
-# The probability whose quantile is the highest level. The rest, 1 − it, is half of a level's share of the
-# probability, averaged over 15 and 16 levels.
+BLOCK_SIZE = 64  # weights that share a scale
+SCALES_BLOCK_SIZE = 256  # scales that share a scale, with double quantization
+# The probability whose quantile is the highest level: 1 − 1/2 (1/30 + 1/32), with the digits of bitsandbytes.
 OUTERMOST = 0.9677083
 
 
@@ -62,7 +62,7 @@ def dynamic_levels() -> Tensor:
 class NF4:
     """The NF4 format."""
 
-    double: bool = False  # double quantization: whether the scales are quantized too
+    double_quantization: bool = False  # whether the scales are quantized too
 
     @torch.no_grad()
     def store(self, weight: Tensor) -> "NF4Weight":
@@ -71,34 +71,38 @@ class NF4:
         Raises ValueError for weights that aren't finite or whose number isn't a multiple of 64.
         """
         require_finite_matrix(weight)
-        if weight.numel() % BLOCK:
-            raise ValueError(f"{weight.numel()} weights don't divide into blocks of {BLOCK}")
-        return NF4Weight(weight.float(), self.double)
+        if weight.numel() % BLOCK_SIZE:
+            raise ValueError(f"{weight.numel()} weights don't divide into blocks of {BLOCK_SIZE}")
+        return NF4Weight(weight.float(), self.double_quantization)
 
 
 class NF4Weight(Stored):
-    """A matrix in NF4.
+    """A matrix in NF4. weight: the matrix to round, (rows, columns) in 32 bits.
 
-    Buffers: `packed`, two codes a byte, the first in its high half. `scales`, (blocks,): in 32 bits, or with
-    double quantization 8-bit codes, to which `offset`, the scales' mean, and `scales_of_scales` belong.
+    Buffers:
+        packed             (weights / 2,) of uint8: two codes a byte, the first in its high half
+        scales             (blocks,): in 32 bits, or as 8-bit codes with double quantization
+        offset             (), with double quantization: the mean of the scales
+        scales_of_scales   (⌈blocks / 256⌉,) in 32 bits, with double quantization
     """
 
-    def __init__(self, weight: Tensor, double: bool):
+    def __init__(self, weight: Tensor, double_quantization: bool):
         super().__init__()
-        self.shape, self.double = weight.shape, double
-        scales, codes = _quantize(weight.flatten(), nf4_levels(), BLOCK)  # (blocks,), (weights,)
+        self.shape, self.double_quantization = weight.shape, double_quantization
+        scales, codes = _quantize(weight.flatten(), nf4_levels(), BLOCK_SIZE)  # (blocks,), (weights,)
         self.register_buffer("packed", codes[::2] << 4 | codes[1::2])
-        if double:
-            self.register_buffer("offset", scales.mean())
-            self.register_buffer("scales_of_scales", None)
-            self.scales_of_scales, scales = _quantize(scales - self.offset, dynamic_levels(), BLOCK_OF_SCALES)
+        if double_quantization:
+            offset = scales.mean()
+            scales_of_scales, scales = _quantize(scales - offset, dynamic_levels(), SCALES_BLOCK_SIZE)
+            self.register_buffer("offset", offset)
+            self.register_buffer("scales_of_scales", scales_of_scales)
         self.register_buffer("scales", scales)
 
     def block_scales(self) -> Tensor:
         """Return each block's scale in 32 bits, (blocks,). Double quantization has rounded it."""
-        if not self.double:
+        if not self.double_quantization:
             return self.scales
-        scales = _dequantize(self.scales, self.scales_of_scales, dynamic_levels(), BLOCK_OF_SCALES)
+        scales = _dequantize(self.scales, self.scales_of_scales, dynamic_levels(), SCALES_BLOCK_SIZE)
         return scales + self.offset
 
     def codes(self) -> Tensor:
@@ -106,23 +110,25 @@ class NF4Weight(Stored):
         return torch.stack([self.packed >> 4, self.packed & 15], dim=1).flatten()
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        return _dequantize(self.codes(), self.block_scales(), nf4_levels(), BLOCK).view(self.shape).to(dtype)
+        weights = _dequantize(self.codes(), self.block_scales(), nf4_levels(), BLOCK_SIZE)  # (weights,)
+        return weights.view(self.shape).to(dtype)
 
 
-def _quantize(x: Tensor, levels: Tensor, block: int) -> tuple[Tensor, Tensor]:
+def _quantize(x: Tensor, levels: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
     """Return each block's scale, (blocks,), and the nearest level's index for each x / scale, (n,).
 
-    x: (n,). levels: in ascending order, from −1 to 1. block: how many elements share a scale.
+    x: (n,). levels: in ascending order, from −1 to 1. block_size: how many elements share a scale.
     """
-    blocks = torch.nn.functional.pad(x, (0, -len(x) % block)).view(-1, block)  # (blocks, block)
+    blocks = torch.nn.functional.pad(x, (0, -len(x) % block_size)).view(-1, block_size)
     scales = blocks.abs().amax(dim=1)  # (blocks,)
-    relative = (blocks * (1 / scales.clamp(min=1e-38)).unsqueeze(1)).flatten()[: len(x)].clamp(-1, 1)  # (n,)
+    relative = blocks * (1 / scales.clamp(min=1e-38)).unsqueeze(1)  # (blocks, block_size)
+    relative = relative.flatten()[: len(x)].clamp(-1, 1)  # (n,)
     levels = levels.to(x.device)
     boundaries = (levels[:-1] + levels[1:]) / 2  # (levels − 1,)
     return scales, torch.bucketize(relative, boundaries).to(torch.uint8)
 
 
-def _dequantize(codes: Tensor, scales: Tensor, levels: Tensor, block: int) -> Tensor:
+def _dequantize(codes: Tensor, scales: Tensor, levels: Tensor, block_size: int) -> Tensor:
     """Return the level of each code (n,) times its block's scale, (n,)."""
-    relative = levels.to(codes.device)[codes.int()]
-    return relative * scales.repeat_interleave(block)[: len(codes)]
+    relative = levels.to(codes.device)[codes.int()]  # (n,)
+    return relative * scales.repeat_interleave(block_size)[: len(codes)]

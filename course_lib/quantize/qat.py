@@ -35,12 +35,16 @@ class FakeQuantizedLinear(Exchanged, nn.Linear):
 def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
     """Let the layers that `quantize_linears` exchanges compute with rounded weights; return the model.
 
-    Raises ValueError, changing nothing, where there is no such layer or the format can't store one.
+    Each layer is exchanged for its `twin`: an object of another class that shares its parameters, so that
+    optimizers and files are unaffected.
+
+    Raises ValueError, changing nothing, where there is no such layer or the format can't store one, and where
+    the model is in a state that can't be trained so (quantized, packed, or with adapters, for example).
     """
     require_composable(model, "rounding")
     layers = linears(model)
     for layer in layers.values():
-        format.store(layer.weight)  # only for its error, before anything is changed
+        format.check(layer.weight)
     exchange(model, {name: twin(layer, FakeQuantizedLinear, format=format) for name, layer in layers.items()})
     return model
 
@@ -55,8 +59,9 @@ def finish_qat(model: nn.Module) -> nn.Module:
     """
     trained = {name: layer for name, layer in model.named_modules() if isinstance(layer, FakeQuantizedLinear)}
     if not trained:
-        raise ValueError("nothing here is trained with rounding: begin with start_qat")
+        raise ValueError("nothing here is in quantization-aware training: begin with start_qat")
+    format = next(iter(trained.values())).format
     for layer in trained.values():
-        layer.format.store(layer.weight)  # only for its error, before anything is changed
+        format.check(layer.weight)
     exchange(model, {name: twin(layer, nn.Linear) for name, layer in trained.items()})
-    return quantize_linears(model, layer.format)
+    return quantize_linears(model, format)

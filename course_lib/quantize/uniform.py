@@ -5,12 +5,14 @@
 
 The symmetric grid leaves one code unused; `absmax` is its plain version.
 
-One scale serves the whole tensor, one output channel (a row), or a group of columns in a row. Smaller groups
-limit the harm that an outlier does, and cost more bytes for scales (Nagel et al. 2021, "A white paper on
-neural network quantization", section 2.2). Scales and minima are stored in 16 bits.
+A *group* of weights shares a scale: the whole tensor, one output channel (a row), or some consecutive columns
+of a row, which `blocks` and `nf4` call a block, as llama.cpp and QLoRA do. Smaller groups limit the harm that
+an outlier does, and cost more bytes for scales (Nagel et al. 2021, "A white paper on neural network
+quantization", section 2.2). Scales and minima are stored in 16 bits, which hold very small values with
+few digits.
 
-Not handled: activations; integer zero points (a minimum that isn't a multiple of the scale makes zero
-inexact).
+Not handled: activations; asymmetric grids with an integer zero point. There the minimum is a multiple of the
+scale, so that the weight 0 is exact; here it may be rounded.
 """
 
 from dataclasses import dataclass
@@ -46,50 +48,70 @@ class Uniform:
         return 2**self.bits - 1 - self.symmetric
 
     @property
-    def zero(self) -> int:
-        """The zero point of a symmetric grid, which is the code of the weight 0; 0 for an asymmetric grid."""
+    def zero_code(self) -> int:
+        """The code of the weight 0 on a symmetric grid; 0 on an asymmetric one."""
         return self.max_code // 2 if self.symmetric else 0
+
+    def grid(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and minimum of each group of a weight (rows, columns), (groups, 1) each.
+
+        Raises ValueError where the columns don't divide into groups.
+        """
+        groups = weight.reshape(-1, self._group_size(weight))  # (groups, group_size)
+        if self.symmetric:
+            scale = _round_to_half(groups.abs().amax(dim=1, keepdim=True) / self.zero_code)
+            return scale, -self.zero_code * scale
+        minimum, largest = groups.aminmax(dim=1, keepdim=True)  # (groups, 1) each
+        minimum = _round_to_half(minimum)
+        return _round_to_half((largest - minimum) / self.max_code), minimum
+
+    def nearest(self, weight: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
+        """Return the code of the level nearest to each weight, in the shape of the weight.
+
+        weight: of any shape, to which scale and minimum broadcast: groups (groups, group_size) with the
+        (groups, 1) of `grid`, or a column (rows,) with a scale and a minimum for each row.
+        """
+        offset = weight if self.symmetric else weight - minimum
+        # A scale is 0 where the weights of a group are all 0 (symmetric) or all equal (asymmetric), as far as
+        # 16 bits can tell. Their code is then that of 0, or that of the minimum.
+        steps = torch.where(scale > 0, offset / scale, 0.0)
+        return (steps.round() + self.zero_code).clamp(0, self.max_code)
 
     def codes(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the codes of a weight (rows, columns) and its grid: weight ≈ scale · code + minimum.
 
-        Codes from 0 to `max_code` are (groups, group); scale and minimum are (groups, 1). Raises ValueError
-        where the columns don't divide into groups.
+        Codes from 0 to `max_code` are (groups, group_size); scale and minimum are (groups, 1). Raises
+        ValueError where the columns don't divide into groups.
         """
-        groups = weight.reshape(-1, self._group_size(weight))  # (groups, group)
-        if self.symmetric:
-            scale = _round_to_half(groups.abs().amax(dim=1, keepdim=True) / self.zero)  # (groups, 1)
-            minimum = -self.zero * scale
-        else:
-            minimum, largest = groups.aminmax(dim=1, keepdim=True)  # (groups, 1) each
-            minimum = _round_to_half(minimum)
-            scale = _round_to_half((largest - minimum) / self.max_code)
-        return self.nearest(groups, scale, minimum), scale, minimum
-
-    def nearest(self, weight: Tensor, scale: Tensor, minimum: Tensor) -> Tensor:
-        """Return the code of the level nearest to each weight. scale and minimum broadcast to its shape."""
-        offset = weight if self.symmetric else weight - minimum
-        # A scale is 0 where all weights of a group are equal: the minimum alone stands for them.
-        steps = torch.where(scale > 0, offset / scale, 0.0)
-        return (steps.round() + self.zero).clamp(0, self.max_code)
+        scale, minimum = self.grid(weight)
+        return self.nearest(weight.reshape(len(scale), -1), scale, minimum), scale, minimum
 
     def round(self, weight: Tensor) -> Tensor:
-        """Return the nearest level for each weight, (rows, columns), in the weight's dtype. NaN stays NaN."""
+        """Return the nearest level for each weight, (rows, columns), in the weight's dtype.
+
+        A NaN makes its whole group NaN, since the scale is computed from it.
+        """
         codes, scale, minimum = self.codes(weight.float())
         return (codes * scale + minimum).view(weight.shape).to(weight.dtype)
 
     @torch.no_grad()
-    def store(self, weight: Tensor) -> "UniformWeight":
-        """Return the weight (rows, columns), rounded and packed.
+    def check(self, weight: Tensor) -> None:
+        """Raise ValueError for a weight (rows, columns) that `store` can't store.
 
-        Raises ValueError for weights that aren't finite, are too large for 16-bit scales, or don't divide
-        into groups.
+        Its values must be finite and not too large for 16-bit scales, and the rows must divide into groups.
         """
         require_finite_matrix(weight)
+        if not all(x.isfinite().all() for x in self.grid(weight.float())):
+            raise ValueError("the weights are too large for scales of 16 bits (above 65,504)")
+
+    @torch.no_grad()
+    def store(self, weight: Tensor) -> "UniformWeight":
+        """Return the weight (rows, columns), rounded and packed. Raises ValueError as `check` does."""
+        self.check(weight)
         return UniformWeight(self, weight.shape, *self.codes(weight.float()))
 
     def _group_size(self, weight: Tensor) -> int:
-        """How many weights share a scale."""
+        """Return how many weights share a scale."""
         if self.group == "tensor":
             return weight.numel()
         size = weight.shape[1] if self.group == "channel" else self.group
@@ -101,28 +123,27 @@ class Uniform:
 class UniformWeight(Stored):
     """A matrix on a uniform grid.
 
-    Buffers: `packed`, bytes; `scale` and (asymmetric only) `minimum`, (groups, 1) in 16 bits.
+    Buffers: `packed`, (bytes,), as from `pack_bits`; `scale`, (groups, 1) in 16 bits; for asymmetric formats
+    also `minimum`, (groups, 1) in 16 bits.
 
-    format: the grid's format. shape: of the matrix. codes: (groups, group). scale, minimum: (groups, 1), as
-    from `Uniform.codes`.
+    format: the grid's format. shape: of the matrix. codes: (groups, group_size). scale, minimum: (groups, 1),
+    as from `Uniform.codes`.
     """
 
     def __init__(self, format: Uniform, shape: torch.Size, codes: Tensor, scale: Tensor, minimum: Tensor):
         super().__init__()
         self.format, self.shape = format, shape
-        if not (scale.isfinite().all() and minimum.isfinite().all()):
-            raise ValueError("the weights are too large for scales of 16 bits (above 65,504)")
         self.register_buffer("packed", pack_bits(codes, format.bits))
         self.register_buffer("scale", scale.half())
         self.register_buffer("minimum", None if format.symmetric else minimum.half())
 
     def codes(self) -> Tensor:
-        """Return the codes from 0 to `format.max_code`, (groups, group) of uint8."""
+        """Return the codes from 0 to `format.max_code`, (groups, group_size) of uint8."""
         return unpack_bits(self.packed, self.format.bits, self.shape.numel()).view(len(self.scale), -1)
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         scale = self.scale.float()  # (groups, 1)
-        minimum = -self.format.zero * scale if self.minimum is None else self.minimum.float()
+        minimum = -self.format.zero_code * scale if self.minimum is None else self.minimum.float()
         return (self.codes().float() * scale + minimum).view(self.shape).to(dtype)
 
 

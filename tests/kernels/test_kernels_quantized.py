@@ -19,7 +19,7 @@ from course_lib.kernels.quantized_matmul import (
 from course_lib.model.exchange import twin
 from course_lib.quantize import NF4, Q4_0, Q4_1, Q8_0, QuantizedLinear, Uniform
 
-FORMATS = {"int8": Uniform(bits=8), "Q4_1": Q4_1, "Q4_0": Q4_0, "NF4": NF4(), "NF4, double": NF4(double=True)}
+FORMATS = {"int8": Uniform(bits=8), "Q4_1": Q4_1, "Q4_0": Q4_0, "NF4": NF4(), "NF4, double": NF4(True)}
 KERNELS = ["int8", "Q4_1", "NF4"]  # the other formats go through the same kernels, with other numbers
 # Rows, columns: one tile and several in each direction, the last one whole or partial.
 # The tiles for one token are larger.

@@ -57,7 +57,7 @@ FORMATS = [
     Q4_1,
     Q8_0,
     NF4(),
-    NF4(double=True),
+    NF4(double_quantization=True),
     Uniform(),
     Uniform(3, False, 32),
     Uniform(4, True, "tensor"),
@@ -195,7 +195,7 @@ def test_storing_what_was_stored_loses_little_more(kind):
 @pytest.mark.parametrize("format", [Q4_0, Q4_1], ids=label)
 def test_codes_scales_and_minima_make_the_weights(format):
     stored = format.store(normal(6, 96))
-    codes, scale, minimum = stored.affine()
+    codes, scale, minimum = stored.int4_parts()
     assert codes.shape == (6, 96) and scale.shape == minimum.shape == (6, 3)
     assert set(codes.unique().tolist()) <= set(range(16))
     wide = [x.repeat_interleave(32, dim=1) for x in (scale, minimum)]
@@ -248,7 +248,7 @@ def looked_up(scales, offset, block_scales):
 def test_double_quantized_nf4_is_bitsandbytes_up_to_its_table(rows):
     weight = normal(rows, 64, seed=rows) * normal(rows, 1, seed=1).exp()
     packed, state = bitsandbytes_nf4(weight, double=True)
-    ours = NF4(double=True).store(weight)
+    ours = NF4(double_quantization=True).store(weight)
     assert ours.packed.equal(packed.flatten())
     assert ours.offset.equal(state.offset)
     assert ours.scales_of_scales.equal(state.state2.absmax)
@@ -268,7 +268,7 @@ def test_double_quantized_nf4_is_bitsandbytes_up_to_its_table(rows):
 def test_bitsandbytes_reads_what_we_double_quantized(rows):
     from bitsandbytes.functional import dequantize_4bit
 
-    ours = NF4(double=True).store(normal(rows, 64, seed=rows))
+    ours = NF4(double_quantization=True).store(normal(rows, 64, seed=rows))
     packed, state = bitsandbytes_nf4(normal(rows, 64, seed=rows), double=True)
     state.absmax = ours.scales
     assert ours.weight().equal(dequantize_4bit(packed, state))
@@ -304,8 +304,20 @@ def test_the_plain_version_is_the_symmetric_grid_with_a_scale_for_each_row(bits)
     codes, scale = absmax_quantize(weight, bits)
     assert codes.dtype == torch.int8 and codes.shape == weight.shape
     wanted_codes, wanted_scale, _ = format.codes(weight)
-    assert (codes.float() + format.zero).equal(wanted_codes) and scale.equal(wanted_scale)
+    assert (codes.float() + format.zero_code).equal(wanted_codes) and scale.equal(wanted_scale)
     assert absmax_dequantize(codes, scale).equal(format.round(weight))
+
+
+@pytest.mark.parametrize("largest", [1e-4, 1.76e-5, 1e-6, 1e-7, 1e-8])
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_very_small_rows_get_the_largest_code_and_keep_their_signs(largest, bits):
+    """The scale is rounded down by 16 bits, so that the largest weights lie beyond the last level."""
+    weight = normal(40, 64)
+    weight *= largest / weight.abs().amax(dim=1, keepdim=True)
+    codes, scale = absmax_quantize(weight, bits)
+    assert codes.abs().max() <= 2 ** (bits - 1) - 1
+    rounded = absmax_dequantize(codes, scale)
+    assert rounded.equal(Uniform(bits).round(weight)) and (rounded * weight >= 0).all()
 
 
 def slack(format, weight):
@@ -403,6 +415,14 @@ def test_constant_weights_are_kept(format, value):
 def test_a_symmetric_grid_has_one_level_fewer(bits):
     assert Uniform(bits, symmetric=False).max_code == 2**bits - 1
     assert Uniform(bits).max_code == 2**bits - 2
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_nan_makes_its_group_nan_and_no_other(symmetric):
+    weight = normal(2, 8)
+    weight[0, 1] = torch.nan
+    rounded = Uniform(4, symmetric, group=4).round(weight)
+    assert rounded[0, :4].isnan().all() and rounded[0, 4:].isfinite().all() and rounded[1].isfinite().all()
 
 
 def test_an_asymmetric_grid_reaches_from_the_smallest_to_the_largest():
@@ -606,7 +626,7 @@ def test_matrices_of_one_column_or_row_are_stored(format):
 
 
 def test_several_threads_may_use_a_layer():
-    layer, x, results = QuantizedLinear(NF4(double=True).store(normal(64, 64))), normal(9, 64), {}
+    layer, x, results = QuantizedLinear(NF4(True).store(normal(64, 64))), normal(9, 64), {}
     expected = layer(x)
     threads = [Thread(target=lambda i=i: results.update({i: layer(x)})) for i in range(8)]
     for thread in threads:
@@ -684,6 +704,12 @@ def test_a_model_that_cannot_be_stored_stays_as_it_was():
     assert all(before[n].nan_to_num(7).equal(x.nan_to_num(7)) for n, x in model.state_dict().items())
     with pytest.raises(ValueError, match="blocks.0.attention.query: rows of 24 .* blocks of 32"):
         quantize_linears(tiny_decoder(torch.float32), Q4_1)
+
+
+@pytest.mark.parametrize("model", [nn.ReLU(), nn.ModuleDict({"head": nn.Linear(32, 32)})], ids=str)
+def test_a_model_without_layers_to_round_is_refused(model):
+    with pytest.raises(ValueError, match="no nn.Linear to round, apart from head and router"):
+        quantize_linears(model, Q4_1)
 
 
 def test_quantizing_twice_is_refused():
@@ -920,7 +946,7 @@ def test_gptq_of_a_model_comes_closer_than_plain_rounding():
 
 
 def test_gptq_of_a_model_gives_experts_and_biases_their_due():
-    model = decoder(n_experts=4, n_active=1, normalize_shares=False, bias=True)
+    model = decoder(n_experts=4, n_active=1, normalize_gates=False, bias=True)
     careful = gptq_linears(
         deepcopy(model), random_tokens(model, 1, 2), Uniform(4)
     )  # some experts see nothing
