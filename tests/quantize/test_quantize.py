@@ -946,7 +946,7 @@ def test_gptq_of_a_model_comes_closer_than_plain_rounding():
 
 
 def test_gptq_of_a_model_gives_experts_and_biases_their_due():
-    model = decoder(n_experts=4, n_active=1, normalize_gates=False, bias=True)
+    model = decoder(n_experts=4, n_active=1, normalize_shares=False, bias=True)
     careful = gptq_linears(
         deepcopy(model), random_tokens(model, 1, 2), Uniform(4)
     )  # some experts see nothing
