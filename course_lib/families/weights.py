@@ -30,9 +30,9 @@ def save_model(
     weights = _cast(stored_weights(model), dtype)
     with torch.device("meta"):
         built = stored_weights(type(model)(model.config))
-    # Layers of kind "rounding" train with rounded weights (`quantize.qat`). They keep the names of the
+    # Layers of kind "qat" train with rounded weights (`quantize.qat`). They keep the names of the
     # weights, but the model would compute something else without them.
-    if weights.keys() != built.keys() or "rounding" in exchanged(model).values():
+    if weights.keys() != built.keys() or "qat" in exchanged(model).values():
         raise ValueError(
             "the model's parts aren't those that its class builds: save it before packing or changing it"
         )

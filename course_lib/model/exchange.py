@@ -1,13 +1,13 @@
 """Replacing parts of a model by other modules, and undoing it.
 
-Quantized layers, GPU kernels, training with rounding, CPU packing and adapters do the same thing to a model:
-at some paths of its tree of modules, they put another module in the place of the one there. All of them do it
-through this module.
+Quantized layers, GPU kernels, quantization-aware training (QAT), CPU packing and adapters do the same thing to
+a model: at some paths of its tree of modules, they put another module in the place of the one there. All of
+them do it through this module.
 
     change = exchange(model, {"blocks.0.attention.query": quantized, …})
     change.undo()              puts the original modules back: the model has its old bits again
 
-Each new module says of what kind it is (`Exchanged.kind`): "quantized" (`quantize`), "rounding"
+Each new module says of what kind it is (`Exchanged.kind`): "quantized" (`quantize`), "qat"
 (quantization-aware training), "kernels" (`kernels.use`), "packed" (`generate.pack`) or "adapter" (LoRA and
 its relatives, `train.peft`). `REFUSED` lists the kinds that can't be combined, and why; no other code looks
 for parts of another kind. "merge" stands there for adding an adapter's weights to those of its base.
@@ -46,28 +46,28 @@ REFUSED = {
     ("quantized", "packed"): (
         "the model is packed, its layers joined and reordered: quantize it as it was loaded, then pack it"
     ),
-    ("quantized", "rounding"): (
-        "the model is training with rounding already: finish_qat stores what was trained"
+    ("quantized", "qat"): (
+        "the model is in quantization-aware training already: finish_qat stores what was trained"
     ),
-    ("rounding", "adapter"): (
+    ("qat", "adapter"): (
         "something is attached to the model, which keeps its weights frozen: merge or detach it first"
     ),
-    ("rounding", "packed"): (
+    ("qat", "packed"): (
         "the model is packed, so its weights aren't trained: begin with the model as it was loaded"
     ),
-    ("rounding", "rounding"): "the model is training with rounding already",
+    ("qat", "qat"): "the model is in quantization-aware training already",
     ("packed", "adapter"): (
         "something is attached to the model: merge or detach it first, "
         "or pack first and attach beside what is packed"
     ),
-    ("packed", "rounding"): "the model is training with rounding: finish_qat first",
+    ("packed", "qat"): "the model is in quantization-aware training: finish_qat first",
     ("adapter", "adapter"): "something is attached to the model already: detach or merge it first",
     ("merge", "quantized"): FEW_BITS,
     ("merge", "kernels"): FEW_BITS,
     ("merge", "packed"): (
         "whose weights are laid out for the processor: merge into the model as it was loaded, then pack it"
     ),
-    ("merge", "rounding"): "which is training with rounding: finish_qat first",
+    ("merge", "qat"): "which is in quantization-aware training: finish_qat first",
 }
 
 

@@ -25,7 +25,7 @@ class FakeQuantizedLinear(Exchanged, nn.Linear):
     (…, in_features) → (…, out_features).
     """
 
-    kind = "rounding"
+    kind = "qat"
     format: Uniform
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
     Raises ValueError, changing nothing, where there is no such layer or the format can't store one, and where
     the model is in a state that can't be trained so (quantized, packed, or with adapters, for example).
     """
-    require_composable(model, "rounding")
+    require_composable(model, "qat")
     layers = linears(model)
     for layer in layers.values():
         format.check(layer.weight)

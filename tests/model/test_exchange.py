@@ -133,13 +133,13 @@ def test_the_gradient_through_packed_layers_is_that_through_plain_ones(format):
 # What composes and what is refused, by the one rule
 
 
-def rounding(model):
+def qat(model):
     return start_qat(model, Uniform(4))
 
 
 CHANGES = {
     "quantized": partial(quantize_linears, format=Q4_1),
-    "rounding": rounding,
+    "qat": qat,
     "packed": pack,
     "kernels": use_kernels,
     "adapter": partial(attach, method=Bottleneck(2)),
@@ -156,7 +156,7 @@ def test_every_pair_composes_or_is_refused_with_the_rule(there, new):
             CHANGES[new](model)
         assert REFUSED[new, there] in str(error.value)
         assert_same_state(model, before)
-    elif new == there == "quantized" or (new, there) == ("rounding", "quantized"):
+    elif new == there == "quantized" or (new, there) == ("qat", "quantized"):
         with pytest.raises(ValueError, match="no nn.Linear to round: they are quantized already"):
             CHANGES[new](model)
     else:
@@ -167,7 +167,7 @@ def test_every_pair_composes_or_is_refused_with_the_rule(there, new):
 def assert_says_what_its_rounding_says(model, kinds):
     """Only few bits change the results; kernels, packing and fresh adapters but the last of 16 bits."""
     wanted, tokens = model_of(torch.bfloat16), random_tokens(model)
-    for kind in kinds & {"quantized", "rounding"}:
+    for kind in kinds & {"quantized", "qat"}:
         CHANGES[kind](wanted)
     assert (model(tokens) - wanted(tokens)).float().norm() < 0.05 * wanted(tokens).float().norm()
 
@@ -181,7 +181,7 @@ def test_quantizing_under_an_adapter_is_refused_whatever_the_way(method):
     model = model_of()
     attach(model, method)
     before = state_of(model)
-    ways = partial(quantize_linears, format=NF4()), partial(quantized_linears, format=NF4()), rounding
+    ways = partial(quantize_linears, format=NF4()), partial(quantized_linears, format=NF4()), qat
     for way in (*ways, partial(gptq_linears, tokens=random_tokens(model), format=Uniform())):
         with pytest.raises(ValueError, match="something is attached"):
             way(model)
@@ -316,5 +316,5 @@ def test_rounding_in_training_ends_where_plain_layers_would():
     model = model_of()
     start_qat(model, Uniform(4))
     names = set(model.state_dict())
-    assert names == set(model_of().state_dict()) and set(exchanged(model).values()) == {"rounding"}
+    assert names == set(model_of().state_dict()) and set(exchanged(model).values()) == {"qat"}
     assert set(exchanged(finish_qat(model)).values()) == {"quantized"}

@@ -1041,9 +1041,9 @@ def test_training_with_rounding_is_deterministic():
 
 def test_training_with_rounding_is_begun_once_and_ended_once():
     model = start_qat(fresh(), Uniform(3))
-    with pytest.raises(ValueError, match="training with rounding already"):
+    with pytest.raises(ValueError, match="in quantization-aware training already"):
         start_qat(model, Uniform(4))
-    with pytest.raises(ValueError, match="training with rounding already"):
+    with pytest.raises(ValueError, match="in quantization-aware training already"):
         quantize_linears(model, Uniform(4))
     finish_qat(model)
     for again in (finish_qat, partial(start_qat, format=Uniform(3))):
