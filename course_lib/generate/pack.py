@@ -95,7 +95,7 @@ def pack(model: Decoder) -> Decoder:
     Parts without a packed form stay as they are: mixtures of experts, ungated feed-forward layers, other
     norms. So do models that are packed already, and those in another precision than float32 and bfloat16
     (quantized ones: than bfloat16). Raises ValueError, changing nothing, for a model with something attached
-    to it (`train.peft`), or in training with rounding.
+    to it (`train.peft`), or in quantization-aware training.
     """
     exchange(model, packed_parts(model))
     return model

@@ -1,8 +1,8 @@
 """Replacing parts of a model by other modules, and undoing it.
 
-Quantized layers, GPU kernels, quantization-aware training (QAT), CPU packing and adapters do the same thing to
-a model: at some paths of its tree of modules, they put another module in the place of the one there. All of
-them do it through this module.
+Quantized layers, GPU kernels, quantization-aware training (QAT), CPU packing and adapters do the same thing
+to a model: at some paths of its tree of modules, they put another module in the place of the one there. All
+of them do it through this module.
 
     change = exchange(model, {"blocks.0.attention.query": quantized, …})
     change.undo()              puts the original modules back: the model has its old bits again
