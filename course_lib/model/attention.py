@@ -92,10 +92,7 @@ def attend(
     The arguments are the same. The output of a query that may attend to no key is 0 or nan. Raises ValueError
     for a window below 1, or one in attention that isn't causal.
     """
-    if window is not None and (not causal or window < 1):
-        raise ValueError(
-            f"a window is for causal attention, and at least 1 key wide: causal={causal}, window={window}"
-        )
+    _check_window(window, causal)
     if cap is not None:
         return attention_by_hand(q, k, v, mask, causal, scale, window, cap)[0]
     queries, keys = q.shape[2], k.shape[2]
@@ -110,6 +107,13 @@ def attend(
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
 
 
+def _check_window(window: int | None, causal: bool) -> None:
+    if window is not None and (not causal or window < 1):
+        raise ValueError(
+            f"a window is for causal attention, and at least 1 key wide: causal={causal}, window={window}"
+        )
+
+
 def _attend_one_query(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None, window: int | None
 ) -> Tensor:
@@ -120,10 +124,9 @@ def _attend_one_query(
     if window is not None:
         k, v = k[:, :, -window:], v[:, :, -window:]
         mask = None if mask is None else mask[..., -window:]
-    group_size = q.shape[1] // k.shape[1]  # query heads that share a key-value head
-    grouped = q.reshape(
-        q.shape[0], k.shape[1], group_size, q.shape[3]
-    )  # (batch, kv_heads, group_size, d_head)
+    batch, heads, _, d_head = q.shape
+    kv_heads = k.shape[1]
+    grouped = q.reshape(batch, kv_heads, heads // kv_heads, d_head)
     return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scale).reshape(q.shape)
 
 

@@ -82,22 +82,26 @@ class Positions(nn.Module):
         `window` alone say which keys count.
         """
         windows = {None, self.config.attention.window}
-        alibi = self.config.positions == "alibi"
-        if isinstance(start, int) and not alibi and real is None:
+        if isinstance(start, int) and self.config.positions != "alibi" and real is None:
             return dict.fromkeys(windows)
         queries = positions_from(start, time, like.device)  # (time,) or (batch, time)
         distance = queries[..., None] - torch.arange(keys, device=like.device)  # (…, time, keys)
         distance = distance.view(-1, 1, time, keys)  # (1 or batch, 1, time, keys)
-        masks = {}
-        for window in windows:
-            allowed = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
-            if window is not None:
-                allowed = allowed & (distance < window)
-            if real is not None:
-                allowed = allowed & real[:, None, None, :]
-            bias = _bias_of_distance(self.config.n_heads, distance, like) if alibi else None
-            masks[window] = bias.masked_fill(~allowed, -math.inf) if alibi else allowed
-        return masks
+        return {window: self._mask(distance, window, like, causal, real) for window in windows}
+
+    def _mask(
+        self, distance: Tensor, window: int | None, like: Tensor, causal: bool, real: Tensor | None
+    ) -> Tensor:
+        """Return the mask for one window. distance: how far each key is before each query, (…, time, keys)."""
+        allowed = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+        if window is not None:
+            allowed = allowed & (distance < window)
+        if real is not None:
+            allowed = allowed & real[:, None, None, :]
+        if self.config.positions != "alibi":
+            return allowed
+        bias = _bias_of_distance(self.config.n_heads, distance, like)  # (…, heads, time, keys)
+        return bias.masked_fill(~allowed, -math.inf)
 
 
 def positions_from(start: int | Tensor, time: int, device: torch.device) -> Tensor:
