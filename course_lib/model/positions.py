@@ -92,7 +92,7 @@ class Positions(nn.Module):
     def _mask(
         self, distance: Tensor, window: int | None, like: Tensor, causal: bool, real: Tensor | None
     ) -> Tensor:
-        """Return the mask for one window. distance: how far each key is before each query, (…, time, keys)."""
+        """Return the mask for one window. distance: from each key to each query, (…, time, keys)."""
         allowed = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
         if window is not None:
             allowed = allowed & (distance < window)
