@@ -1,12 +1,15 @@
-"""The model's operations as Triton kernels for a GPU, each beside the few lines of PyTorch that it equals.
+"""The model's operations as Triton kernels for a GPU.
+
+Almost every kernel stands beside the few lines of PyTorch that it equals, which run where the kernel can't.
+`plain_flash_attention` has a kernel alone; the PyTorch that it equals is in its docstring.
 
 Read in this order:
 
-    plain_flash_attention         the idea of FlashAttention, on one page
+    plain_flash_attention         a first kernel: the idea of FlashAttention, on one page
     language                      how a kernel is launched, compiled or interpreted
     chosen_tiles                  the tile that a kernel works on
     cost, meter                   the bytes and operations of a kernel, calculated and counted
-    softmax                       the simplest kernel
+    softmax                       the simplest kernel, with its gradient
     norms, swiglu, rope           more kernels whose limit is the memory
     cross_entropy                 the loss of logits, without storing probabilities
     flash_tiles, flash_attention, flash_backward      attention without storing scores

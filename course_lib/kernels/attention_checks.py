@@ -8,9 +8,7 @@ from torch import Tensor
 from course_lib.kernels.language import use_triton
 
 WIDEST_HEAD = 256
-MOST_SPLITS = (
-    128  # of a sequence in `paged_attention`: their outputs must fit on the chip together, to be merged
-)
+MOST_SPLITS = 128  # of a sequence in `paged_attention`: all their outputs must fit on the chip, to be merged
 
 
 def use_attention_kernel(backend: str, d_head: int, *tensors: Tensor) -> bool:

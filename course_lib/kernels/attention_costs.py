@@ -1,22 +1,23 @@
 """The bytes that attention kernels move and the operations that they compute, without running them.
 
-Matrix products alone are counted as operations. `Meter` counts the same in Triton's interpreter.
+Matrix products alone are counted as operations, not the softmax. `Meter` counts the same bytes in Triton's
+interpreter, and for the kernels of `flash_attention` the same operations, those of whole tiles.
 """
 
 from collections.abc import Sequence
 
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import power_of_two, tiles
+from course_lib.kernels.language import power_of_two, tile_count
 from course_lib.kernels.paged_attention import MOST_ROWS
 
 
 def naive_attention_cost(
     batch: int, heads: int, queries: int, keys: int, d_head: int, bytes_each: int
 ) -> Cost:
-    """Return the cost of attention in three separate steps, without a mask.
+    """Return the cost of attention in three separate steps, without a mask; no kernel here computes it so.
 
     The scores q kᵀ are written; the softmax reads them and writes the weights; the last step reads the
-    weights.
+    weights. Operations: 2 · m · n · k of each product (m, k) × (k, n).
     """
     pairs = queries * keys
     elements = (2 * queries + 2 * keys) * d_head + 4 * pairs
@@ -30,6 +31,7 @@ def attention_cost(
     """Return the cost of the forward kernel: each tile of queries reads all keys and values that it visits.
 
     bytes_each: of an element of q, k, v and the output. blocks: BLOCK_Q and BLOCK_K.
+    Operations: those of whole tiles, with the elements that only fill them.
     """
     block_q, block_k = blocks
     keys_read, scores = 0, 0
@@ -47,7 +49,8 @@ def attention_backward_cost(
 ) -> Cost:  # fmt: skip
     """Return the cost of both backward kernels.
 
-    blocks: rows of a program's own tile, and of the tiles that it visits.
+    blocks: rows of a program's own tile, and of the tiles that it visits. Operations: those of whole tiles,
+    with the elements that only fill them.
     """
     own, visited = blocks
     keys_read, queries_read, products = 0, 0, 0
@@ -69,13 +72,14 @@ def paged_attention_cost(
     lengths: Sequence[int], heads: int, kv_heads: int, d_head: int, bytes_each: int, splits: int = 1,
     window: int | None = None,
 ) -> Cost:  # fmt: skip
-    """Return the cost of both kernels of `paged_attention`, without the operations that only fill tiles.
+    """Return the cost of both kernels of `paged_attention`.
 
     A program reads a length, its queries, and for each of its tokens a page number, a key and a value. With
-    several splits, an output and a log-sum-exp of each split go through memory.
+    several splits, an output and a log-sum-exp of each split go through memory. The operations that only fill
+    tiles are not counted; `Meter` counts them, many where few query heads share a key-value head.
     """
     tokens = sum(length if window is None else min(length, window) for length in lengths)
-    readers = kv_heads * tiles(heads // kv_heads, MOST_ROWS)
+    readers = kv_heads * tile_count(heads // kv_heads, MOST_ROWS)
     rows = len(lengths) * heads
     elements = 2 * readers * tokens * d_head + (splits + 1) * rows * d_head
     between = 2 * splits * rows * (d_head + 1) if splits > 1 else 0
@@ -84,21 +88,21 @@ def paged_attention_cost(
 
 
 def _width(d_head: int) -> int:
-    """Columns of a tile with a head's elements."""
+    """Return the columns of a tile that holds the elements of a head."""
     return max(16, power_of_two(d_head))
 
 
 def _visited_keys(first: int, queries: int, keys: int, causal: bool, window, own: int, visited: int):
-    """Begin and end, rounded to whole tiles, of the keys that the tile of queries from `first` on visits."""
+    """Return begin and end, in whole tiles, of the keys that the tile of queries from `first` on visits."""
     offset = keys - queries
     begin = max(0, first + offset - window + 1) // visited * visited if window else 0
     end = min(keys, first + own + offset) if causal else keys
-    return begin, tiles(end, visited) * visited
+    return begin, tile_count(end, visited) * visited
 
 
 def _visiting_queries(first: int, queries: int, keys: int, causal: bool, window, own: int, visited: int):
-    """Begin and end, rounded to whole tiles, of the queries that visit the tile of keys from `first` on."""
+    """Return begin and end, in whole tiles, of the queries that visit the tile of keys from `first` on."""
     offset = keys - queries
     begin = max(0, first - offset) // visited * visited if causal else 0
     end = min(queries, max(0, first + own - 1 + window - offset)) if window else queries
-    return begin, max(tiles(end, visited) * visited, begin)
+    return begin, max(tile_count(end, visited) * visited, begin)

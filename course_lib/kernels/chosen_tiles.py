@@ -1,11 +1,12 @@
-"""The tile that a kernel works on, and a way to try other tiles than a kernel's own.
+"""The tile that a kernel works on, and a way to try other tiles than the default.
 
     with use_tiles(attention_forward=Tile({"BLOCK_Q": 64, "BLOCK_K": 64}, warps=4, stages=3)):
         flash_attention(q, k, v)
 
-Beside each launch stands a function that returns the kernel's own tile. `chosen` replaces it by the tile that
-`use_tiles` names for this kernel. The results differ by rounding alone. The costs beside the kernels are
-calculated for the kernels' own tiles.
+In the file of each kernel a function returns its default tile. `chosen` returns the override that `use_tiles`
+sets for a kernel, or else the default. The results differ by rounding alone. The cost functions of the
+kernels assume the default tiles, and those of attention the `blocks` that they are given, (128, 64) by
+default.
 """
 
 from collections.abc import Iterator
@@ -29,10 +30,10 @@ SIZES = {  # kernel → the names of its tile's sizes
 class Tile:
     """The tile of one program, as `launch` takes it; what `triton.Config` is to Triton's autotuner.
 
-    Raises ValueError for numbers that can't be a tile's.
+    Raises ValueError for sizes, warps and stages that no tile can have.
     """
 
-    sizes: dict[str, int] = field(default_factory=dict)  # the kernel's own names for them → powers of two
+    sizes: dict[str, int] = field(default_factory=dict)  # the names of the kernel's constants → powers of two
     warps: int = 4  # groups of 32 threads that share the program
     stages: int = 2  # iterations of the program's loop whose loads are under way at the same time
 
@@ -45,7 +46,7 @@ class Tile:
 
 
 # Shared by all threads, because PyTorch runs the backward pass on a GPU in a thread of its own.
-_replacements: dict[str, Tile] = {}
+_overrides: dict[str, Tile] = {}
 
 
 @contextmanager
@@ -59,15 +60,15 @@ def use_tiles(**tiles: Tile) -> Iterator[None]:
             raise ValueError(f"no kernel is called {kernel!r} here; there are {', '.join(SIZES)}")
         if set(tile.sizes) != set(SIZES[kernel]):
             raise ValueError(f"{kernel} takes {', '.join(SIZES[kernel])}; not {', '.join(tile.sizes)}")
-    before = _replacements.copy()
-    _replacements.update(tiles)
+    before = _overrides.copy()
+    _overrides.update(tiles)
     try:
         yield
     finally:
-        _replacements.clear()
-        _replacements.update(before)
+        _overrides.clear()
+        _overrides.update(before)
 
 
-def chosen(kernel: str, own: Tile) -> Tile:
-    """Return the tile that `use_tiles` names for this kernel, or the kernel's own."""
-    return _replacements.get(kernel, own)
+def chosen(kernel: str, default: Tile) -> Tile:
+    """Return the tile that `use_tiles` sets for this kernel, or else the default."""
+    return _overrides.get(kernel, default)

@@ -29,7 +29,9 @@ class Compiled:
     name: str
     ptx: str  # NVIDIA's assembly
     registers: int  # of 32 bits, for each thread
-    spills: int  # bytes for each thread that don't fit into registers and are kept in slow memory
+    # Bytes for each thread that ptxas reports as spill stores and spill loads, added up: values that don't
+    # fit into registers are stored to slow memory and loaded again. 0 means that all fit.
+    spills: int
     shared: int  # bytes of the fast memory that the threads of a program share
 
 
@@ -130,7 +132,7 @@ def _type(value) -> str:
 
 
 def _assemble(ptx: str, capability: int) -> tuple[int, int]:
-    """Return the registers and the spilled bytes of a thread, as NVIDIA's assembler ptxas reports them."""
+    """Return a thread's registers and the bytes of its spill stores and loads, by NVIDIA's ptxas."""
     from triton.backends.nvidia.compiler import get_ptxas
 
     arch = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
+from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
 
-TILE = 4_096  # elements that a program works on at a time
+TILE_ELEMENTS = 4_096  # that a program works on at a time
 REDUCTIONS = ("mean", "sum", "none")
 
 
@@ -72,12 +72,13 @@ def cross_entropy_cost(
 
     For each row, forward reads the logits, the target (8 bytes) and the target's logit again, and writes the
     loss and the log-sum-exp. Backward reads the logits and writes their gradient, and each tile reads its
-    rows' targets, log-sum-exps and gradients.
+    rows' targets, log-sum-exps and gradients. Operations: four for each logit that is read, of which one is
+    an exponential.
     """
     counted = rows - ignored
     if not backward:
         return Cost(bytes_each * counted * (vocab + 1) + (8 + 4 + 4) * rows, 4 * counted * vocab)
-    across = tiles(vocab, _tile(rows, vocab).sizes["COLUMNS"])
+    across = tile_count(vocab, _tile(rows, vocab).sizes["COLUMNS"])
     moved = bytes_each * (counted + rows) * vocab + across * (8 * rows + (4 + 4) * counted)
     return Cost(moved, 4 * counted * vocab)
 
@@ -158,16 +159,17 @@ def cross_entropy_backward(
 ):  # fmt: skip
     """grad = (exp(x − lse) − [column is the target]) · grad_loss, for a tile of ROWS × COLUMNS.
 
-    grad_ptr may be logits_ptr: a program reads its tile before it writes mask, and no other program reads it.
+    grad_ptr may be logits_ptr: a program reads its tile before it writes it, and no other program reads it.
     """
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)  # (ROWS,)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]  # (1, COLUMNS)
+    # target, counted, lse, grad_loss: (ROWS,)
     target = tl.load(targets_ptr + row, mask=row < rows, other=ignore)
     counted = target != ignore
     lse = tl.load(lse_ptr + row, mask=counted, other=0.0)
     # The gradient of a row whose target is ignored is 0.
     grad_loss = tl.load(grad_losses_ptr + row, mask=counted, other=0.0)
-    mask = (row < rows)[:, None] & (column < vocab)  # (ROWS, COLUMNS), as all that follow
+    mask = (row < rows)[:, None] & (column < vocab)  # (ROWS, COLUMNS), as x, probability and grad
     logits_ptr += row.to(tl.int64) * row_stride
     grad_ptr += row.to(tl.int64) * grad_stride
     x = tl.load(logits_ptr[:, None] + column, mask=mask & counted[:, None], other=-float("inf"))
@@ -180,7 +182,7 @@ def _forward(logits: Tensor, targets: Tensor, ignore: int) -> tuple[Tensor, Tens
     """Return the losses and the log-sum-exps, (rows,) each."""
     losses, lse = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
     tile = _tile(*logits.shape)
-    grid = (tiles(len(logits), tile.sizes["ROWS"]),)
+    grid = (tile_count(len(logits), tile.sizes["ROWS"]),)
     sizes = *logits.shape, logits.stride(0)
     launch(cross_entropy_forward, grid, logits, targets, losses, lse, *sizes, ignore, tile=tile)
     return losses, lse
@@ -191,7 +193,7 @@ def _backward(
 ) -> None:
     """Write the logits' gradient (rows, vocab) into grad. grad_losses: the gradient of each loss, (rows,)."""
     tile = _tile(*logits.shape)
-    grid = tuple(map(tiles, logits.shape, tile.sizes.values()))
+    grid = tuple(map(tile_count, logits.shape, tile.sizes.values()))
     sizes = *logits.shape, logits.stride(0), grad.stride(0)
     launch(cross_entropy_backward, grid, logits, targets, lse, grad_losses, grad, *sizes, ignore, tile=tile)
 
@@ -215,7 +217,7 @@ class _TokenLosses(torch.autograd.Function):
 
 
 def _tile(rows: int, vocab: int) -> Tile:
-    """Return a tile of up to TILE columns, and of as many rows as fill TILE."""
-    columns = min(power_of_two(vocab), TILE)
-    rows = max(1, min(TILE // columns, power_of_two(rows)))
+    """Return a tile of up to TILE_ELEMENTS columns, and of as many rows as fill TILE_ELEMENTS."""
+    columns = min(power_of_two(vocab), TILE_ELEMENTS)
+    rows = max(1, min(TILE_ELEMENTS // columns, power_of_two(rows)))
     return Tile({"ROWS": rows, "COLUMNS": columns}, warps=8 if rows * columns > 2_048 else 4)

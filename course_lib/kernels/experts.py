@@ -1,14 +1,16 @@
-"""A mixture of SwiGLU experts: y = Σ over a token's experts e of share_e · down_e(silu(gate_e x) ⊙ up_e x).
+"""A mixture of SwiGLU experts: y = Σ over a token's experts e of p_e · down_e(silu(gate_e x) ⊙ up_e x).
+
+p_e is the router weight of expert e: the router's probability for it, which `model.route` returns.
 
     chosen (tokens, n_active)
       → group_by_expert                      order, starts: the choices, sorted by expert
       → grouped_matmul of x, gate and of x, up       (choices, d_ff), reading the rows of x in that order
       → swiglu                               (choices, d_ff)
       → grouped_matmul with down             (choices, d_model)
-      → back in the tokens' order, times the shares, summed over each token's experts: (tokens, d_model)
+      → back in the tokens' order, times the router weights, summed over each token's experts
 
-`model.Experts` computes the same expert by expert, and the CPU waits once for the number of tokens of each
-expert.
+The result is (tokens, d_model). `model.Experts` computes the same expert by expert, and synchronizes the CPU
+with the GPU once, to read all the counts of tokens.
 """
 
 import torch
@@ -21,17 +23,18 @@ from course_lib.model import Experts, SwiGLU
 
 
 def mixture(
-    x: Tensor, shares: Tensor, chosen: Tensor, gate: Tensor, up: Tensor, down: Tensor, backend: str = "auto"
-) -> Tensor:
-    """Return Σ over a token's experts of share · down(silu(gate x) ⊙ up x), (tokens, d_model) as x.
+    x: Tensor, router_weights: Tensor, chosen: Tensor, gate: Tensor, up: Tensor, down: Tensor,
+    backend: str = "auto",
+) -> Tensor:  # fmt: skip
+    """Return Σ over a token's experts of p · down(silu(gate x) ⊙ up x), (tokens, d_model) as x.
 
-    shares, chosen: (tokens, n_active), the result of `model.route`. gate, up: (experts, d_ff, d_model).
-    down: (experts, d_model, d_ff). Differentiable in all but `chosen`.
+    router_weights, chosen: (tokens, n_active), the result of `model.route`.
+    gate, up: (experts, d_ff, d_model). down: (experts, d_model, d_ff). Differentiable in all but `chosen`.
     Raises ValueError for shapes that don't fit; for other errors see `grouped_matmul` and `group_by_expert`.
     """
-    if chosen.dim() != 2 or shares.shape != chosen.shape or len(chosen) != len(x):
-        shapes = f"shares {tuple(shares.shape)} and chosen {tuple(chosen.shape)} for x {tuple(x.shape)}"
-        raise ValueError(f"{shapes}: both must be (tokens, n_active)")
+    if chosen.dim() != 2 or router_weights.shape != chosen.shape or len(chosen) != len(x):
+        shapes = f"router_weights {tuple(router_weights.shape)} and chosen {tuple(chosen.shape)}"
+        raise ValueError(f"{shapes} for x {tuple(x.shape)}: both must be (tokens, n_active)")
     order, starts = group_by_expert(chosen, len(gate), backend)
     n_active = chosen.shape[1]
     gate_and_up = (grouped_matmul(x, weight, starts, order, n_active, backend) for weight in (gate, up))
@@ -39,7 +42,7 @@ def mixture(
     by_expert = grouped_matmul(hidden, down, starts, backend=backend)  # (tokens · n_active, d_model)
     by_token = torch.empty_like(by_expert).index_copy_(0, order.long(), by_expert)
     by_token = by_token.view(*chosen.shape, down.shape[1])  # (tokens, n_active, d_model)
-    return (by_token * shares.to(by_token.dtype).unsqueeze(-1)).sum(1)
+    return (by_token * router_weights.to(by_token.dtype).unsqueeze(-1)).sum(1)
 
 
 def stackable(experts: Experts) -> bool:

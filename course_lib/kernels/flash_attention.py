@@ -9,14 +9,16 @@
       program 2 →    │ full │ full │ full │ edge │     to it ("online softmax": Milakov & Gimelshein 2018).
                      └──────┴──────┴──────┴──────┘     In the end one divides the other.
 
-Dao et al. (2022); with the loops in this order Dao (2023), "FlashAttention-2". Read `plain_flash_attention`
-first: it is the same algorithm without strides, packing, windows and gradients. Under a causal mask, tiles
-above the diagonal are not visited, and only those on it (edge) need a mask; a sliding window makes a second
-edge, on the left. Memory: one log-sum-exp for each query beside the output, instead of a score for each pair.
+Dao et al. (2022); with the query loop outside and the key loop inside Dao (2023), "FlashAttention-2". Read
+`plain_flash_attention` first: it is the same algorithm without strides, packing, windows and gradients. Its
+m, l, o, p are `largest`, `total_weight`, `out`, `weights` here. `base` is m, or 0 where m is −∞; exponentials
+are to base two, not e. Under a causal mask, tiles above the diagonal are not visited, and only those on it
+(edge) need a mask; a sliding window makes a second edge, on the left. Memory: one log-sum-exp for each query
+beside the output, instead of a score for each pair.
 
 The log-sum-exp of each query's scores, in nats, is −∞ where it sees no keys; with it, attention over parts of
 the keys can be merged. On a GPU the values of `starts` and `longest` are not checked, since that would mean
-waiting for the GPU; queries that they leave out get no output.
+waiting for the GPU; the outputs of queries that they leave out are uninitialized memory.
 
 Not handled: dropout, masks of other shapes, biases on the scores.
 """
@@ -31,7 +33,7 @@ from course_lib.kernels.attention_checks import check_attention, check_packing, 
 from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.flash_backward import flash_backward, strides, to_kernel_layout
 from course_lib.kernels.flash_tiles import load_bounds, part_bounds, sees, visible_keys
-from course_lib.kernels.language import hopper, launch, power_of_two, tiles, tl, triton
+from course_lib.kernels.language import hopper, launch, power_of_two, tile_count, tl, triton
 from course_lib.model.attention import attend, causal_mask
 
 
@@ -45,9 +47,9 @@ def flash_attention(
     q: (batch, heads, query, d_head), any strides. The queries stand at the last positions of the keys.
     k, v: (batch, kv_heads, key, d_head), any strides; heads is a multiple of kv_heads.
     window: each query sees itself and the window − 1 keys before it (causal only).
-    starts: where each of several sequences starts that are packed, without gaps, into a batch of 1, and at
-        last where the last one ends, (sequences + 1,) of integers. The sequences don't see each other.
-    longest: the length of the longest packed sequence, or more: then fewer programs are started.
+    starts: start offsets of sequences that are packed, without gaps, into a batch of 1 (elsewhere called
+        cu_seqlens), then the total length, (sequences + 1,) of integers. The sequences don't see each other.
+    longest: the length of the longest packed sequence, or a larger number. It limits the programs started.
     blocks: (BLOCK_Q, BLOCK_K), powers of two from 16 on; by default `forward_tile`'s.
     scale: by default 1 / √d_head.
     return_lse: return also each query's log-sum-exp, (batch, heads, query) of 32 bits; it has no gradient.
@@ -82,7 +84,7 @@ def _reference(
     q: Tensor, k: Tensor, v: Tensor, causal: bool, window: int | None, starts: Tensor | None, scale: float,
     return_lse: bool,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Return the same by PyTorch, one packed sequence after the other.
+    """Return the output and the log-sum-exps, by PyTorch, one packed sequence after the other.
 
     The log-sum-exps are computed only on request, because they need all scores in memory.
     """
@@ -124,7 +126,7 @@ def forward_tile(q: Tensor) -> Tile:
 @triton.jit
 def attention_forward(
     q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, starts_ptr, q_batch, q_head, q_time, k_batch, k_head, k_time,
-    v_batch, v_head, v_time, out_batch, out_head, out_time, queries, keys, total, group, scale,
+    v_batch, v_head, v_time, out_batch, out_head, out_time, queries, keys, queries_per_row, group, scale,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, D_HEAD: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
@@ -144,12 +146,13 @@ def attention_forward(
     At the end, out_i / total_weight_i is the output, and largest_i + log₂ total_weight_i the log-sum-exp to
     base two.
 
-    group: query heads that share a key-value head. total: queries of a row of the batch.
+    group: query heads that share a key-value head. queries, keys: of a sequence; for packed sequences they
+    are read from `starts`. queries_per_row: queries of a row of the batch, all packed sequences together.
     """
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the last queries see most keys: they begin first
+    tile_index = tl.num_programs(0) - 1 - tl.program_id(0)  # the last queries see most keys: they begin first
     head, sequence = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     batch, sequence_at, queries, keys = load_bounds(starts_ptr, sequence, queries, keys)
-    first = tile * BLOCK_Q
+    first = tile_index * BLOCK_Q
     if first >= queries:
         return
     offset = keys - queries
@@ -163,12 +166,14 @@ def attention_forward(
 
     begin, full_begin, full_end, end = visible_keys(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
     step = tl.arange(0, BLOCK_K)  # (BLOCK_K,)
-    largest = tl.full((BLOCK_Q,), -float("inf"), tl.float32)
-    total_weight = tl.zeros((BLOCK_Q,), tl.float32)
-    out = tl.zeros((BLOCK_Q, WIDTH), tl.float32)
-    # In the loop k, v and their mask held are (BLOCK_K, WIDTH); scores, seen, weights (BLOCK_Q, BLOCK_K);
-    # new_largest, base, shrink (BLOCK_Q,). base is finite even for a query that has seen nothing yet.
-    for part in tl.static_range(3):  # the left edge, the full tiles, the right edge
+    largest = tl.full((BLOCK_Q,), -float("inf"), tl.float32)  # (BLOCK_Q,)
+    total_weight = tl.zeros((BLOCK_Q,), tl.float32)  # (BLOCK_Q,)
+    out = tl.zeros((BLOCK_Q, WIDTH), tl.float32)  # (BLOCK_Q, WIDTH)
+    # Shapes in the loop over the keys' tiles:
+    #     key: (BLOCK_K,), the positions of the keys       place: a number, the tile's first token in its row
+    #     k, v and `held`, their mask: (BLOCK_K, WIDTH)    scores, seen, weights: (BLOCK_Q, BLOCK_K)
+    #     new_largest, base, shrink: (BLOCK_Q,)            base is finite even before a query has seen a key
+    for part in tl.static_range(3):  # LEFT_EDGE, FULL_TILES, RIGHT_EDGE of flash_tiles
         low, high = part_bounds(part, begin, full_begin, full_end, end)
         for start in range(low, high, BLOCK_K):
             key, place = start + step, sequence_at + start
@@ -189,10 +194,10 @@ def attention_forward(
 
     # A query that sees nothing gets an output of 0 and a log-sum-exp of −∞.
     divisor = tl.where(total_weight == 0, 1.0, total_weight)  # (BLOCK_Q,)
-    out /= divisor[:, None]
+    out /= divisor[:, None]  # (BLOCK_Q, WIDTH)
     out_ptr += batch * out_batch + head * out_head + at * out_time + column
     tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=q_mask)
-    lse_at = (batch * tl.num_programs(1) + head) * total + sequence_at + row
+    lse_at = (batch * tl.num_programs(1) + head) * queries_per_row + sequence_at + row  # (BLOCK_Q,)
     tl.store(lse_ptr + lse_at, largest + tl.log2(divisor), mask=row < queries)
 
 
@@ -204,10 +209,11 @@ class _FlashAttention(torch.autograd.Function):
         batch, heads, queries, d_head = q.shape
         out, lse = torch.empty_like(q), q.new_empty(batch, heads, queries, dtype=torch.float32)
         sequences = batch if starts is None else len(starts) - 1
-        grid = (tiles(queries if longest is None else longest, tile.sizes["BLOCK_Q"]), heads, sequences)
+        grid = (tile_count(queries if longest is None else longest, tile.sizes["BLOCK_Q"]), heads, sequences)
+        # queries, keys, queries_per_row, group, scale
+        sizes = queries, k.shape[2], queries, heads // k.shape[1], scale * math.log2(math.e)
         launch(
-            attention_forward, grid, q, k, v, out, lse, starts, *strides(q, k, v, out), queries, k.shape[2],
-            queries, heads // k.shape[1], scale * math.log2(math.e), tile=tile,
+            attention_forward, grid, q, k, v, out, lse, starts, *strides(q, k, v, out), *sizes, tile=tile,
             CAUSAL=causal, WINDOW=window, D_HEAD=d_head, WIDTH=max(16, power_of_two(d_head)),
         )  # fmt: skip
         ctx.save_for_backward(q, k, v, out, lse, starts)

@@ -15,21 +15,26 @@ is needed. So the visits come in three parts, and only the first and the last ne
 
 from course_lib.kernels.language import tl, triton
 
+# The parts of the visits. A kernel can read a global only if it is a constexpr.
+LEFT_EDGE = tl.constexpr(0)
+FULL_TILES = tl.constexpr(1)
+RIGHT_EDGE = tl.constexpr(2)
+
 
 @triton.jit
 def load_bounds(starts_ptr, sequence, queries, keys):
-    """Return a sequence's row of the batch, its first token, and its numbers of queries and keys.
+    """Return four numbers: a sequence's row of the batch, its start in that row, its queries and its keys.
 
     Without `starts_ptr` each sequence is a row of the batch. With it, all are packed into row 0, one after
     the other.
     """
     if starts_ptr is None:
-        row, first_token = sequence, tl.full((), 0, tl.int64)
+        batch, sequence_at = sequence, tl.full((), 0, tl.int64)
     else:
-        row, first_token = tl.full((), 0, tl.int64), tl.load(starts_ptr + sequence).to(tl.int64)
-        queries = (tl.load(starts_ptr + sequence + 1) - first_token).to(tl.int32)
+        batch, sequence_at = tl.full((), 0, tl.int64), tl.load(starts_ptr + sequence).to(tl.int64)
+        queries = (tl.load(starts_ptr + sequence + 1) - sequence_at).to(tl.int32)
         keys = queries
-    return row, first_token, queries, keys
+    return batch, sequence_at, queries, keys
 
 
 @triton.jit
@@ -70,10 +75,10 @@ def visible_queries(
 
 @triton.jit
 def part_bounds(PART: tl.constexpr, begin, full_begin, full_end, end):
-    """Return begin and end of one part of the visits: 0 left edge, 1 full tiles, 2 right edge."""
-    if PART == 0:
+    """Return begin and end of one part of the visits: LEFT_EDGE, FULL_TILES or RIGHT_EDGE."""
+    if PART == LEFT_EDGE:
         low, high = begin, tl.minimum(full_begin, end)
-    elif PART == 1:
+    elif PART == FULL_TILES:
         low, high = full_begin, full_end
     else:
         low, high = full_end, end
@@ -84,8 +89,9 @@ def part_bounds(PART: tl.constexpr, begin, full_begin, full_end, end):
 def sees(position, key, exists, CAUSAL: tl.constexpr, WINDOW: tl.constexpr):
     """Return the mask of a tile on an edge: which queries see which keys.
 
-    position: of the queries, and key: of the keys, broadcast against each other. exists: whether the keys (or
-    queries) are within the sequence.
+    position: (BLOCK_Q, 1), of the queries. key: (1, BLOCK_K), of the keys. exists: (1, BLOCK_K), whether the
+    keys are within the sequence. The mask is (BLOCK_Q, BLOCK_K). `grad_keys_values` passes all transposed,
+    and in `exists` whether the queries are.
     """
     seen = exists
     if CAUSAL:

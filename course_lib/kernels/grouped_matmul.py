@@ -8,10 +8,10 @@
     │ expert 2   │                ├─────────┤          tile 2 →  │  ▪  │  ▪  │  ▪  │   steps of BLOCK_K
     └────────────┘                │ expert 2│                    └─────┴─────┴─────┘   over d_in.
 
-No tile has rows of two experts. Only the GPU knows how many tiles each expert needs. So as many programs are
-started as there can be tiles at most, a table gives the expert of each tile, and programs without a tile end
-at once. The rows of x needn't be sorted by expert: `order` holds the row to read for each row of the product,
-and one row of x may serve several experts, so that no row is copied first.
+No tile has rows of two experts. How many tiles each expert needs is known only on the GPU. So as many
+programs are started as there can be tiles at most, a table gives the expert of each tile, and programs
+without a tile end at once. The rows of x needn't be sorted by expert: `order` holds the row to read for each
+row of the product, and one row of x may serve several experts, so that no row is copied first.
 """
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, product_dtype, tiles, tl, triton, use_triton
+from course_lib.kernels.language import launch, product_dtype, tile_count, tl, triton, use_triton
 
 # The programs of GROUP_M tiles of rows and one tile of columns run one after another, while the cache still
 # holds that tile's weights (Triton's tutorial on matrix multiplication calls it GROUP_SIZE_M).
@@ -30,9 +30,9 @@ def grouped_matmul(
     x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None = None, n_active: int = 1,
     backend: str = "auto",
 ) -> Tensor:  # fmt: skip
-    """Return y, (rows · n_active, d_out): y[i] = weight[e] x[order[i] // n_active], e being row i's expert.
+    """Return y, (rows · n_active, d_out): y[i] = weight[e] x[order[i] // n_active].
 
-    The rows of expert e are starts[e] ≤ i < starts[e + 1].
+    e is the expert of row i of y. The rows of expert e are starts[e] ≤ i < starts[e + 1].
     x: (rows, d_in). weight: (experts, d_out, d_in).
     starts: (experts + 1,) of int32, from 0 to the rows of y, the result of `group_by_expert`.
     n_active: how many experts each row of x goes to.
@@ -63,56 +63,59 @@ def grouped_matmul_cost(
     """Return the cost. counts: the rows of each expert. order: whether rows are looked up in an order.
 
     Each tile reads its rows, its expert's weights and the tables of tiles. bytes_each: the bytes of an
-    element of x and weight.
+    element of x and weight. Operations: those of whole tiles, as `Meter` counts them.
     """
     block_m, block_n, block_k = product_tile(bytes_each == 4).sizes.values()
-    down, across = sum(tiles(count, block_m) for count in counts), tiles(d_out, block_n)
+    down, across = sum(tile_count(count, block_m) for count in counts), tile_count(d_out, block_n)
     moved = across * sum(counts) * d_in + down * d_out * d_in + sum(counts) * d_out
     # Programs without a tile read only the table that says so.
-    without_tile = tiles(sum(counts), block_m) + len(counts) - down
+    without_tile = tile_count(sum(counts), block_m) + len(counts) - down
     table = across * (4 * (down + without_tile) + 4 * 3 * down + 4 * sum(counts) * order)
-    flops = 2 * down * across * block_m * block_n * tiles(d_in, block_k) * block_k
+    flops = 2 * down * across * block_m * block_n * tile_count(d_in, block_k) * block_k
     return Cost(bytes_each * moved + table, flops)
 
 
 @triton.jit
 def grouped_product(
-    x_ptr, weight_ptr, y_ptr, order_ptr, starts_ptr, tile_starts_ptr, owner_ptr,
+    x_ptr, weight_ptr, y_ptr, order_ptr, starts_ptr, tile_starts_ptr, tile_expert_ptr,
     x_row, weight_expert, weight_out, weight_in, d_out, d_in, n_experts, n_active, down, across,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, GROUP_M: tl.constexpr,
 ):  # fmt: skip
     """y[i] = weight[e] · x[order[i] // n_active] for BLOCK_M rows i of one expert e and BLOCK_N outputs.
 
-    owner, (down,), holds the expert of each tile, and tile_starts, (experts + 1,), each expert's first tile.
+    tile_expert, (down,), holds the expert of each tile, or n_experts for a program without a tile.
+    tile_starts, (experts + 1,), holds each expert's first tile.
     """
     program = tl.program_id(0)
     group = program // (GROUP_M * across) * GROUP_M  # the first of GROUP_M tiles of rows
     height = tl.minimum(down - group, GROUP_M)
-    tile = group + program % (GROUP_M * across) % height
-    column = program % (GROUP_M * across) // height * BLOCK_N + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
-    expert = tl.load(owner_ptr + tile)
+    tile_index = group + program % (GROUP_M * across) % height
+    output = program % (GROUP_M * across) // height * BLOCK_N + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
+    expert = tl.load(tile_expert_ptr + tile_index)
     if expert >= n_experts:
         return
-    first = tl.load(starts_ptr + expert) + (tile - tl.load(tile_starts_ptr + expert)) * BLOCK_M
+    first = tl.load(starts_ptr + expert) + (tile_index - tl.load(tile_starts_ptr + expert)) * BLOCK_M
     row = first + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
-    row_mask = row < tl.load(starts_ptr + expert + 1)
-    source = row
+    row_mask = row < tl.load(starts_ptr + expert + 1)  # (BLOCK_M,)
+    source = row  # (BLOCK_M,)
     if order_ptr is not None:
         source = tl.load(order_ptr + row, mask=row_mask, other=0) // n_active
     inner = tl.arange(0, BLOCK_K)  # (BLOCK_K,)
-    x_ptr += source.to(tl.int64)[:, None] * x_row + inner[None, :]
+    x_ptr += source.to(tl.int64)[:, None] * x_row + inner[None, :]  # (BLOCK_M, BLOCK_K)
     weight_ptr += expert.to(tl.int64) * weight_expert
-    weight_ptr += column.to(tl.int64)[:, None] * weight_out + inner[None, :] * weight_in
+    # (BLOCK_N, BLOCK_K)
+    weight_ptr += output.to(tl.int64)[:, None] * weight_out + inner[None, :] * weight_in
     total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
     for start in range(0, d_in, BLOCK_K):
-        inner_mask = inner[None, :] < d_in - start
+        inner_mask = inner[None, :] < d_in - start  # (1, BLOCK_K)
         x = tl.load(x_ptr, mask=row_mask[:, None] & inner_mask, other=0.0)  # (BLOCK_M, BLOCK_K)
-        weight = tl.load(weight_ptr, mask=(column < d_out)[:, None] & inner_mask, other=0.0)
+        weight_mask = (output < d_out)[:, None] & inner_mask  # (BLOCK_N, BLOCK_K)
+        weight = tl.load(weight_ptr, mask=weight_mask, other=0.0)  # (BLOCK_N, BLOCK_K)
         total = tl.dot(x, tl.trans(weight), total, input_precision="ieee")
         x_ptr += BLOCK_K
         weight_ptr += BLOCK_K * weight_in
-    y_ptr += row.to(tl.int64)[:, None] * d_out + column[None, :]
-    tl.store(y_ptr, total.to(y_ptr.dtype.element_ty), mask=row_mask[:, None] & (column < d_out)[None, :])
+    y_ptr += row.to(tl.int64)[:, None] * d_out + output[None, :]  # (BLOCK_M, BLOCK_N)
+    tl.store(y_ptr, total.to(y_ptr.dtype.element_ty), mask=row_mask[:, None] & (output < d_out)[None, :])
 
 
 @triton.jit
@@ -125,23 +128,25 @@ def grouped_weight_gradient(
     A program computes BLOCK_N × BLOCK_K elements of one expert's gradient.
     """
     expert = tl.program_id(2)
-    column = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
+    output = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)  # (BLOCK_N,)
     inner = tl.program_id(0) * BLOCK_K + tl.arange(0, BLOCK_K)  # (BLOCK_K,)
     start, end = tl.load(starts_ptr + expert), tl.load(starts_ptr + expert + 1)
     total = tl.zeros((BLOCK_N, BLOCK_K), tl.float32)
     for first in range(start, end, BLOCK_M):
         row = first + tl.arange(0, BLOCK_M)  # (BLOCK_M,)
-        row_mask = (row < end)[:, None]
-        source = row
+        row_mask = (row < end)[:, None]  # (BLOCK_M, 1)
+        source = row  # (BLOCK_M,)
         if order_ptr is not None:
             source = tl.load(order_ptr + row, mask=row < end, other=0) // n_active
         x_offset = source.to(tl.int64)[:, None] * x_row + inner[None, :]  # (BLOCK_M, BLOCK_K)
-        x = tl.load(x_ptr + x_offset, mask=row_mask & (inner < d_in)[None, :], other=0.0)
-        grad_offset = row.to(tl.int64)[:, None] * d_out + column[None, :]  # (BLOCK_M, BLOCK_N)
-        grad_y = tl.load(grad_y_ptr + grad_offset, mask=row_mask & (column < d_out)[None, :], other=0.0)
+        x_mask = row_mask & (inner < d_in)[None, :]  # (BLOCK_M, BLOCK_K)
+        x = tl.load(x_ptr + x_offset, mask=x_mask, other=0.0)  # (BLOCK_M, BLOCK_K)
+        grad_offset = row.to(tl.int64)[:, None] * d_out + output[None, :]  # (BLOCK_M, BLOCK_N)
+        grad_mask = row_mask & (output < d_out)[None, :]  # (BLOCK_M, BLOCK_N)
+        grad_y = tl.load(grad_y_ptr + grad_offset, mask=grad_mask, other=0.0)  # (BLOCK_M, BLOCK_N)
         total = tl.dot(tl.trans(grad_y), x, total, input_precision="ieee")
-    offset = (expert.to(tl.int64) * d_out + column[:, None]) * d_in + inner[None, :]
-    mask = (column < d_out)[:, None] & (inner < d_in)[None, :]
+    offset = (expert.to(tl.int64) * d_out + output[:, None]) * d_in + inner[None, :]  # (BLOCK_N, BLOCK_K)
+    mask = (output < d_out)[:, None] & (inner < d_in)[None, :]  # (BLOCK_N, BLOCK_K)
     tl.store(grad_weight_ptr + offset, total.to(grad_weight_ptr.dtype.element_ty), mask=mask)
 
 
@@ -175,13 +180,14 @@ def _multiply(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, n
     (n_experts, d_out, d_in), rows = weight.shape, len(x) * n_active
     tile = chosen("grouped_product", product_tile(x.dtype == torch.float32))
     block_m = tile.sizes["BLOCK_M"]
-    down, across = tiles(rows, block_m) + n_experts, tiles(d_out, tile.sizes["BLOCK_N"])
+    down, across = tile_count(rows, block_m) + n_experts, tile_count(d_out, tile.sizes["BLOCK_N"])
     tile_ends = ((starts.diff() + block_m - 1) // block_m).cumsum(0)  # (experts,)
-    owner = torch.searchsorted(tile_ends, torch.arange(down, device=x.device), right=True).int()  # (down,)
+    tile_index = torch.arange(down, device=x.device)  # (down,)
+    tile_expert = torch.searchsorted(tile_ends, tile_index, right=True).int()  # (down,)
     tile_starts = torch.nn.functional.pad(tile_ends, (1, 0)).int()  # (experts + 1,)
     y = x.new_empty(rows, d_out)
     launch(
-        grouped_product, (down * across,), x, weight, y, order, starts, tile_starts, owner, x.stride(0),
+        grouped_product, (down * across,), x, weight, y, order, starts, tile_starts, tile_expert, x.stride(0),
         *weight.stride(), d_out, d_in, n_experts, n_active, down, across, tile=tile, GROUP_M=GROUP_M,
     )  # fmt: skip
     return y
@@ -194,7 +200,7 @@ def _weight_gradient(
     n_experts, d_out, d_in = weight.shape
     grad_weight = torch.empty_like(weight, memory_format=torch.contiguous_format)
     tile = chosen("grouped_weight_gradient", gradient_tile(x.dtype == torch.float32))
-    grid = tiles(d_in, tile.sizes["BLOCK_K"]), tiles(d_out, tile.sizes["BLOCK_N"]), n_experts
+    grid = tile_count(d_in, tile.sizes["BLOCK_K"]), tile_count(d_out, tile.sizes["BLOCK_N"]), n_experts
     tensors = x, grad_y, grad_weight, order, starts
     launch(grouped_weight_gradient, grid, *tensors, x.stride(0), d_out, d_in, n_active, tile=tile)
     return grad_weight
@@ -226,7 +232,10 @@ def _check(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, n_ac
         raise ValueError(f"{shapes} must be (rows, d_in), (experts, d_out, d_in) and (experts + 1,)")
     if x.dtype != weight.dtype:
         raise ValueError(f"x and weight must have one dtype, not {x.dtype} and {weight.dtype}")
-    rows = len(x) * n_active
-    if n_active < 1 or (order is None and n_active > 1) or (order is not None and order.shape != (rows,)):
+    if n_active < 1:
+        raise ValueError(f"n_active must be 1 or more, not {n_active}")
+    if order is None and n_active > 1:
+        raise ValueError(f"with n_active = {n_active}, an order of {len(x)} · {n_active} rows is needed")
+    if order is not None and order.shape != (len(x) * n_active,):
         wanted = f"an order of {len(x)} · {n_active} rows"
-        raise ValueError(f"{wanted} is needed, not {None if order is None else tuple(order.shape)}")
+        raise ValueError(f"{wanted} is needed, not one of shape {tuple(order.shape)}")

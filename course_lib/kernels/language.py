@@ -6,11 +6,15 @@ tensors, one program after the other, with NumPy: slowly, but exactly enough for
 the two when it is first imported: `TRITON_INTERPRET=1` selects the interpreter, and here that is the default
 on a machine without a GPU.
 
-The kernels use only what works in both. In the interpreter bfloat16 is 16 bits without meaning until it is
-converted, so kernels without matrix products convert what they load to float32, and matrix products of
-bfloat16 are refused there.
+The kernels use only what works in both. The interpreter stores bfloat16 as raw bits, which must be converted
+before arithmetic. So kernels without matrix products convert what they load to float32, and matrix products
+of bfloat16 are refused there.
 
-Not handled: AMD and Intel GPUs; autotuning (tile sizes are chosen by a function beside each launch).
+Every `tl.dot` here, a product of matrices, has `input_precision="ieee"`: float32 inputs are multiplied in
+full float32, not in TF32, which keeps 10 bits of the mantissa. It changes nothing for 16-bit inputs.
+
+Not handled: AMD and Intel GPUs; autotuning (tile sizes are chosen by a function, or are a constant, in the
+file of each kernel).
 """
 
 import os
@@ -45,6 +49,7 @@ from course_lib.kernels.chosen_tiles import Tile
 BACKENDS = ("auto", "torch", "triton")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 TENSOR_CORES = (8, 0)  # the oldest compute capability whose tensor cores Triton uses; Colab's T4 is (7, 5)
+SM_COUNT = 132  # streaming multiprocessors (SMs) of an H100; an A100 has 108
 MOST_PROGRAMS = 65_535  # along a grid's second axis and along its third; along the first, 2³¹ − 1
 
 
@@ -112,9 +117,11 @@ def product_dtype(*tensors: Tensor) -> torch.dtype | None:
 
 
 def hopper(tensor: Tensor) -> bool:
-    """Return whether a kernel on this tensor runs on an H100 or newer, which has room for larger tiles.
+    """Return whether a kernel on this tensor runs on a GPU of compute capability 9.0 (an H100) or newer.
 
-    The interpreter takes the tiles of an H100.
+    The larger tiles for such GPUs were chosen on an H100, which has more shared memory than an A100. Consumer
+    GPUs of capability 12.0 have less; their tiles can be set with `use_tiles`. The interpreter takes the
+    tiles of an H100.
     """
     if compiled.is_compiling():
         return compiled.target_capability() >= 90
@@ -147,7 +154,7 @@ def launch(kernel, grid: tuple[int, ...], *arguments, tile: Tile | None = None, 
         kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
 
 
-def tiles(length: int, tile: int) -> int:
+def tile_count(length: int, tile: int) -> int:
     """Return how many tiles cover a length (as `triton.cdiv`, which needs Triton)."""
     return -(-length // tile)
 

@@ -39,7 +39,7 @@ from course_lib.kernels.cross_entropy import (
     cross_entropy_cost,
     losses_in_place,
 )
-from course_lib.kernels.language import product_dtype, tiles, use_triton
+from course_lib.kernels.language import product_dtype, tile_count, use_triton
 
 # Each chunk reads the weights and updates their gradient: where a chunk has fewer tokens than d_model, that
 # is most of the traffic (see `linear_cross_entropy_cost`). In 16 bits, the logits of 2,048 tokens take 0.2 GB
@@ -55,7 +55,7 @@ def linear_cross_entropy(
 
     hidden: (…, d_model). weight: (vocab, d_model), as in nn.Linear. targets: token ids, (…).
     ignore: the target of tokens that don't count. chunk: the number of tokens whose logits exist at a time.
-    backend: computes the losses, as in `use_triton`; PyTorch computes the products.
+    backend: the backend for the losses, as in `use_triton`; the products always use PyTorch.
     reduction: "mean" over the targets that count (nan if none does), "sum", or "none": the loss of each
     token, 0 where the target is `ignore`. For "none" the logits are computed twice, because the weight of
     each loss is known only in backward.
@@ -81,12 +81,13 @@ def linear_cross_entropy_cost(
 
     Each matrix of a product is read or written once. Two small costs are left out: scaling the gradients in
     backward, and clearing the weight's gradient at first. bytes_each: the bytes of an element of hidden and
-    weight. ignored: the number of tokens whose target doesn't count.
+    weight. ignored: the number of tokens whose target doesn't count; their products are counted. Operations:
+    2 · m · n · k of each product (m, k) × (k, n), and those of `cross_entropy_cost`.
     """
     activations, weights, logits = (
         bytes_each * size for size in (tokens * d_model, vocab * d_model, tokens * vocab)
     )
-    chunks, flops = tiles(tokens, chunk), 2 * tokens * vocab * d_model
+    chunks, flops = tile_count(tokens, chunk), 2 * tokens * vocab * d_model
     product = Cost(activations + chunks * weights + logits, flops)
     cost = product + cross_entropy_cost(tokens, vocab, bytes_each, ignored=ignored)
     if hidden_grad or weight_grad:
@@ -147,7 +148,7 @@ class _LinearTokenLosses(torch.autograd.Function):
         rows, matrix = _operands(hidden, weight, ctx.options.dtype)
         # The losses' weights are scaled to at most 1, so that 16 bits don't lose small ones; the scale is
         # multiplied in at the end, in 32 bits.
-        scale = grad_losses.abs().max() if len(rows) else grad_losses.sum()
+        scale = grad_losses.abs().max() if len(rows) else grad_losses.new_zeros(())
         loss_weights = grad_losses / torch.where(scale == 0, 1.0, scale)
         _, grad_rows, grad_matrix = _losses_in_chunks(
             rows, matrix, targets, ctx.options, ctx.options.needs_grad, loss_weights[:, None]

@@ -5,10 +5,11 @@
     meter.loaded, meter.stored, meter.flops
 
 Triton's interpreter performs each load, store and matrix product of each program in turn, and the meter
-records them. So the costs that are calculated beside the kernels can be compared with what the kernels do.
+records them. So the bytes of a `Cost` can be compared with what the kernel moves.
 
 An element that two programs read is counted twice. On a GPU the second read may be served by a cache, which
-the meter doesn't model. Matrix products alone are counted as operations.
+the meter doesn't model. Matrix products alone are counted as operations, of whole tiles, with the zeros that
+only fill them. So softmax has 0 operations here, and a `Cost` that leaves out the filling has fewer.
 
 Not handled: compiled kernels on a GPU.
 """
@@ -27,7 +28,7 @@ class Event(NamedTuple):
     program: tuple[int, int, int]  # its index along each axis of the grid
     kind: str  # "load", "store" or "dot"
     size: int  # bytes of a load or store, floating-point operations of a product
-    shape: tuple[int, ...]  # of the tile; (rows, inner, columns) of a product
+    shape: tuple[int, ...]  # of the tile; (m, k, n) of a product (m, k) × (k, n)
     address: int | None = None  # of the first byte that is read or written
 
 
@@ -65,7 +66,7 @@ class Meter:
 
     @property
     def flops(self) -> int:
-        """Operations in matrix products, additions and multiplications counted separately."""
+        """Operations in products of whole tiles, additions and multiplications counted separately."""
         return self._total("dot")
 
     def _total(self, kind: str) -> int:

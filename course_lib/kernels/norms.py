@@ -1,16 +1,18 @@
-"""RMSNorm and LayerNorm in one pass over memory, instead of one for each of their steps.
+"""RMSNorm and LayerNorm in one pass over memory.
+
+Written as separate operations of PyTorch, each step would be a pass of its own; `F.layer_norm` is one kernel
+too.
 
     RMSNorm:    y = x / √(mean(x²) + eps) · weight
     LayerNorm:  y = (x − mean(x)) / √(mean((x − mean(x))²) + eps) · weight + bias
 
-    x (rows, width)            Forward: a program computes ROWS whole rows. It loads them once, subtracts the
-    mean
-    ┌───────────────┐          (LayerNorm only), divides by the root mean square, scales by the weights, and
-    │ program 0     │          stores the result once.
+    x (rows, width)            Forward: a program computes ROWS whole rows. It loads them once, subtracts
+    ┌───────────────┐          the mean (LayerNorm only), divides by the root mean square, scales by the
+    │ program 0     │          weights, and stores the result once.
     ├───────────────┤
-    │ program 1     │          Backward: each program loops over every PROGRAMS-th tile of rows, and sums
-    ├───────────────┤          its share of the weight's gradient on the chip. PyTorch sums the shares.
-    │ …             │
+    │ program 1     │          Backward: each program loops over every PROGRAMS-th tile of rows, and adds its
+    ├───────────────┤          rows' part of the weight's gradient to a partial sum on the chip. PyTorch adds
+    │ …             │          up the partial sums.
     └───────────────┘
 
 LayerNorm is RMSNorm of x − mean(x), plus a bias; the flag CENTER turns the subtraction on.
@@ -22,11 +24,11 @@ from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
+from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
 
 WIDEST = 16_384  # a row must fit on the chip
-TILE = 4_096  # elements that a program works on at a time
-PROGRAMS = 256  # of the backward pass: enough to keep each of a large GPU's 132 processors busy
+TILE_ELEMENTS = 4_096  # that a program works on at a time
+PROGRAMS = 256  # of the backward pass: enough to keep each of an H100's 132 SMs busy
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, backend: str = "auto") -> Tensor:
@@ -35,7 +37,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, backend: str = "auto"
     weight: (width,). Computed in 32 bits and rounded to x's dtype. Differentiable in x and weight.
     Raises ValueError for shapes that don't fit; for others see `use_triton`.
     """
-    if not _fits(backend, x, weight):
+    if not _use_kernel(backend, x, weight):
         return F.rms_norm(x, weight.shape, weight, eps)
     return _Norm.apply(x, weight, None, eps, False)
 
@@ -47,7 +49,7 @@ def layer_norm(
 
     weight, bias: (width,). Precision and errors are those of `rms_norm`.
     """
-    if not _fits(backend, x, weight, *([] if bias is None else [bias])):
+    if not _use_kernel(backend, x, weight, *([] if bias is None else [bias])):
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     return _Norm.apply(x, weight, bias, eps, True)
 
@@ -56,18 +58,19 @@ def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False
     """Return the cost. bytes_each: the bytes of an element of x.
 
     Forward reads x and writes y and a factor for each row; each program reads the weights. Backward reads x
-    and y's gradient and writes x's; each program reads the weights and writes its share of their gradients,
-    in 32 bits.
+    and y's gradient and writes x's; each program reads the weights and writes a partial sum of their
+    gradient, in 32 bits. Operations: the multiplications and additions of
+    elements, four in forward and nine in backward.
     """
-    programs = tiles(rows, _tile(rows, width).sizes["ROWS"])
+    programs = tile_count(rows, _tile(rows, width).sizes["ROWS"])
     if not backward:
         return Cost(bytes_each * (2 * rows + programs) * width + 4 * rows, 4 * rows * width)
     programs = min(PROGRAMS, programs)
-    moved = bytes_each * (3 * rows + programs) * width + 4 * (rows + 2 * programs * width)
+    moved = bytes_each * (3 * rows + programs) * width + 4 * (rows + programs * width)
     return Cost(moved, 9 * rows * width)
 
 
-def _fits(backend: str, x: Tensor, *weights: Tensor) -> bool:
+def _use_kernel(backend: str, x: Tensor, *weights: Tensor) -> bool:
     """Return whether the kernel computes, not PyTorch. Raises ValueError for arguments that don't fit."""
     if not x.dim():
         raise ValueError("a norm is taken over the last dimension, and a single number has none")
@@ -97,9 +100,9 @@ def norm_forward(
     row = row.to(tl.int64)
     x = tl.load(x_ptr + row * row_stride + column, mask=mask, other=0.0).to(tl.float32)
     if CENTER:
-        mean = tl.sum(x, axis=1, keep_dims=True) / width
+        mean = tl.sum(x, axis=1, keep_dims=True) / width  # (ROWS, 1)
         tl.store(mean_ptr + row, mean, mask=row < rows)
-        x = tl.where(mask, x - mean, 0.0)
+        x = tl.where(mask, x - mean, 0.0)  # (ROWS, WIDTH)
     factor = 1 / tl.sqrt(tl.sum(x * x, axis=1, keep_dims=True) / width + eps)  # (ROWS, 1)
     tl.store(factor_ptr + row, factor, mask=row < rows)
     y = x * factor * tl.load(weight_ptr + column, mask=column < width, other=0.0).to(tl.float32)
@@ -121,7 +124,7 @@ def norm_backward(
     column = tl.arange(0, WIDTH)[None, :]  # (1, WIDTH)
     weight = tl.load(weight_ptr + column, mask=column < width, other=0.0).to(tl.float32)
     grad_weight = tl.zeros((1, WIDTH), tl.float32)
-    grad_bias = tl.zeros((1, WIDTH), tl.float32)
+    grad_bias = tl.zeros((1, WIDTH), tl.float32)  # unused, and removed by the compiler, without a bias
     for first in range(tl.program_id(0) * ROWS, rows, programs * ROWS):
         row = first + tl.arange(0, ROWS)[:, None]  # (ROWS, 1)
         mask = (row < rows) & (column < width)  # (ROWS, WIDTH)
@@ -139,10 +142,12 @@ def norm_backward(
         grad_x = (factor * grad_x).to(grad_x_ptr.dtype.element_ty)
         tl.store(grad_x_ptr + row * width + column, grad_x, mask=mask)
         grad_weight += tl.sum(grad_y * normed, axis=0, keep_dims=True)
-        grad_bias += tl.sum(grad_y, axis=0, keep_dims=True)
-    offset = tl.program_id(0).to(tl.int64) * width + column  # of this program's share of the sums
+        if grad_bias_ptr is not None:
+            grad_bias += tl.sum(grad_y, axis=0, keep_dims=True)
+    offset = tl.program_id(0).to(tl.int64) * width + column  # of this program's partial sums
     tl.store(grad_weight_ptr + offset, grad_weight, mask=column < width)
-    tl.store(grad_bias_ptr + offset, grad_bias, mask=column < width)
+    if grad_bias_ptr is not None:
+        tl.store(grad_bias_ptr + offset, grad_bias, mask=column < width)
 
 
 class _Norm(torch.autograd.Function):
@@ -151,10 +156,11 @@ class _Norm(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])  # (rows, width)
         rows = rows if rows.stride(-1) == 1 else rows.contiguous()
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
-        mean, factor = torch.empty(2, len(rows), dtype=torch.float32, device=x.device)
+        factor = torch.empty(len(rows), dtype=torch.float32, device=x.device)
+        mean = torch.empty_like(factor) if center else None
         weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
         tile = _tile(*rows.shape)
-        grid = (tiles(len(rows), tile.sizes["ROWS"]),)
+        grid = (tile_count(len(rows), tile.sizes["ROWS"]),)
         launch(
             norm_forward, grid, rows, weight, bias, y, mean, factor, *rows.shape, rows.stride(0), eps,
             tile=tile, CENTER=center,
@@ -170,19 +176,22 @@ class _Norm(torch.autograd.Function):
         grad_rows = grad_y.reshape(rows.shape).contiguous()
         grad_x = torch.empty_like(rows, memory_format=torch.contiguous_format)
         tile = _tile(*rows.shape)
-        programs = min(PROGRAMS, tiles(len(rows), tile.sizes["ROWS"]))
-        shares = torch.empty(2, programs, rows.shape[1], dtype=torch.float32, device=rows.device)
+        programs = min(PROGRAMS, tile_count(len(rows), tile.sizes["ROWS"]))
+        # The partial sums of the gradients of the weight and of the bias: (1 or 2, programs, width).
+        sizes = 1 + ctx.has_bias, programs, rows.shape[1]
+        partial_sums = torch.empty(sizes, dtype=torch.float32, device=rows.device)
+        pointers = *partial_sums, *([] if ctx.has_bias else [None])
         launch(
-            norm_backward, (programs,), rows, weight, mean, factor, grad_rows, grad_x, *shares, *rows.shape,
+            norm_backward, (programs,), rows, weight, mean, factor, grad_rows, grad_x, *pointers, *rows.shape,
             rows.stride(0), programs, tile=tile, CENTER=ctx.center,
         )  # fmt: skip
-        grad_weight, grad_bias = shares.sum(dim=1).to(weight.dtype)
-        return grad_x.view(grad_y.shape), grad_weight, grad_bias if ctx.has_bias else None, None, None
+        grad_weight, *grad_bias = partial_sums.sum(dim=1).to(weight.dtype)
+        return grad_x.view(grad_y.shape), grad_weight, grad_bias[0] if grad_bias else None, None, None
 
 
 def _tile(rows: int, width: int) -> Tile:
-    """Return a tile of whole rows: one, or as many as fill TILE."""
+    """Return a tile of whole rows: one, or as many as fill TILE_ELEMENTS."""
     width = power_of_two(width)
-    per_program = max(1, min(TILE // width, power_of_two(rows)))
+    per_program = max(1, min(TILE_ELEMENTS // width, power_of_two(rows)))
     warps = 16 if width > 8_192 else 8 if width > 2_048 else 4
     return Tile({"ROWS": per_program, "WIDTH": width}, warps)

@@ -7,7 +7,7 @@
                                                              is wasted.
 
     sequence 0, one key-value head:      page 4           page 1
-                                     ┌──────┬───────┬──────┬──────┐   A program has a split: a share of the
+                                     ┌──────┬───────┬──────┬──────┐   A program has a split: a slice of the
     all query heads that share it →  │ tile │ tile  │ tile │ tile │   tokens. It visits tile after tile, as
                                      └──────┴───────┴──────┴──────┘   in flash_attention, looking up the page
                                          split 0         split 1      of each token. Its rows are the query
@@ -16,9 +16,9 @@
                                             └── merged ───┘           all of them.
 
 Reading the cache is nearly all the work there is, and few sequences with one program each would leave most of
-the GPU's processors idle: hence the splits (Flash-Decoding: Dao et al. 2023, a blog post). Each stores its
-output and the log-sum-exp of its scores, which gives the weight of that output among the others. A second
-kernel averages them.
+the GPU's streaming multiprocessors (SMs) idle: hence the splits (Flash-Decoding: Dao et al. 2023, a blog
+post). Each stores its output and the log-sum-exp of its scores, which gives its weight in the average of all
+splits' outputs. A second kernel computes that average.
 
 The values in `block_table` and `lengths` aren't checked, since that would mean waiting for the GPU. Entries
 of the table after a sequence's pages, and tokens of its last page after its length, are never read.
@@ -33,11 +33,10 @@ from torch import Tensor
 
 from course_lib.kernels.attention_checks import MOST_SPLITS, check_paged_attention, use_attention_kernel
 from course_lib.kernels.chosen_tiles import Tile
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton
+from course_lib.kernels.language import SM_COUNT, launch, power_of_two, tile_count, tl, triton
 from course_lib.model import attend
 
-PROCESSORS = 132  # of an H100
-LEAST_SHARE = 256  # tokens of a split
+MIN_SPLIT_TOKENS = 256
 MOST_ROWS = 32  # query heads of a program, at least 16 for the tensor cores: the rest of the rows is zeros
 TILE_BYTES = 16_384  # of the keys that a program loads at a time, and of the values
 
@@ -54,8 +53,8 @@ def paged_attention(
         transposed).
     block_table: the page of a sequence's first page_size tokens, of the next, and so on, (batch, most pages).
     lengths: tokens of each sequence so far, with the newest, (batch,). A sequence of length 0 gets zeros.
-    window: only the last so many tokens are seen. splits: programs that share a sequence, by default
-        `split_count`.
+    window: the number of last tokens that are seen, by default all.
+    splits: programs that share a sequence, by default `split_count`.
     scale: the factor on q kᵀ, by default 1 / √d_head.
 
     Raises ValueError for arguments that don't fit each other, and where a gradient is wanted; see also
@@ -73,7 +72,7 @@ def _reference(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor,
     window: int | None, scale: float,
 ) -> Tensor:  # fmt: skip
-    """Return the same by PyTorch: gather the pages, then attend."""
+    """Return the attention output, by PyTorch: gather the pages, then attend."""
     if 0 in (len(q), len(key_pages), block_table.shape[1]):
         return torch.zeros_like(q)
     page_size, length = key_pages.shape[2], lengths[:, None]  # (batch, 1)
@@ -95,17 +94,18 @@ def _run_kernels(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor,
     window: int | None, splits: int | None, scale: float,
 ) -> Tensor:  # fmt: skip
-    """Return the same by Triton: one kernel attends to splits, and a second one merges them."""
+    """Return the attention output, by Triton: one kernel attends to splits, and a second one merges them."""
     q, block_table = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, block_table.to(torch.int32)))
     (batch, heads, d_head), (kv_heads, page_size) = q.shape, key_pages.shape[1:3]
     longest, group = block_table.shape[1] * page_size, heads // kv_heads
     window = longest if window is None else min(window, longest)
     tile = _split_tile(group, d_head, q.itemsize)
-    programs = kv_heads * tiles(group, tile.sizes["ROWS"])
+    programs = kv_heads * tile_count(group, tile.sizes["ROWS"])
     splits = splits or split_count(batch * programs, window)
     out, split_out, lse = q.new_empty(q.shape), None, None
     if splits > 1:
-        split_out, lse = (q.new_empty(batch, heads, splits, n, dtype=torch.float32) for n in (d_head, 1))
+        split_out = q.new_empty(batch, heads, splits, d_head, dtype=torch.float32)
+        lse = q.new_empty(batch, heads, splits, dtype=torch.float32)
     launch(
         attend_to_split, (batch, programs, splits), q, key_pages, value_pages, block_table,
         lengths.to(torch.int32).contiguous(), out if splits == 1 else split_out, lse, *q.stride()[:2],
@@ -120,7 +120,7 @@ def _run_kernels(
 
 
 def _split_tile(group: int, d_head: int, bytes_each: int) -> Tile:
-    """Return the tile of `attend_to_split`: its query heads, their width, and TILE tokens at a time.
+    """Return the tile of `attend_to_split`: query heads, their width, and the tokens of one visit.
 
     It has 5 stages because page numbers must arrive before the keys that they lead to, of which two tiles are
     then on their way.
@@ -128,25 +128,25 @@ def _split_tile(group: int, d_head: int, bytes_each: int) -> Tile:
     rows, width = min(MOST_ROWS, max(16, power_of_two(group))), max(16, power_of_two(d_head))
     tokens = max(16, min(128, TILE_BYTES // (width * bytes_each)))
     warps = 4 if rows == 16 and bytes_each == 2 else 8
-    return Tile({"ROWS": rows, "WIDTH": width, "TILE": tokens}, warps, stages=5)
+    return Tile({"ROWS": rows, "WIDTH": width, "TOKENS": tokens}, warps, stages=5)
 
 
 def split_count(programs: int, tokens: int) -> int:
     """Return how many splits a sequence has.
 
-    They give each processor two programs, but no split is so short that merging takes long beside reading.
+    They give each SM two programs, but no split is so short that merging takes long beside reading.
 
     programs: with one split. tokens: the most that a sequence may have, by its table and the window, since
-    only the GPU knows how many it has.
+    the actual lengths are known only on the GPU.
     """
-    return max(1, min(2 * PROCESSORS // max(1, programs), tokens // LEAST_SHARE, MOST_SPLITS))
+    return max(1, min(2 * SM_COUNT // max(1, programs), tokens // MIN_SPLIT_TOKENS, MOST_SPLITS))
 
 
 @triton.jit
 def attend_to_split(
     q_ptr, key_ptr, value_ptr, table_ptr, length_ptr, out_ptr, lse_ptr, q_batch, q_head, key_page, key_head,
     key_slot, value_page, value_head, value_slot, table_batch, heads, group, window, scale,
-    PAGE: tl.constexpr, D_HEAD: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr,
+    PAGE: tl.constexpr, D_HEAD: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr, TOKENS: tl.constexpr,
 ):  # fmt: skip
     """Attention of ROWS query heads over one split of a sequence: the online softmax of `attention_forward`.
 
@@ -160,41 +160,44 @@ def attend_to_split(
     kv_head, block = tl.program_id(1).to(tl.int64) // blocks, tl.program_id(1) % blocks
     length = tl.load(length_ptr + batch)
     tokens = tl.minimum(length, window)
-    share = tl.cdiv(tl.cdiv(tokens, TILE), splits) * TILE
-    begin = length - tokens + split * share
-    end = tl.minimum(begin + share, length)
+    split_tokens = tl.cdiv(tl.cdiv(tokens, TOKENS), splits) * TOKENS
+    begin = length - tokens + split * split_tokens
+    end = tl.minimum(begin + split_tokens, length)
 
-    row, column = block * ROWS + tl.arange(0, ROWS)[:, None], tl.arange(0, WIDTH)[None, :]
+    row = block * ROWS + tl.arange(0, ROWS)[:, None]  # (ROWS, 1)
+    column = tl.arange(0, WIDTH)[None, :]  # (1, WIDTH)
     head = kv_head * group + row  # (ROWS, 1)
     q_mask = (row < group) & (column < D_HEAD)  # (ROWS, WIDTH)
     q = tl.load(q_ptr + batch * q_batch + head * q_head + column, mask=q_mask, other=0.0)  # (ROWS, WIDTH)
     key_ptr, value_ptr = key_ptr + kv_head * key_head, value_ptr + kv_head * value_head
     table_ptr += batch * table_batch
-    largest = tl.full((ROWS,), -float("inf"), tl.float32)
-    total_weight = tl.zeros((ROWS,), tl.float32)
-    out = tl.zeros((ROWS, WIDTH), tl.float32)
+    largest = tl.full((ROWS,), -float("inf"), tl.float32)  # (ROWS,)
+    total_weight = tl.zeros((ROWS,), tl.float32)  # (ROWS,)
+    out = tl.zeros((ROWS, WIDTH), tl.float32)  # (ROWS, WIDTH)
 
-    for at in range(begin, end, TILE):
-        token = at + tl.arange(0, TILE)  # (TILE,)
-        in_split = token < end
-        page = tl.load(table_ptr + token // PAGE, mask=in_split, other=0).to(tl.int64)[:, None]  # (TILE, 1)
-        slot = (token % PAGE)[:, None]  # (TILE, 1)
-        held = in_split[:, None] & (column < D_HEAD)  # (TILE, WIDTH), as k and v
-        k = tl.load(key_ptr + page * key_page + slot * key_slot + column, mask=held, other=0.0)
-        scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")  # (ROWS, TILE)
+    for first in range(begin, end, TOKENS):
+        token = first + tl.arange(0, TOKENS)  # (TOKENS,)
+        in_split = token < end  # (TOKENS,)
+        page = tl.load(table_ptr + token // PAGE, mask=in_split, other=0)  # (TOKENS,)
+        page = page.to(tl.int64)[:, None]  # (TOKENS, 1)
+        slot = (token % PAGE)[:, None]  # (TOKENS, 1)
+        k_mask = in_split[:, None] & (column < D_HEAD)  # (TOKENS, WIDTH), as k and v
+        k = tl.load(key_ptr + page * key_page + slot * key_slot + column, mask=k_mask, other=0.0)
+        scores = scale * tl.dot(q, tl.trans(k), input_precision="ieee")  # (ROWS, TOKENS)
         scores = tl.where(in_split[None, :], scores, -float("inf"))
         new_largest = tl.maximum(largest, tl.max(scores, axis=1))  # (ROWS,)
-        base = tl.where(new_largest == -float("inf"), 0.0, new_largest)
-        weights = tl.exp2(scores - base[:, None])  # (ROWS, TILE)
+        base = tl.where(new_largest == -float("inf"), 0.0, new_largest)  # (ROWS,)
+        weights = tl.exp2(scores - base[:, None])  # (ROWS, TOKENS)
         shrink = tl.exp2(largest - base)  # (ROWS,)
-        total_weight = total_weight * shrink + tl.sum(weights, axis=1)
-        v = tl.load(value_ptr + page * value_page + slot * value_slot + column, mask=held, other=0.0)
+        total_weight = total_weight * shrink + tl.sum(weights, axis=1)  # (ROWS,)
+        v = tl.load(value_ptr + page * value_page + slot * value_slot + column, mask=k_mask, other=0.0)
+        # (ROWS, WIDTH)
         out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
         largest = new_largest
 
     # A split without tokens gets an output of zeros, and a log-sum-exp of −∞, which is a weight of 0.
-    total_weight = tl.where(total_weight == 0, 1.0, total_weight)
-    out /= total_weight[:, None]
+    total_weight = tl.where(total_weight == 0, 1.0, total_weight)  # (ROWS,)
+    out /= total_weight[:, None]  # (ROWS, WIDTH)
     split_at = (batch * heads + head) * splits + split  # (ROWS, 1)
     tl.store(out_ptr + split_at * D_HEAD + column, out.to(out_ptr.dtype.element_ty), mask=q_mask)
     if lse_ptr is not None:
@@ -205,19 +208,21 @@ def attend_to_split(
 def merge_splits(
     split_out_ptr, lse_ptr, out_ptr, splits, D_HEAD: tl.constexpr, SPLITS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """The average of one query head's outputs over its splits s.
+    """Average one query head's outputs over its splits s.
 
         w_s = 2^(lse_s − max_t lse_t)            out = Σ_s w_s out_s / Σ_s w_s
 
     The log-sum-exps are to base two.
     """
-    row, split, column = tl.program_id(0).to(tl.int64), tl.arange(0, SPLITS), tl.arange(0, WIDTH)
+    row = tl.program_id(0).to(tl.int64)
+    split, column = tl.arange(0, SPLITS), tl.arange(0, WIDTH)  # (SPLITS,), (WIDTH,)
     split_at, exists = row * splits + split, split < splits  # (SPLITS,)
     lse = tl.load(lse_ptr + split_at, mask=exists, other=-float("inf"))  # (SPLITS,)
-    largest = tl.max(lse, axis=0)
+    largest = tl.max(lse, axis=0)  # a number, as total_weight
     weights = tl.exp2(lse - tl.where(largest == -float("inf"), 0.0, largest))  # (SPLITS,)
     total_weight = tl.sum(weights, axis=0)
     mask = exists[:, None] & (column < D_HEAD)[None, :]  # (SPLITS, WIDTH)
+    # (SPLITS, WIDTH)
     out = tl.load(split_out_ptr + split_at[:, None] * D_HEAD + column[None, :], mask=mask, other=0.0)
     out = tl.sum(weights[:, None] * out, axis=0) / tl.where(total_weight == 0, 1.0, total_weight)  # (WIDTH,)
     tl.store(out_ptr + row * D_HEAD + column, out.to(out_ptr.dtype.element_ty), mask=column < D_HEAD)

@@ -1,6 +1,6 @@
 """Sorting tokens by expert with a counting sort, in which no two programs write to the same address.
 
-    chosen  2 0 2 1 │ 0 2 2 0 │ …            a program reads TILE choices
+    chosen  2 0 2 1 │ 0 2 2 0 │ …            a program reads a tile of CHOICES
     counts  per tile: expert 0, 1, 2         1 1 2 │ 2 0 2 │ …       kernel 1: each program counts its own
     first   where a tile's choices of an expert go: the exclusive prefix sum of counts,
             over all tiles of expert 0, then all of expert 1, …                      PyTorch: one small sum
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
+from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
 
 MOST_EXPERTS = 1_024
 
@@ -27,9 +27,9 @@ def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tu
     e, and the last element is the number of choices. chosen: (…) expert ids, int32 or int64. The sort is
     stable, as argsort(stable=True) is.
 
-    Raises ValueError for dtypes that don't fit and, on a CPU, for an id outside the experts. A check on a GPU
-    would have to wait for the GPU; there `order` is undefined for such an id. For other errors see
-    `use_triton`.
+    Raises ValueError for ids that aren't int32 or int64, for n_experts below 1 and, on a CPU, for an id
+    outside the experts. A check on a GPU would have to wait for the GPU; there `order` is undefined for such
+    an id. For other errors see `use_triton`.
     """
     flat = chosen.flatten()
     _check(flat, n_experts, backend)
@@ -41,7 +41,7 @@ def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tu
 def _counting_sort(flat: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
     """Return order (choices,) and starts (n_experts + 1,), by the kernels. flat: (choices,)."""
     tile = _tile(n_experts)
-    programs = tiles(len(flat), tile.sizes["TILE"])
+    programs = tile_count(len(flat), tile.sizes["CHOICES"])
     counts = torch.empty(programs, n_experts, dtype=torch.int32, device=flat.device)
     launch(count_choices, (programs,), flat, counts, len(flat), n_experts, tile=tile)
     sums = counts.T.flatten().cumsum(0).view(n_experts, programs).T  # (programs, n_experts)
@@ -54,9 +54,10 @@ def _counting_sort(flat: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
 
 def _check(flat: Tensor, n_experts: int, backend: str) -> None:
     """Raise ValueError for arguments of `group_by_expert` that don't fit. flat: (choices,)."""
-    if flat.dtype not in (torch.int32, torch.int64) or n_experts < 1:
-        wanted = f"chosen must be expert ids, int32 or int64, not {flat.dtype}"
-        raise ValueError(f"{wanted}; n_experts {n_experts}, from 1 on")
+    if flat.dtype not in (torch.int32, torch.int64):
+        raise ValueError(f"chosen must be expert ids, int32 or int64, not {flat.dtype}")
+    if n_experts < 1:
+        raise ValueError(f"n_experts must be 1 or more, not {n_experts}")
     if flat.device.type == "cpu" and ((flat < 0) | (flat >= n_experts)).any():
         raise ValueError(f"expert ids go from 0 to {n_experts - 1}, not {flat.min()} to {flat.max()}")
     if n_experts > MOST_EXPERTS and backend == "triton":
@@ -70,7 +71,7 @@ def group_by_expert_cost(choices: int, n_experts: int, bytes_each: int = 8) -> C
     They read the choices twice and write their order, and write and read an integer for each tile and expert.
     bytes_each: the bytes of a choice.
     """
-    programs = tiles(choices, _tile(n_experts).sizes["TILE"])
+    programs = tile_count(choices, _tile(n_experts).sizes["CHOICES"])
     return Cost(choices * (2 * bytes_each + 4) + 2 * 4 * programs * n_experts, 0)
 
 
@@ -82,30 +83,32 @@ def _starts(counts: Tensor) -> Tensor:
 def _tile(n_experts: int) -> Tile:
     """Return a tile of all experts, with as many choices as keep the (choices, experts) table on the chip."""
     experts = power_of_two(n_experts)
-    return Tile({"TILE": max(16, min(1_024, 8_192 // experts)), "EXPERTS": experts})
+    return Tile({"CHOICES": max(16, min(1_024, 8_192 // experts)), "EXPERTS": experts})
 
 
 @triton.jit
-def count_choices(chosen_ptr, counts_ptr, choices, n_experts, TILE: tl.constexpr, EXPERTS: tl.constexpr):
+def count_choices(chosen_ptr, counts_ptr, choices, n_experts, CHOICES: tl.constexpr, EXPERTS: tl.constexpr):
     """counts[tile, expert] = how many of the tile's choices are this expert."""
-    index, expert = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, EXPERTS)
-    chosen = tl.load(chosen_ptr + index, mask=index < choices, other=-1).to(tl.int32)  # (TILE,)
-    one_hot = (chosen[:, None] == expert[None, :]).to(tl.int32)  # (TILE, EXPERTS)
+    # index: (CHOICES,), expert: (EXPERTS,)
+    index, expert = tl.program_id(0) * CHOICES + tl.arange(0, CHOICES), tl.arange(0, EXPERTS)
+    chosen = tl.load(chosen_ptr + index, mask=index < choices, other=-1).to(tl.int32)  # (CHOICES,)
+    one_hot = (chosen[:, None] == expert[None, :]).to(tl.int32)  # (CHOICES, EXPERTS)
     counts_ptr += tl.program_id(0).to(tl.int64) * n_experts
     tl.store(counts_ptr + expert, tl.sum(one_hot, axis=0), mask=expert < n_experts)
 
 
 @triton.jit
 def place_choices(
-    chosen_ptr, first_ptr, order_ptr, choices, n_experts, TILE: tl.constexpr, EXPERTS: tl.constexpr
+    chosen_ptr, first_ptr, order_ptr, choices, n_experts, CHOICES: tl.constexpr, EXPERTS: tl.constexpr
 ):
     """order[first[tile, expert] + i] = index of the tile's i-th choice of this expert, counted from 0."""
-    index, expert = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, EXPERTS)
-    chosen = tl.load(chosen_ptr + index, mask=index < choices, other=-1).to(tl.int32)  # (TILE,)
-    one_hot = (chosen[:, None] == expert[None, :]).to(tl.int32)  # (TILE, EXPERTS)
+    # index: (CHOICES,), expert: (EXPERTS,)
+    index, expert = tl.program_id(0) * CHOICES + tl.arange(0, CHOICES), tl.arange(0, EXPERTS)
+    chosen = tl.load(chosen_ptr + index, mask=index < choices, other=-1).to(tl.int32)  # (CHOICES,)
+    one_hot = (chosen[:, None] == expert[None, :]).to(tl.int32)  # (CHOICES, EXPERTS)
     first_ptr += tl.program_id(0).to(tl.int64) * n_experts
     first = tl.load(first_ptr + expert, mask=expert < n_experts, other=0)  # (EXPERTS,)
     # How many earlier choices of this tile are the same expert.
-    earlier = tl.cumsum(one_hot, axis=0) - one_hot  # (TILE, EXPERTS)
-    target = tl.sum(one_hot * (first[None, :] + earlier), axis=1)  # (TILE,)
+    earlier = tl.cumsum(one_hot, axis=0) - one_hot  # (CHOICES, EXPERTS)
+    target = tl.sum(one_hot * (first[None, :] + earlier), axis=1)  # (CHOICES,)
     tl.store(order_ptr + target, index, mask=(index < choices) & (chosen >= 0) & (chosen < n_experts))

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.int4_matmul import GRID_BLOCK, int4_matmul, int4_matmul_cost
+from course_lib.kernels.int4_matmul import BLOCK_SIZE, int4_matmul, int4_matmul_cost
 from course_lib.kernels.int8_matmul import int8_matmul, int8_matmul_cost
 from course_lib.kernels.language import use_triton
 from course_lib.quantize import QuantizedLinear, Stored, Uniform, nf4_levels
@@ -22,12 +22,13 @@ from course_lib.quantize.uniform import UniformWeight
 
 
 class PreparedWeight(Stored):
-    """A quantized matrix W (rows, columns) in the layout that the kernels read.
+    """A quantized matrix W (d_out, d_in) in the layout that the kernels read.
 
-    8 bits: W = codes · scale;            codes (rows, columns) of int8, scale (rows,).
-    4 bits: W = codes · scale + minimum;  codes (rows, columns / 2), two to a byte, scale and minimum (rows,
-    groups). NF4:    W = levels[codes] · scale;    codes as in 4 bits, levels (16,), scale (rows · columns /
-    64,).
+        8 bits   codes · scale             codes (d_out, d_in) of int8, scale (d_out,)
+        4 bits   codes · scale + minimum   codes (d_out, d_in / 2), scale and minimum (d_out, groups)
+        NF4      levels[codes] · scale     codes (d_out, d_in / 2), levels (16,), scale (d_out · d_in / 64,)
+
+    In 4 bits and NF4 a byte holds two codes.
     """
 
     def __init__(
@@ -40,15 +41,15 @@ class PreparedWeight(Stored):
             self.register_buffer(name, None if part is None else part.contiguous())
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the dequantized weights, (rows, columns)."""
+        """Return the dequantized weights, (d_out, d_in)."""
         if self.codes.dtype == torch.int8:
             return (self.codes * self.scale[:, None]).to(dtype)
-        codes = self.codes.view(len(self.codes), -1, 1, 16)  # (rows, blocks, 1, 16): two codes to a byte
-        codes = torch.cat([codes & 15, codes >> 4], dim=2).flatten(1)  # (rows, columns)
+        codes = self.codes.view(len(self.codes), -1, 1, 16)  # (d_out, blocks, 1, 16): two codes to a byte
+        codes = torch.cat([codes & 15, codes >> 4], dim=2).flatten(1)  # (d_out, d_in)
         if self.levels is None:
             group = self.shape[1] // self.scale.shape[1]
             scale, minimum = (x.float().repeat_interleave(group, dim=1) for x in (self.scale, self.minimum))
-            return (codes * scale + minimum).to(dtype)  # scale, minimum: (rows, columns)
+            return (codes * scale + minimum).to(dtype)  # scale, minimum: (d_out, d_in)
         scale = self.scale.repeat_interleave(codes.numel() // len(self.scale)).view(codes.shape)
         return (self.levels[codes.int()] * scale).to(dtype)
 
@@ -64,12 +65,12 @@ def prepare_weight(stored: Stored) -> PreparedWeight:
         if stored.format == Uniform(bits=8):
             codes = (stored.codes().short() - 127).to(torch.int8)
             return PreparedWeight(stored.shape, codes.view(stored.shape), stored.scale.flatten().float())
-        if stored.format.bits == 4 and stored.shape.numel() // len(stored.scale) % GRID_BLOCK == 0:
+        if stored.format.bits == 4 and stored.shape.numel() // len(stored.scale) % BLOCK_SIZE == 0:
             return _prepare_uniform(stored)
     if isinstance(stored, BlockWeight) and stored.format.int4_parts is not None:
         codes, scale, minimum = stored.int4_parts()
         return PreparedWeight(stored.shape, _two_a_byte(codes), scale.half(), minimum.half())
-    if isinstance(stored, NF4Weight) and stored.shape[1] % GRID_BLOCK == 0:
+    if isinstance(stored, NF4Weight) and stored.shape[1] % BLOCK_SIZE == 0:
         codes = _two_a_byte(stored.codes().view(stored.shape))
         levels = nf4_levels().to(codes.device)
         return PreparedWeight(stored.shape, codes, stored.block_scales(), levels=levels)
@@ -78,40 +79,41 @@ def prepare_weight(stored: Stored) -> PreparedWeight:
 
 
 def _prepare_uniform(stored: UniformWeight) -> PreparedWeight:
-    """Return a 4-bit `Uniform` weight with a scale and a minimum, (rows, groups) each.
+    """Return a 4-bit `Uniform` weight with a scale and a minimum, (d_out, groups) each.
 
     A symmetric format stores no minimum: it is −zero_code · scale. It is kept in 32
     bits, so that it isn't rounded. Raises ValueError for one scale a matrix.
     """
-    rows, group = stored.shape[0], stored.shape.numel() // len(stored.scale)
+    d_out, group = stored.shape[0], stored.shape.numel() // len(stored.scale)
     if group > stored.shape[1]:
-        groups = f"group by channel, or by a multiple of {GRID_BLOCK} columns"
+        groups = f"group by channel, or by a multiple of {BLOCK_SIZE} columns"
         raise ValueError(f"there is no kernel for one scale a matrix: {groups}")
     minimum = -stored.format.zero_code * stored.scale.float() if stored.minimum is None else stored.minimum
     codes = _two_a_byte(stored.codes().view(stored.shape))
-    return PreparedWeight(stored.shape, codes, stored.scale.view(rows, -1), minimum.view(rows, -1))
+    return PreparedWeight(stored.shape, codes, stored.scale.view(d_out, -1), minimum.view(d_out, -1))
 
 
 def _two_a_byte(codes: Tensor) -> Tensor:
-    """Return codes (rows, columns) as bytes (rows, columns / 2).
+    """Return codes (d_out, d_in) as bytes (d_out, d_in / 2).
 
     The first 16 of each 32 codes are the low halves of 16 bytes, and the last 16 are their high halves.
     """
-    low, high = codes.to(torch.uint8).view(len(codes), -1, 2, 16).unbind(2)  # (rows, blocks, 16) each
+    low, high = codes.to(torch.uint8).view(len(codes), -1, 2, 16).unbind(2)  # (d_out, blocks, 16) each
     return (low | high << 4).flatten(1)
 
 
 def quantized_matmul(x: Tensor, weight: PreparedWeight, backend: str = "auto") -> Tensor:
-    """Return x Wᵀ, (…, columns) → (…, rows), summed in 32 bits and rounded to x's dtype.
+    """Return x Wᵀ, (…, d_in) → (…, d_out), summed in 32 bits and rounded to x's dtype.
 
     Differentiable in x: in backward, PyTorch multiplies by the dequantized weights, as in
     `quantize.QuantizedLinear`. Raises ValueError for a width that isn't the weight's; for other errors see
     `use_triton`.
     """
     if not x.dim() or x.shape[-1] != weight.shape[1]:
-        shapes = f"x {tuple(x.shape)} has no columns for a weight of {tuple(weight.shape)}"
+        shapes = f"x {tuple(x.shape)} doesn't fit a weight of {tuple(weight.shape)}"
         raise ValueError(f"{shapes}: {weight.shape[1]} are wanted")
-    if not use_triton(backend, x, weight.scale, products=x.numel() > x.shape[-1]) or not x.numel():
+    many_tokens = x.numel() > x.shape[-1]
+    if not use_triton(backend, x, weight.scale, products=many_tokens) or not x.numel():
         return F.linear(x, weight.weight(x.dtype))
     return _QuantizedProduct.apply(x, weight)
 
@@ -128,13 +130,13 @@ class _QuantizedProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: PreparedWeight) -> Tensor:
         ctx.weight = weight
-        rows = x.reshape(-1, x.shape[-1])  # (tokens, columns)
-        rows = rows if rows.stride(1) == 1 else rows.contiguous()
+        tokens = x.reshape(-1, x.shape[-1])  # (tokens, d_in)
+        tokens = tokens if tokens.stride(1) == 1 else tokens.contiguous()
         if weight.codes.dtype == torch.int8:
-            y = int8_matmul(rows, weight.codes, weight.scale)
+            y = int8_matmul(tokens, weight.codes, weight.scale)
         else:
-            y = int4_matmul(rows, weight.codes, weight.scale, weight.minimum, weight.levels)
-        return y.view(*x.shape[:-1], y.shape[-1])  # (…, rows of the weight)
+            y = int4_matmul(tokens, weight.codes, weight.scale, weight.minimum, weight.levels)
+        return y.view(*x.shape[:-1], y.shape[-1])  # (…, d_out)
 
     @staticmethod
     def backward(ctx, grad_y: Tensor) -> tuple[Tensor, None]:
@@ -153,7 +155,8 @@ class KernelLinear(QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self._prepared_weight()
-        if weight is None or not use_triton(self.backend, x, weight.scale, products=x.numel() > x.shape[-1]):
+        many_tokens = x.numel() > x.shape[-1]
+        if weight is None or not use_triton(self.backend, x, weight.scale, products=many_tokens):
             return super().forward(x)
         y = quantized_matmul(x, weight, self.backend)
         return y if self.bias is None else y + self.bias.to(y.dtype)
@@ -177,5 +180,5 @@ class KernelLinear(QuantizedLinear):
         return cached[2]
 
     def _load_from_state_dict(self, *args) -> None:
-        vars(self).pop("prepared", None)  # it was prepared from the weights before
+        vars(self).pop("prepared", None)  # it was prepared from the old weights
         super()._load_from_state_dict(*args)

@@ -21,17 +21,17 @@ from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
+from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
 from course_lib.model import rotate
 
-TILE = 2_048  # pairs that a program rotates
+TILE_PAIRS = 2_048  # that a program rotates
 LAYOUTS = ("half-split", "interleaved")
 
 
 def rope(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split", backend: str = "auto") -> Tensor:
     """Return x with each pair of coordinates rotated by its angle, as `model.rotate` does.
 
-    x: (batch, heads, time, d_head), with any strides; the result has the same shape and strides.
+    x: (batch, heads, time, d_head), with any strides; the result has the same shape.
     cos, sin: (time, d_head / 2), the result of `model.rotary_tables`. layout: which coordinates form a pair.
     Computed in 32 bits and rounded to x's dtype. Differentiable in x alone.
     Raises ValueError for shapes that don't fit each other; for other errors see `use_triton`.
@@ -52,9 +52,9 @@ def rope_cost(batch: int, heads: int, time: int, d_head: int, bytes_each: int) -
     """Return the cost of forward, which is also that of backward.
 
     The kernel reads x and writes the result, and each program reads its cosines and sines. bytes_each: the
-    bytes of an element of x, cos and sin.
+    bytes of an element of x, cos and sin. Operations: six multiplications and additions for each pair.
     """
-    tables = batch * tiles(heads, _tile(heads, time, d_head).sizes["HEADS"]) * time * d_head
+    tables = batch * tile_count(heads, _tile(heads, time, d_head).sizes["HEADS"]) * time * d_head
     return Cost(bytes_each * (2 * batch * heads * time * d_head + tables), 3 * batch * heads * time * d_head)
 
 
@@ -75,19 +75,24 @@ def rope_kernel(
     table_mask = (position < time) & (pair < PAIRS)  # (1, TIMES, WIDTH)
     mask = table_mask & (head < heads)  # (HEADS, TIMES, WIDTH)
     position, head = position.to(tl.int64), head.to(tl.int64)
+    # cos, sin: (1, TIMES, WIDTH)
     cos = tl.load(cos_ptr + position * PAIRS + pair, mask=table_mask, other=0.0).to(tl.float32)
     sin = tl.load(sin_ptr + position * PAIRS + pair, mask=table_mask, other=0.0).to(tl.float32) * sign
     x_ptr += batch * x_batch + head * x_head + position * x_time
     y_ptr += batch * y_batch + head * y_head + position * y_time
     if INTERLEAVED:
-        channel = tl.arange(0, 2 * WIDTH)[None, None, :]
+        channel = tl.arange(0, 2 * WIDTH)[None, None, :]  # (1, 1, 2 · WIDTH)
         mask = (position < time) & (head < heads) & (channel < 2 * PAIRS)  # (HEADS, TIMES, 2 · WIDTH)
+        # (HEADS, TIMES, 2 · WIDTH)
         x = tl.load(x_ptr + channel * x_channel, mask=mask, other=0.0).to(tl.float32)
+        # first, second: (HEADS, TIMES, WIDTH) each
         first, second = tl.split(tl.reshape(x, (HEADS, TIMES, WIDTH, 2)))
+        # (HEADS, TIMES, WIDTH, 2)
         y = tl.join(first * cos - second * sin, second * cos + first * sin)
         y = tl.reshape(y, (HEADS, TIMES, 2 * WIDTH)).to(y_ptr.dtype.element_ty)
         tl.store(y_ptr + channel * y_channel, y, mask=mask)
     else:
+        # first, second, y: (HEADS, TIMES, WIDTH)
         first = tl.load(x_ptr + pair * x_channel, mask=mask, other=0.0).to(tl.float32)
         second = tl.load(x_ptr + (pair + PAIRS) * x_channel, mask=mask, other=0.0).to(tl.float32)
         y = (first * cos - second * sin).to(y_ptr.dtype.element_ty)
@@ -111,10 +116,10 @@ class _Rope(torch.autograd.Function):
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str, sign: float) -> Tensor:
     """Return x rotated by the angles, or by their opposites for sign = −1, (batch, heads, time, d_head)."""
-    y = torch.empty_like(x)
+    y = torch.empty_like(x)  # x's strides, or compact ones if x is a slice
     batch, heads, time, d_head = x.shape
     tile = _tile(heads, time, d_head)
-    grid = tiles(time, tile.sizes["TIMES"]), tiles(heads, tile.sizes["HEADS"]), batch
+    grid = tile_count(time, tile.sizes["TIMES"]), tile_count(heads, tile.sizes["HEADS"]), batch
     launch(
         rope_kernel, grid, x, cos, sin, y, *x.stride(), *y.stride(), heads, time, sign, tile=tile,
         INTERLEAVED=layout == "interleaved", PAIRS=d_head // 2,
@@ -123,8 +128,8 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str, sign: float) -> Te
 
 
 def _tile(heads: int, time: int, d_head: int) -> Tile:
-    """Return a tile of all pairs of a head, for up to 8 heads and as many positions as fill TILE."""
+    """Return a tile of all pairs of a head, for up to 8 heads and as many positions as fill TILE_PAIRS."""
     width = power_of_two(d_head // 2)
-    heads = max(1, min(TILE // width, 8, power_of_two(heads)))
-    times = max(1, min(TILE // width // heads, power_of_two(time)))
+    heads = max(1, min(TILE_PAIRS // width, 8, power_of_two(heads)))
+    times = max(1, min(TILE_PAIRS // width // heads, power_of_two(time)))
     return Tile({"HEADS": heads, "TIMES": times, "WIDTH": width})

@@ -1,12 +1,12 @@
-"""Softmax in one pass over memory, the first kernel to read: y = exp(x − max x) / Σ exp(x − max x).
+"""Softmax in one pass over memory, the simplest kernel: y = exp(x − max x) / Σ exp(x − max x).
 
     x (rows, width)            A program computes ROWS whole rows.
     ┌───────────────┐
     │ program 0     │          It loads them once, subtracts the maximum, takes exponentials, divides by their
-    ├───────────────┤          sum, and stores them once. Step by step, PyTorch would write each of these to
-    │ program 1     │          memory and read it again: the maximum, the differences, the exponentials, their
-    ├───────────────┤          sum. Here they stay on the chip.
-    │ …             │
+    ├───────────────┤          sum, and stores them once. Written as separate operations of PyTorch, the
+    │ program 1     │          maximum, the differences, the exponentials and their sum would each be written
+    ├───────────────┤          to memory and read again. Here they stay on the chip, as in PyTorch's own
+    │ …             │          softmax, which is one kernel too.
     └───────────────┘
 
 The width of a tile is a power of two, because Triton has no other sizes. The columns beyond a row's end are
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
+from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
 
 WIDEST = 65_536  # a row must fit on the chip
-TILE = 4_096  # elements that a program works on at a time
+TILE_ELEMENTS = 4_096  # that a program works on at a time
 
 
 def softmax(x: Tensor, backend: str = "auto") -> Tensor:
@@ -47,7 +47,11 @@ def softmax(x: Tensor, backend: str = "auto") -> Tensor:
 
 
 def softmax_cost(rows: int, width: int, bytes_each: int, backward: bool = False) -> Cost:
-    """Return the cost. Forward reads x and writes y; backward reads y and its gradient and writes x's."""
+    """Return the cost. Forward reads x and writes y; backward reads y and its gradient and writes x's.
+
+    Operations: each subtraction, multiplication, division, exponential, comparison and addition to a sum
+    counts as one. `Meter` counts none of them, because there is no matrix product.
+    """
     return Cost(bytes_each * (3 if backward else 2) * rows * width, (4 if backward else 5) * rows * width)
 
 
@@ -84,7 +88,7 @@ class _Softmax(torch.autograd.Function):
         rows = rows if rows.stride(-1) == 1 else rows.contiguous()
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         tile = _tile(*rows.shape)
-        grid = (tiles(len(rows), tile.sizes["ROWS"]),)
+        grid = (tile_count(len(rows), tile.sizes["ROWS"]),)
         launch(softmax_forward, grid, rows, y, *rows.shape, rows.stride(0), tile=tile)
         ctx.save_for_backward(y)
         return y
@@ -95,14 +99,14 @@ class _Softmax(torch.autograd.Function):
         (y,) = ctx.saved_tensors
         grad_y, grad_x, rows = grad_y.contiguous(), torch.empty_like(y), y.view(-1, y.shape[-1])
         tile = _tile(*rows.shape)
-        grid = (tiles(len(rows), tile.sizes["ROWS"]),)
+        grid = (tile_count(len(rows), tile.sizes["ROWS"]),)
         launch(softmax_backward, grid, y, grad_y, grad_x, *rows.shape, tile=tile)
         return grad_x
 
 
 def _tile(rows: int, width: int) -> Tile:
-    """Return a tile of whole rows: one, or as many as fill TILE."""
+    """Return a tile of whole rows: one, or as many as fill TILE_ELEMENTS."""
     width = power_of_two(width)
-    per_program = max(1, min(TILE // width, power_of_two(rows)))
+    per_program = max(1, min(TILE_ELEMENTS // width, power_of_two(rows)))
     warps = 32 if width > 16_384 else 8 if width > 2_048 else 4
     return Tile({"ROWS": per_program, "WIDTH": width}, warps)

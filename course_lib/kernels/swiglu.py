@@ -16,10 +16,10 @@ from torch import Tensor
 
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tiles, tl, triton, use_triton
+from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
 
 COLUMNS = 1_024
-TILE = 2_048  # elements that a program works on
+TILE_ELEMENTS = 2_048  # that a program works on
 
 
 def swiglu(gate: Tensor, up: Tensor, backend: str = "auto") -> Tensor:
@@ -39,7 +39,10 @@ def swiglu(gate: Tensor, up: Tensor, backend: str = "auto") -> Tensor:
 
 
 def swiglu_cost(rows: int, width: int, bytes_each: int, backward: bool = False) -> Cost:
-    """Return the cost. Forward: gate, up in, y out. Backward: gate, up, a gradient in, two gradients out."""
+    """Return the cost. Forward: gate, up in, y out. Backward: gate, up, a gradient in, two gradients out.
+
+    Operations: each multiplication, addition, negation, division and exponential counts as one.
+    """
     return Cost(bytes_each * (5 if backward else 3) * rows * width, (12 if backward else 5) * rows * width)
 
 
@@ -84,7 +87,7 @@ class _SwiGLU(torch.autograd.Function):
         y = torch.empty_like(gate, memory_format=torch.contiguous_format)
         gate, up = _rows(gate), _rows(up)
         tile = _tile(*gate.shape)
-        grid = tuple(map(tiles, gate.shape, tile.sizes.values()))
+        grid = tuple(map(tile_count, gate.shape, tile.sizes.values()))
         launch(swiglu_forward, grid, gate, up, y, *gate.shape, gate.stride(0), up.stride(0), tile=tile)
         ctx.save_for_backward(gate, up)
         return y
@@ -96,7 +99,7 @@ class _SwiGLU(torch.autograd.Function):
         grad_rows = grad_y.reshape(gate.shape).contiguous()
         grads = [torch.empty_like(gate, memory_format=torch.contiguous_format) for _ in range(2)]
         tile = _tile(*gate.shape)
-        grid = tuple(map(tiles, gate.shape, tile.sizes.values()))
+        grid = tuple(map(tile_count, gate.shape, tile.sizes.values()))
         strides = gate.stride(0), up.stride(0)
         launch(swiglu_backward, grid, gate, up, grad_rows, *grads, *gate.shape, *strides, tile=tile)
         return tuple(grad.view(grad_y.shape) for grad in grads)
@@ -109,6 +112,6 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _tile(rows: int, width: int) -> Tile:
-    """Return a tile as wide as the rows, up to COLUMNS, with as many rows as fill TILE."""
+    """Return a tile as wide as the rows, up to COLUMNS, with as many rows as fill TILE_ELEMENTS."""
     columns = min(COLUMNS, power_of_two(width))
-    return Tile({"ROWS": max(1, min(TILE // columns, power_of_two(rows))), "COLUMNS": columns})
+    return Tile({"ROWS": max(1, min(TILE_ELEMENTS // columns, power_of_two(rows))), "COLUMNS": columns})

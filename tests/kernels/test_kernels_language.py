@@ -13,7 +13,7 @@ from references import failed_examples
 
 import course_lib.kernels
 from course_lib.kernels import Cost, Meter, rms_norm, softmax, use_triton
-from course_lib.kernels.language import INTERPRETED, launch, power_of_two, tiles, tl, triton
+from course_lib.kernels.language import INTERPRETED, launch, power_of_two, tile_count, tl, triton
 
 interpreted = pytest.mark.skipif(not INTERPRETED, reason="of the interpreter")
 
@@ -144,7 +144,7 @@ def test_a_launch_runs_every_program_and_an_empty_grid_none():
 
 
 def test_tiles_and_powers():
-    assert [tiles(n, 8) for n in (0, 1, 8, 9)] == [0, 1, 1, 2]
+    assert [tile_count(n, 8) for n in (0, 1, 8, 9)] == [0, 1, 1, 2]
     assert [power_of_two(n) for n in (1, 2, 3, 64, 65)] == [1, 2, 4, 64, 128]
 
 

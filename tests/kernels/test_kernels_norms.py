@@ -9,9 +9,9 @@ from kernel_checks import DEVICE, DTYPES, assert_close, assert_same_as_in_64_bit
 
 from course_lib.kernels.language import INTERPRETED
 from course_lib.kernels.meter import Meter
-from course_lib.kernels.norms import TILE, layer_norm, rms_norm, rms_norm_cost
+from course_lib.kernels.norms import TILE_ELEMENTS, layer_norm, rms_norm, rms_norm_cost
 
-SHAPES = [(1, 1), (3, 576), (2, 5, 33), (0, 8), (1, 4097), (TILE // 64 + 1, 64), (700, 16)]
+SHAPES = [(1, 1), (3, 576), (2, 5, 33), (0, 8), (1, 4097), (TILE_ELEMENTS // 64 + 1, 64), (700, 16)]
 
 
 def rms_reference(x, weight):
@@ -59,7 +59,7 @@ def test_rows_weights_and_gradients_laid_out_otherwise():
 @pytest.mark.parametrize("programs", [1, 2, 3])
 def test_a_program_of_the_way_back_has_several_tiles(programs, monkeypatch):
     monkeypatch.setattr("course_lib.kernels.norms.PROGRAMS", programs)
-    x, weight = numbers(TILE // 64 * 4 + 5, 64, grad=True), numbers(64, seed=1, grad=True)
+    x, weight = numbers(TILE_ELEMENTS // 64 * 4 + 5, 64, grad=True), numbers(64, seed=1, grad=True)
     assert_same_as_in_64_bits(partial(rms_norm, backend="triton"), rms_reference, x, weight, factor=4)
     assert_same_as_in_64_bits(partial(layer_norm, backend="triton"), layer_reference, x, weight, factor=4)
 

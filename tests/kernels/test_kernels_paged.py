@@ -10,9 +10,9 @@ from course_lib.kernels.attention_costs import paged_attention_cost
 from course_lib.kernels.language import INTERPRETED
 from course_lib.kernels.meter import Meter
 from course_lib.kernels.paged_attention import (
-    LEAST_SHARE,
+    MIN_SPLIT_TOKENS,
     MOST_SPLITS,
-    PROCESSORS,
+    SM_COUNT,
     paged_attention,
     split_count,
 )
@@ -167,9 +167,9 @@ def test_small_and_empty_inputs():
 
 def test_few_sequences_are_split_and_many_are_not():
     assert split_count(1, 10**6) == MOST_SPLITS
-    assert split_count(8, 10**6) * 8 == 2 * PROCESSORS
-    assert split_count(8, 4 * LEAST_SHARE) == 4
-    assert split_count(8, 10) == split_count(2 * PROCESSORS + 1, 10**6) == split_count(0, 0) == 1
+    assert split_count(8, 10**6) * 8 == 2 * SM_COUNT
+    assert split_count(8, 4 * MIN_SPLIT_TOKENS) == 4
+    assert split_count(8, 10) == split_count(2 * SM_COUNT + 1, 10**6) == split_count(0, 0) == 1
 
 
 @pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from kernel_checks import DEVICE, DTYPES, PRODUCT_DTYPES, assert_close, numbers
 
-from course_lib.kernels.int8_matmul import PROCESSORS, many_tokens_tile, one_token_tile
-from course_lib.kernels.language import INTERPRETED, tiles
+from course_lib.kernels.int8_matmul import SM_COUNT, many_tokens_tile, one_token_tile
+from course_lib.kernels.language import INTERPRETED, tile_count
 from course_lib.kernels.meter import Meter
 from course_lib.kernels.quantized_matmul import (
     KernelLinear,
@@ -65,8 +65,8 @@ def test_one_token(format, rows, columns):
 
 @pytest.mark.parametrize("rows", [200, 576, 2048, 49_152])
 def test_there_is_work_for_every_processor(rows):
-    assert tiles(rows, one_token_tile(rows, 2048).sizes["BLOCK_N"]) >= PROCESSORS
-    assert tiles(rows, many_tokens_tile(4, rows, False).sizes["BLOCK_N"]) >= min(PROCESSORS, rows // 16)
+    assert tile_count(rows, one_token_tile(rows, 2048).sizes["BLOCK_N"]) >= SM_COUNT
+    assert tile_count(rows, many_tokens_tile(4, rows, False).sizes["BLOCK_N"]) >= min(SM_COUNT, rows // 16)
 
 
 @pytest.mark.parametrize("format", FORMATS)
