@@ -20,7 +20,7 @@ def expected_best(scores: Sequence[float], n: int, values: Sequence[float] | Non
     if len(values) != size:
         raise ValueError(f"there must be a value for each of the pool's {size} scores, not {len(values)}")
     if any(map(math.isnan, scores)):
-        raise ValueError("a score is NaN: the best can't be told")
+        raise ValueError("a score is NaN, which is neither better nor worse than another")
     # Of equal scores, the earlier one counts as better, as in `generate.best_of`, which returns
     # the first of the best texts.
     ascending = sorted(range(size), key=lambda i: (scores[i], -i))
