@@ -1,11 +1,12 @@
-"""A model whose layers compute with the kernels of this room.
+"""A model whose layers compute with the kernels of this package.
 
     use_kernels(model)                      # on a GPU: Triton; elsewhere: PyTorch, as before
     use_kernels(model, backend="torch")     # PyTorch everywhere
 
-Each part is replaced by a `twin` of it, of a class that computes the same with a kernel. It shares the
-weights, under the same names, and whatever is attached to them, so that optimizers, checkpoints and LoRA work
-as before.
+Each part is replaced by a twin of it: an object of another class, which computes the same with a kernel and
+shares the part's weights, under the same names, and whatever is attached to them. So optimizers, checkpoints
+and LoRA work as before. `model.exchange` makes the twins (`twin`) and puts them in the parts' places
+(`exchange`).
 """
 
 from torch import Tensor, nn
@@ -32,21 +33,21 @@ class Kernel(Exchanged):
 
 
 class KernelRMSNorm(Kernel, RMSNorm):
-    """`RMSNorm` that reads and writes each number once."""
+    """`RMSNorm` that reads and writes each element once."""
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, self.eps, self.backend)
 
 
 class KernelLayerNorm(Kernel, LayerNorm):
-    """`LayerNorm` that reads and writes each number once."""
+    """`LayerNorm` that reads and writes each element once."""
 
     def forward(self, x: Tensor) -> Tensor:
         return layer_norm(x, self.weight, self.bias, self.eps, self.backend)
 
 
 class KernelSwiGLU(Kernel, SwiGLU):
-    """`SwiGLU` whose silu(gate) ⊙ up reads and writes each number once."""
+    """`SwiGLU` whose silu(gate) ⊙ up reads and writes each element once."""
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
         hidden = record(trace, "hidden", swiglu(*self.project(x), self.backend))
@@ -56,13 +57,13 @@ class KernelSwiGLU(Kernel, SwiGLU):
 class KernelAttention(Kernel, Attention):
     """`Attention` whose scores are never written to memory.
 
-    It computes as `Attention` does where there is a mask (ALiBi, padding, rows of different lengths) or a
-    soft cap, for a single query, which would leave a tile almost empty, and where a trace keeps or edits the
-    weights.
+    Falls back to `Attention` for: a mask (ALiBi, padding, sequences of different lengths); a soft cap; q, k
+    and v of different dtypes; a single query, which would leave a tile almost empty; a trace that keeps or
+    edits the weights.
     """
 
     def apply_rotary(self, q: Tensor, k: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor]:
-        if rotary[0].dim() != 2:  # each row has positions of its own
+        if rotary[0].dim() != 2:  # each sequence has positions of its own
             return super().apply_rotary(q, k, rotary)
         return rope(q, *rotary, backend=self.backend), rope(k, *rotary, backend=self.backend)
 
