@@ -73,6 +73,8 @@ def test_choices_of_many_a_token_and_of_nobody():
         group_by_expert(torch.tensor([0, 3]), 3, "triton")
     with pytest.raises(ValueError, match="int32 or int64"):
         group_by_expert(torch.tensor([0.0]), 3)
+    with pytest.raises(ValueError, match="n_experts must be 1 or more, not 0"):
+        group_by_expert(torch.zeros(4, dtype=torch.int64), 0)
 
 
 def test_more_experts_than_fit_on_the_chip():
@@ -157,6 +159,7 @@ def test_products_that_do_not_fit_are_refused():
         (lambda: grouped_matmul(x, weight.half(), starts), "one dtype"),
         (lambda: grouped_matmul(x, weight, starts, n_active=2), "an order of 8 · 2 rows"),
         (lambda: grouped_matmul(x, weight, starts, order=torch.arange(9)), "an order of 8 · 1 rows"),
+        (lambda: grouped_matmul(x, weight, starts, n_active=0), "n_active must be 1 or more, not 0"),
     ]:
         with pytest.raises(ValueError, match=message):
             bad()
