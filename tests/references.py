@@ -112,7 +112,7 @@ def searched_merges(ids, ranks):
 
 
 IN_ATTENTION = ("qk_norm", "window", "global_every", "scale", "cap")
-IN_EXPERTS = ("n_experts", "n_active", "n_shared", "normalize_shares", "capacity")
+IN_EXPERTS = ("n_experts", "n_active", "n_shared", "normalize_shares", "capacity_factor")
 
 
 def grouped(changes):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from course_lib import asset
 from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
 from course_lib.model import Decoder, LanguageModel, ModelConfig
-from course_lib.model.exchange import exchanged
+from course_lib.model.exchange import replacement_kinds
 from course_lib.world import world_tokenizer
 
 KIND = "model"
@@ -32,7 +32,7 @@ def save_model(
         built = stored_weights(type(model)(model.config))
     # Layers of kind "qat" train with rounded weights (`quantize.qat`). They keep the names of the
     # weights, but the model would compute something else without them.
-    if weights.keys() != built.keys() or "qat" in exchanged(model).values():
+    if weights.keys() != built.keys() or "qat" in replacement_kinds(model).values():
         raise ValueError(
             "the model's parts aren't those that its class builds: save it before packing or changing it"
         )

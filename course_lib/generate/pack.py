@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model import Attention, Decoder, RMSNorm, SwiGLU
-from course_lib.model.exchange import Exchanged, exchange, exchanged, require_composable, twin
+from course_lib.model.exchange import Replacement, exchange, replacement_kinds, require_composable, twin
 from course_lib.quantize import QuantizedLinear, fast_linear, frozen_product
 
 
-class Packed(Exchanged):
+class Packed(Replacement):
     """A mixin for every class that `pack` puts into a model."""
 
     kind = "packed"
@@ -114,7 +114,7 @@ def packed_parts(model: Decoder) -> dict[str, nn.Module]:
 
 def _can_be_packed(model: Decoder) -> bool:
     """Return whether the model is in a precision that can be packed, and isn't packed already."""
-    kinds = exchanged(model).values()
+    kinds = replacement_kinds(model).values()
     precisions = (torch.bfloat16,) if "quantized" in kinds else (torch.float32, torch.bfloat16)
     return (
         "packed" not in kinds and isinstance(model.head, nn.Linear) and model.head.weight.dtype in precisions

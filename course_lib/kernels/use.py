@@ -19,13 +19,13 @@ from course_lib.kernels.quantized_matmul import KernelLinear
 from course_lib.kernels.rope import rope
 from course_lib.kernels.swiglu import swiglu
 from course_lib.model import Attention, Experts, LayerNorm, RMSNorm, SwiGLU
-from course_lib.model.exchange import Exchanged, exchange, twin
+from course_lib.model.exchange import Replacement, exchange, twin
 from course_lib.model.positions import Rotary
 from course_lib.model.trace import record
 from course_lib.quantize import QuantizedLinear
 
 
-class Kernel(Exchanged):
+class Kernel(Replacement):
     """A mixin for every class that `use_kernels` puts into a model. backend: as in `use_triton`."""
 
     kind = "kernels"
@@ -67,11 +67,11 @@ class KernelAttention(Kernel, Attention):
             return super().apply_rotary(q, k, rotary)
         return rope(q, *rotary, backend=self.backend), rope(k, *rotary, backend=self.backend)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace=None) -> Tensor:
+    def attend_heads(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace=None) -> Tensor:
         weights_wanted = trace is not None and trace.wants("weights")
         plain = mask is None and self.cap is None and q.dtype == k.dtype == v.dtype
         if weights_wanted or not plain or q.shape[2] == 1:
-            return super().attend(q, k, v, mask, trace)
+            return super().attend_heads(q, k, v, mask, trace)
         return flash_attention(q, k, v, self.causal, self.window, scale=self.scale, backend=self.backend)
 
 
@@ -79,7 +79,7 @@ class KernelExperts(Kernel, Experts):
     """`Experts` computed in three grouped products, where they are `stackable` and have no capacity."""
 
     def dispatch(self, x: Tensor, shares: Tensor, chosen: Tensor) -> Tensor:
-        if self.config.capacity is not None or not stackable(self):
+        if self.config.capacity_factor is not None or not stackable(self):
             return super().dispatch(x, shares, chosen)
         return mixture(x, shares, chosen, *stack_experts(self), backend=self.backend)
 

@@ -14,7 +14,7 @@ Where the parts of "Attention Is All You Need" (Vaswani et al. 2017) are:
     figure 1, right half                    decoder.py          3.2  attention, heads, masks   attention.py
     figure 1, the whole                     encoder_decoder.py  3.3  feed-forward              feed_forward.py
     figure 1, "N ×"; embeddings, √d_model   stack.py            3.5  positional encoding       positions.py
-    5.3, 5.4  optimizer, schedule           ../train
+    5.3  optimizer, schedule                ../train
 """
 
 from course_lib.model.attention import Attention, attend, attention_by_hand, soft_cap

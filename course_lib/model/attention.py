@@ -34,7 +34,7 @@ def causal_mask(
 ) -> Tensor:
     """Return a mask (queries, keys), true where a query attends: to itself and to earlier keys.
 
-    Query i stands at the position of key keys − queries + i. window: only the last so many keys, the query's
+    The queries are those of the last positions. window: only the last so many keys, the query's
     own included.
     """
     before = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
@@ -192,7 +192,8 @@ class Attention(nn.Module):
         q, k, v = record(trace, "query", q), record(trace, "key", k), record(trace, "value", v)
         if update_cache is not None:
             k, v = update_cache(k, v)  # (batch, kv_heads, key, d_head) each, of the whole sequence
-        heads = record(trace, "heads", self.attend(q, k, v, mask, trace))  # (batch, heads, time, d_head)
+        heads = self.attend_heads(q, k, v, mask, trace)  # (batch, heads, time, d_head)
+        heads = record(trace, "heads", heads)
         joined = heads.transpose(1, 2).flatten(2)  # (batch, time, heads · d_head)
         return record(trace, "output", self.output(joined))
 
@@ -217,7 +218,7 @@ class Attention(nn.Module):
         """Rotate queries and keys to their positions: both at once, since the angles are the same."""
         return rotate(torch.cat([q, k], dim=1), *rotary).split([q.shape[1], k.shape[1]], dim=1)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace=None) -> Tensor:
+    def attend_heads(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, trace=None) -> Tensor:
         """Return the outputs of all heads, (batch, heads, time, d_head).
 
         The weights are computed only where the trace keeps or edits them: the fused kernel never stores them.

@@ -1,11 +1,11 @@
 """One layer of a Transformer: attention, then a feed-forward layer, each added to the residual stream.
 
-    pre        x + part(norm x)                                 GPT-2, Llama (why: Xiong et al. 2020)
-    post       norm(x + part(x))                                the first Transformer, BERT
+    pre        x + layer(norm x)                                GPT-2, Llama (why: Xiong et al. 2020)
+    post       norm(x + layer(x))                               the first Transformer, BERT
     parallel   x + attention(norm x) + feed_forward(norm x)     GPT-J, PaLM (Chowdhery et al. 2022, section 2)
 
-`ModelConfig.norm_place` chooses. Cross-attention, in an encoder-decoder's decoder, comes after attention was
-added.
+`ModelConfig.norm_place` chooses. In an encoder-decoder's decoder, cross-attention follows attention, as a
+sub-layer of its own.
 """
 
 from collections.abc import Sequence
@@ -59,6 +59,7 @@ class ProjectedMemory(NamedTuple):
 
     def select(self, rows: Sequence[int]) -> "ProjectedMemory":
         """Return the memory of these rows of the batch."""
+        rows = list(rows)
         pairs = tuple((keys[rows], values[rows]) for keys, values in self.pairs)
         return ProjectedMemory(pairs, None if self.mask is None else self.mask[rows])
 
@@ -96,7 +97,7 @@ class Block(nn.Module):
         if self.cross_attention is not None:
             x = self._add(x, self._attend_to(memory, x, trace), self.cross_norm)
         x = record(trace, "middle", x)
-        if self.norm_place == "parallel":  # both parts read the same normalized input
+        if self.norm_place == "parallel":  # both sub-layers read the same normalized input
             feed_forward_input = attention_input
         else:
             feed_forward_input = self._before(self.feed_forward_norm, x)
@@ -113,11 +114,11 @@ class Block(nn.Module):
         )
 
     def _before(self, norm: nn.Module, x: Tensor) -> Tensor:
-        """Return a part's input: the stream, normalized unless the norm comes after the part."""
+        """Return a sub-layer's input: the stream, normalized unless the norm comes after the sub-layer."""
         return x if self.norm_place == "post" else norm(x)
 
     def _add(self, x: Tensor, output: Tensor, norm: nn.Module | None) -> Tensor:
-        """Return the stream with a part's output added, normalized if the norm comes after the part."""
+        """Return the stream with a sub-layer's output added, normalized if the norm comes after it."""
         x = x + output if self.residual else output
         return norm(x) if self.norm_place == "post" else x
 

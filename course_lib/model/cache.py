@@ -7,7 +7,7 @@ token that is written.
 Rows of a batch may have different lengths. Each row's tokens stand at positions 0, 1, 2, … of the row, so
 that no row is padded on the left; padding at the end of a row (`new_lengths`) isn't kept.
 
-Not handled: dropping what is outside a sliding window; pages (`kernels.paged_attention`).
+Not handled: gradients; dropping what is outside a sliding window; pages (`kernels.paged_attention`).
 """
 
 from collections.abc import Sequence

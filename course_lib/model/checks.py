@@ -104,8 +104,8 @@ def check_experts_config(config: ExpertsConfig) -> None:
         "set normalize_shares=False (as the Switch Transformer does) or n_active=2",
     )
     require(
-        config.capacity is None or 0 < config.capacity < math.inf,
-        f"capacity must be above 0, or None for no limit; not {config.capacity}",
+        config.capacity_factor is None or 0 < config.capacity_factor < math.inf,
+        f"capacity_factor must be above 0, or None for no limit; not {config.capacity_factor}",
     )
 
 

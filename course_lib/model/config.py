@@ -1,6 +1,8 @@
 """The configuration of a Transformer. A published model is one setting of it (`families`).
 
-What the values must satisfy stands in `checks`.
+What the values must satisfy stands in `checks`. Not handled: norms both before and after a sub-layer (Gemma 2
+and 3), several bases of rotary angles in one model (Gemma 3), keys and values compressed together
+(DeepSeek-V2).
 """
 
 from collections.abc import Mapping
@@ -35,10 +37,9 @@ class ExpertsConfig:
     n_experts: int  # feed-forward layers to choose from, each d_ff wide
     n_active: int = 2  # how many of them each token uses
     n_shared: int = 0  # further experts, which every token uses (DeepSeekMoE)
-    normalize_shares: bool = True  # the shares of the chosen experts add up to 1
-    capacity: float | None = (
-        None  # an expert takes at most capacity · tokens · n_active / n_experts; None: all
-    )
+    normalize_shares: bool = True  # the shares (routing weights) of a token's experts add up to 1
+    # An expert takes at most capacity_factor · tokens · n_active / n_experts tokens; None: any number.
+    capacity_factor: float | None = None
 
     def __post_init__(self):
         check_experts_config(self)
@@ -67,11 +68,9 @@ class ModelConfig:
 
     # Blocks
     norm: str = "rms"  # or "layer", "none"
-    norm_place: str = (
-        "pre"  # before each part of a block; or "post", after it, or "parallel", once before both
-    )
+    norm_place: str = "pre"  # before each sub-layer; "post": after it; "parallel": once, before both
     norm_eps: float = 1e-5  # added to the mean square before its root is taken
-    residual: bool = True  # parts add to the stream; False, for experiments: they replace it
+    residual: bool = True  # sub-layers add to the stream; False, for experiments: they replace it
     feed_forward: str = "swiglu"  # or "geglu", "gelu", "gelu-tanh", "relu"
     bias: bool = False  # linear layers and layer norms have a bias
     attention: AttentionConfig = field(default_factory=AttentionConfig)
@@ -81,9 +80,7 @@ class ModelConfig:
     tie_embeddings: bool = True  # the head's matrix is the embedding table again
     scale_embeddings: bool = False  # multiply embeddings by √d_model, as the first Transformer does
     head_bias: bool = False  # the head adds a bias
-    logit_cap: float | None = (
-        None  # a logit x becomes logit_cap · tanh(x / logit_cap) (Gemma 2); None: it stays
-    )
+    logit_cap: float | None = None  # a logit x becomes logit_cap · tanh(x / logit_cap) (Gemma 2)
 
     def __post_init__(self):
         check_model_config(self)

@@ -52,10 +52,9 @@ class Decoder(Stack):
 
         Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
         """
-        states = self.run_layers(
-            tokens, cache, trace, memory=memory, new_lengths=new_lengths
-        )  # (batch, time, d_model)
-        logits = record(trace, "logits", self.logits(states))  # (batch, time, vocab_size)
+        # States: (batch, time, d_model); logits: (batch, time, vocab_size).
+        states = self.run_layers(tokens, cache, trace, memory=memory, new_lengths=new_lengths)
+        logits = record(trace, "logits", self.logits(states))
         if cache is not None:  # last, so that a run that fails leaves the cache as it was
             cache.advance(tokens.shape[1], new_lengths)
         return logits

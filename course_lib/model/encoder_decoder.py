@@ -13,9 +13,10 @@ class EncoderDecoder(nn.Module):
     """Source and target ids → logits for the target's next tokens (Vaswani et al. 2017, figure 1).
 
     The paper's settings: positions="sinusoidal", norm="layer", norm_place="post", feed_forward="relu",
-    bias=True, scale_embeddings=True. Both texts share one vocabulary; with tie_embeddings one table serves as
-    both embeddings and as the head (section 3.4). `decoder` also writes on its own, given `memory`:
-    `generate(model.decoder, prompt, memory=model.encode(source))`.
+    bias=True (the paper's projections of attention have none), scale_embeddings=True. Both texts share one
+    vocabulary; with tie_embeddings one table serves as both embeddings and as the head (section 3.4).
+    `decoder` also writes on its own, given `memory`: `generate(model.decoder, prompt,
+    memory=model.encode(source))`.
 
     >>> import torch
     >>> sizes = dict(vocab_size=50, d_model=16, n_layers=2, n_heads=4, n_kv_heads=4, d_head=4, d_ff=32)

@@ -7,10 +7,10 @@ of them do it through this module.
     change = exchange(model, {"blocks.0.attention.query": quantized, …})
     change.undo()              puts the original modules back: the model has its old bits again
 
-Each new module says of what kind it is (`Exchanged.kind`): "quantized" (`quantize`), "qat"
+Each new module says of what kind it is (`Replacement.kind`): "quantized" (`quantize`), "qat"
 (quantization-aware training), "kernels" (`kernels.use`), "packed" (`generate.pack`) or "adapter" (LoRA and
-its relatives, `train.peft`). `REFUSED` lists the kinds that can't be combined, and why; no other code looks
-for parts of another kind. "merge" stands there for adding an adapter's weights to those of its base.
+its relatives, `train.peft`). `REFUSED` alone decides which kinds can't be combined, and says why. In it,
+"merge" stands for adding an adapter's weights to those of its base.
 
 A new module is made in one of two ways. Either it has parameters of its own, made from the old module's (a
 quantized layer); the old module is kept alive by `change`, and freed with it. Or it is a `twin`:
@@ -26,7 +26,7 @@ from torch import nn
 Part = TypeVar("Part", bound=nn.Module)
 
 
-class Exchanged:
+class Replacement:
     """A mixin for every class of modules that replace another one. kind: one of those in `REFUSED`."""
 
     kind: str
@@ -38,7 +38,7 @@ FEW_BITS = (
     "and merge there"
 )
 
-# (kind that is put in, kind that is there already) → why it is refused. All other pairs can be combined.
+# (kind that is put in, kind that is there already) → why it is refused. Other kinds can be combined.
 REFUSED = {
     ("quantized", "adapter"): (
         "something is attached to the model, trained beside its weights as they are: merge or detach it first"
@@ -71,14 +71,14 @@ REFUSED = {
 }
 
 
-def exchanged(model: nn.Module) -> dict[str, str]:
+def replacement_kinds(model: nn.Module) -> dict[str, str]:
     """Return path → kind of all modules that replace another one."""
-    return {path: part.kind for path, part in model.named_modules() if isinstance(part, Exchanged)}
+    return {path: part.kind for path, part in model.named_modules() if isinstance(part, Replacement)}
 
 
 def require_composable(model: nn.Module, kind: str) -> None:
     """Raise ValueError, saying what to do, if the model has parts that this kind can't be combined with."""
-    for path, there in exchanged(model).items():
+    for path, there in replacement_kinds(model).items():
         if (kind, there) in REFUSED:
             raise ValueError(f"at {path or 'its root'}, {REFUSED[kind, there]}")
 
@@ -86,7 +86,7 @@ def require_composable(model: nn.Module, kind: str) -> None:
 def require_mergeable(layer: nn.Module) -> None:
     """Raise ValueError, saying what to do, unless a learned change can be added to this layer's weights."""
     if type(layer) is not nn.Linear:
-        kind = layer.kind if isinstance(layer, Exchanged) else None
+        kind = layer.kind if isinstance(layer, Replacement) else None
         reason = REFUSED.get(("merge", kind), "and a change can only be added to the weights of an nn.Linear")
         raise ValueError(f"the base is a {type(layer).__name__}, {reason}")
 
@@ -97,7 +97,7 @@ def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
     A part may stand inside another one that is exchanged in the same call. Raises ValueError, changing
     nothing, for a combination in `REFUSED`, and for a path that the model doesn't have.
     """
-    for kind in {part.kind for part in parts.values() if isinstance(part, Exchanged)}:
+    for kind in {part.kind for part in parts.values() if isinstance(part, Replacement)}:
         require_composable(model, kind)
     try:
         old = {path: model.get_submodule(path) for path in parts}
@@ -107,6 +107,7 @@ def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
         raise ValueError("a model can't be exchanged for another inside itself: use the part itself")
     outer_first = sorted(parts, key=lambda path: path.count("."))
     parts = {path: parts[path] for path in outer_first}
+    _check_nested(parts)
     _put(model, parts)
     return Exchange(model, parts, old)
 
@@ -118,7 +119,7 @@ class Exchange:
         self.model, self.new, self.old = model, new, old
 
     @property
-    def in_place(self) -> bool:
+    def is_active(self) -> bool:
         """Whether the new parts still stand where they were put."""
         return _stand_in(self.model, self.new)
 
@@ -128,13 +129,13 @@ class Exchange:
         Raises ValueError, changing nothing, if the new parts have been replaced by others since: undo that
         first.
         """
-        if not self.in_place:
+        if not self.is_active:
             raise ValueError(
                 "the parts aren't in place any more: they were taken out, or others were put over them. "
                 "Undo what was done later first"
             )
         for path, part in self.old.items():
-            part.training = self.new[path].training
+            _set_mode(part, self.new[path].training)
         _put(self.model, self.old)
         return self.model
 
@@ -154,7 +155,7 @@ class Exchange:
                     "while this was off, something else was done to the model's parts: it stays off"
                 )
             for path, part in self.new.items():
-                part.training = self.old[path].training
+                _set_mode(part, self.old[path].training)
             _put(self.model, self.new)
 
 
@@ -163,9 +164,9 @@ def twin(
 ) -> Part:
     """Return an object of class `kind` that shares a part's state.
 
-    Both hold the same dictionaries of parameters, buffers, children and hooks: what is trained, loaded, moved
-    or exchanged in one is so in the other, and the names in files stay the same. children: replace the part's
-    own. more: further attributes.
+    Both hold the same dictionaries of parameters, buffers and hooks, and of children unless others are given:
+    what is trained, loaded, moved or exchanged in one is so in the other, and the names in files stay the
+    same. `training` is each one's own. more: further attributes, which must not be modules.
     """
     new = kind.__new__(kind)  # without __init__, which would create parameters
     vars(new).update(vars(part))
@@ -174,6 +175,24 @@ def twin(
     for name, value in more.items():
         vars(new)[name] = value
     return new
+
+
+def _check_nested(parts: dict[str, nn.Module]) -> None:
+    """Raise ValueError for a path inside another exchanged part that this part doesn't have."""
+    for path in parts:
+        outer = max((other for other in parts if path.startswith(f"{other}.")), key=len, default=None)
+        parent = path.rpartition(".")[0]
+        try:
+            if outer is not None:
+                parts[outer].get_submodule(parent.removeprefix(outer).removeprefix("."))
+        except AttributeError as error:
+            raise ValueError(f"what is put at {outer} has no place for {path}: {error}") from None
+
+
+def _set_mode(part: nn.Module, training: bool) -> None:
+    """Put a part and all within it in training or evaluation mode, unless it is in this mode."""
+    if part.training != training:
+        part.train(training)
 
 
 def _put(model: nn.Module, parts: dict[str, nn.Module]) -> None:

@@ -27,9 +27,9 @@ class Experts(nn.Module):
     With n_active = 1 it is a Switch layer (Fedus et al. 2021); with 2 and normalized shares Mixtral's (Jiang
     et al. 2024); with shared experts, which every token uses, DeepSeekMoE's (Dai et al. 2024).
 
-    With a `capacity`, a token's output depends on the other tokens of the batch, also on later ones. Such a
-    model is not strictly causal, and a text read at once gets other results than the same text read token by
-    token with a cache.
+    With a `capacity_factor`, a token's output depends on the other tokens of the batch, also on later ones.
+    Such a model is not strictly causal, and a text read at once gets other results than the same text read
+    token by token with a cache.
     """
 
     def __init__(self, config: ModelConfig):
@@ -58,7 +58,7 @@ class Experts(nn.Module):
         """
         order = chosen.flatten().argsort(stable=True)  # (tokens · n_active,): choices, sorted by expert
         loads = chosen.flatten().bincount(minlength=len(self.experts))  # (n_experts,): choices of each
-        if self.config.capacity is not None:
+        if self.config.capacity_factor is not None:
             order, loads = self._drop_beyond_capacity(order, loads)
         token = order // self.config.n_active  # the token of each choice
         inputs = x[token].split(loads.tolist())  # for each expert: (its tokens, d_model)
@@ -71,7 +71,7 @@ class Experts(nn.Module):
 
         A choice that is dropped adds nothing to its token.
         """
-        limit = math.ceil(self.config.capacity * len(order) / len(self.experts))
+        limit = math.ceil(self.config.capacity_factor * len(order) / len(self.experts))
         starts = loads.cumsum(0) - loads  # where each expert's choices begin
         rank = torch.arange(len(order), device=order.device) - starts.repeat_interleave(loads)
         return order[rank < limit], loads.clamp(max=limit)

@@ -18,4 +18,4 @@ class LanguageModel:
     name: str  # for messages and figures
     model: Decoder
     tokenizer: Tokenizer
-    chat: ChatTemplate | None = None  # None: its file has no chat template
+    chat: ChatTemplate | None = None  # None: the model's file has no chat template

@@ -22,7 +22,7 @@ these:
     blocks.N.feed_forward.down.weight                        (d_model, d_ff)
 
 Not handled: several texts at once, a cache (each call reads the whole text), training, 16 bits, and any other
-model than Llama's kind. `Decoder` handles them; tests hold the two equal.
+model than Llama's kind. `Decoder` handles them; tests check that both give the same logits.
 """
 
 from collections.abc import Mapping

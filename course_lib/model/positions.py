@@ -69,12 +69,12 @@ class Positions(nn.Module):
         self,
         start: int | Tensor,
         time: int,
-        keys: int,
+        n_keys: int,
         like: Tensor,
         causal: bool = True,
         real: Tensor | None = None,
     ) -> dict[int | None, Tensor | None]:
-        """Return the masks of attention between queries start … start + time − 1 and keys 0 … keys − 1.
+        """Return the masks of attention between queries start … start + time − 1 and keys 0 … n_keys − 1.
 
         One for each window that a layer can have: window (`ModelConfig.window_of`) → mask, which broadcasts
         to (batch, heads, time, keys). A mask is complete: it also hides later tokens (causal), those before
@@ -85,8 +85,8 @@ class Positions(nn.Module):
         if isinstance(start, int) and self.config.positions != "alibi" and real is None:
             return dict.fromkeys(windows)
         queries = positions_from(start, time, like.device)  # (time,) or (batch, time)
-        distance = queries[..., None] - torch.arange(keys, device=like.device)  # (…, time, keys)
-        distance = distance.view(-1, 1, time, keys)  # (1 or batch, 1, time, keys)
+        distance = queries[..., None] - torch.arange(n_keys, device=like.device)  # (…, time, keys)
+        distance = distance.view(-1, 1, time, n_keys)  # (1 or batch, 1, time, keys)
         return {window: self._mask(distance, window, like, causal, real) for window in windows}
 
     def _mask(

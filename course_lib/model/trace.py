@@ -6,6 +6,7 @@ are ablated (Michel et al. 2019) and activations patched from another run (Meng 
 tracing").
 """
 
+import re
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
@@ -70,12 +71,14 @@ class Trace:
         names: a pattern of names; in an encoder-decoder one stack's, such as
         "decoder.*.cross_attention.weights". Raises ValueError where none were kept, or those of two stacks.
         """
-        stacks = {name.partition("blocks.")[0] for name in self.values if fnmatchcase(name, names)}
-        if len(stacks) > 1:
+        fitting = [name for name in self.values if fnmatchcase(name, names)]
+        kinds = {re.sub(r"blocks\.\d+", "", name) for name in fitting}  # without the layer's number
+        if len(kinds) > 1:
             raise ValueError(
-                f'{names!r} fits two stacks; name one, such as "decoder.*.cross_attention.weights"'
+                f"{names!r} fits attention of two stacks or two kinds; name one, such as "
+                '"decoder.*.cross_attention.weights"'
             )
-        kept = [value[0] for name, value in self.values.items() if fnmatchcase(name, names)]
+        kept = [self.values[name][0] for name in fitting]
         if not kept:
             raise ValueError('no attention weights were kept; make the trace with keep="*.attention.weights"')
         return torch.stack(kept)
@@ -98,7 +101,7 @@ class _Scope:
 
 
 def scope(trace: "Trace | _Scope | None", name: str) -> "_Scope | None":
-    """Return the trace for the part of this name: its activations are called "name.…". None without one."""
+    """Return the trace with "name." put before every name; None if there is no trace."""
     return None if trace is None else _Scope(trace, name)
 
 
@@ -108,7 +111,11 @@ def record(trace: "Trace | _Scope | None", name: str, value: Tensor) -> Tensor:
 
 
 def ablate_heads(*heads: tuple[int, int]) -> Edits:
-    """Return edits that set the outputs of these heads to zero. heads: pairs (layer, head), counted from 0.
+    """Return edits that set the outputs of these heads to zero. heads: pairs (layer, head), from 0.
+
+    For a decoder or an encoder by itself. Give all heads in one call: merged with other edits of a layer, one
+    of the two is lost.
+
 
     >>> sorted(ablate_heads((13, 8), (16, 5)))
     ['blocks.13.attention.heads', 'blocks.16.attention.heads']

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from course_lib.model.exchange import Exchanged
+from course_lib.model.exchange import Replacement
 from course_lib.quantize.blocks import BLOCK_SIZE, BlockWeight
 from course_lib.quantize.layers import QuantizedLinear, Stored, frozen_product
 from course_lib.quantize.uniform import Uniform, UniformWeight
@@ -28,7 +28,7 @@ INT4_ROWS = 16  # the int4 kernel needs a multiple of this many rows
 INT8_COLUMNS = 32
 
 
-class FastLinear(Exchanged, nn.Module):
+class FastLinear(Replacement, nn.Module):
     """The base class of both layers, which define `multiply`.
 
     (…, in_features) → (…, out_features) of bfloat16.

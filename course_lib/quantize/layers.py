@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.model.exchange import Exchanged, exchange, require_composable
+from course_lib.model.exchange import Replacement, exchange, require_composable
 
 
 class Stored(nn.Module):
@@ -49,11 +49,11 @@ class Format(Protocol):
         """Round and pack a weight (rows, columns). Raises ValueError for one that the format can't store."""
 
 
-class QuantizedLinear(Exchanged, nn.Module):
+class QuantizedLinear(Replacement, nn.Module):
     """`nn.Linear` over stored weights, (…, in_features) → (…, out_features).
 
-    `Exchanged` marks a module that replaces another. Its kind decides what else can be done to the model: see
-    `model.exchange`.
+    `Replacement` marks a module that replaces another. Its kind decides what else can be done to the
+    model: see `model.exchange`.
     """
 
     kind = "quantized"

@@ -9,7 +9,7 @@ until they round to another level.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.model.exchange import Exchanged, exchange, require_composable, twin
+from course_lib.model.exchange import Replacement, exchange, require_composable, twin
 from course_lib.quantize.layers import linears, quantize_linears
 from course_lib.quantize.uniform import Uniform
 
@@ -19,7 +19,7 @@ def straight_through(weight: Tensor, format: Uniform) -> Tensor:
     return weight + (format.round(weight.detach()) - weight.detach())
 
 
-class FakeQuantizedLinear(Exchanged, nn.Linear):
+class FakeQuantizedLinear(Replacement, nn.Linear):
     """`nn.Linear` that computes with its weights rounded to `format` and trains the unrounded weights.
 
     (…, in_features) → (…, out_features).

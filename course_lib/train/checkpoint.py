@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
-from course_lib.model.exchange import exchanged
+from course_lib.model.exchange import replacement_kinds
+from course_lib.train.checks import METRICS
 from course_lib.train.history import History
 from course_lib.train.learner import Learner
 from course_lib.train.loop import Training
@@ -31,9 +32,10 @@ KIND = "checkpoint"
 def save_checkpoint(path: str | Path, training: Training) -> None:
     """Write a run to a file: all of `training` except its loss function.
 
-    An existing file is replaced only once the new one is complete.
+    An existing file is replaced only once the new one is complete. Beside the tensors, the file has their
+    shapes ("holds"), by which a file that lost some of them is recognized, and the learners' configurations.
     """
-    tensors = _add_prefix("metrics", _lists_to_tensors(training.metrics))
+    tensors = _add_prefix(METRICS, _lists_to_tensors(training.metrics))
     for name, learner in training.learners.items():
         tensors |= _add_prefix(name, _learner_tensors(learner))
     write_tensors(path, tensors, {"kind": KIND, "holds": _shapes(tensors), "learners": _describe(training)})
@@ -45,7 +47,7 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
     Raises ValueError, and changes nothing, for a file that is damaged or no checkpoint, and for one whose
     models or configurations differ.
     """
-    tensors, facts = read_tensors(path, KIND)
+    tensors, facts = read_tensors(path, KIND)  # facts: what `save_checkpoint` wrote beside the tensors
     if facts.get("holds") != _shapes(tensors):
         raise ValueError(f"{path} is damaged: its tensors aren't those that it lists")
     _require_same_learners(facts.get("learners"), _describe(training))
@@ -53,7 +55,7 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
         name: _load_learner(path, _select_prefix(name, tensors), learner)
         for name, learner in training.learners.items()
     }
-    metrics = {name: values.tolist() for name, values in _select_prefix("metrics", tensors).items()}
+    metrics = {name: values.tolist() for name, values in _select_prefix(METRICS, tensors).items()}
     lengths = {len(history.losses) for _, _, history in loaded.values()}
     if not {len(values) for values in metrics.values()} <= lengths:
         raise ValueError(f"{path} is damaged: its metrics aren't whole")
@@ -71,11 +73,12 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
 def _describe(training: Training) -> dict[str, dict]:
     """Return each learner's configurations and exchanged parts, as they come back from JSON.
 
-    Parts exchanged for kernels are left out: they compute the same, so they may differ.
+    Exchanged parts are modules that replace a model's own, such as quantized layers (`model.exchange`). Those
+    that were exchanged for kernels are left out: they compute the same, so they may differ.
     """
     facts = {}
     for name, learner in training.learners.items():
-        config, parts = getattr(learner.model, "config", None), exchanged(learner.model)
+        config, parts = getattr(learner.model, "config", None), replacement_kinds(learner.model)
         facts[name] = {
             "run": asdict(learner.config),
             "configuration": config and asdict(config),

@@ -26,7 +26,7 @@ FAMILIES = {
     "post-norm": {"norm_place": "post", "norm": "layer"},
     "Mixtral's": {"n_experts": 4, "n_active": 2},
     "DeepSeekMoE's": {"n_experts": 4, "n_active": 2, "n_shared": 1, "normalize_shares": False},
-    "Switch": {"n_experts": 4, "n_active": 1, "normalize_shares": False, "capacity": 1.25},
+    "Switch": {"n_experts": 4, "n_active": 1, "normalize_shares": False, "capacity_factor": 1.25},
 }
 
 

@@ -444,7 +444,7 @@ def test_load_balancing_loss_at_its_ends():
 
 
 def test_capacity_turns_the_later_tokens_away():
-    layer, x = mixture(n_active=1, normalize_shares=False, capacity=1.0), randn(1, 20, 24)
+    layer, x = mixture(n_active=1, normalize_shares=False, capacity_factor=1.0), randn(1, 20, 24)
     scores = layer.router(x)[0]
     chosen = scores.argmax(-1)
     room = math.ceil(20 / 5)
@@ -455,7 +455,7 @@ def test_capacity_turns_the_later_tokens_away():
         agree(out[mine[:room]], full[mine[:room]])
         assert (out[mine[room:]] == 0).all()
     assert (chosen.bincount(minlength=5) > room).any()
-    agree(Experts.forward(mixture(capacity=5.0), x), mixture()(x))  # room for everybody
+    agree(Experts.forward(mixture(capacity_factor=5.0), x), mixture()(x))  # room for everybody
 
 
 def test_experts_are_in_the_blocks_and_the_trace_sees_the_router_with_its_gradient():
@@ -606,8 +606,8 @@ def test_alibi_in_16_bits_is_rounded_once():
         ({"n_experts": 4, "n_active": 0}, "1 to 4, not 0"),
         ({"n_experts": 4, "n_shared": -1}, "n_shared=-1"),
         ({"n_experts": 4, "n_active": 1}, "normalize_shares=False"),
-        ({"n_experts": 4, "capacity": 0}, "capacity must be above 0"),
-        ({"n_experts": 4, "capacity": math.inf}, "None for no limit; not inf"),
+        ({"n_experts": 4, "capacity_factor": 0}, "capacity_factor must be above 0"),
+        ({"n_experts": 4, "capacity_factor": math.inf}, "None for no limit; not inf"),
         ({"n_experts": -1}, "at least 1 expert, not -1"),
         ({"vocab_size": 0}, "vocab_size must be at least 1"),
         ({"n_expert": 4}, "n_expert is no field of ModelConfig, which has vocab_size"),
@@ -649,7 +649,7 @@ def test_memory_is_of_as_many_sequences():
 def test_attention_of_two_stacks_is_not_mixed():
     model, trace = EncoderDecoder(tiny_config()), Trace(keep="*attention.weights")
     model(torch.tensor([[1, 2]]), torch.tensor([[3, 4]]), trace=trace)
-    with pytest.raises(ValueError, match="fits two stacks"):
+    with pytest.raises(ValueError, match="two stacks or two kinds"):
         trace.attention()
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from course_lib.generate import pack, packed_parts
 from course_lib.kernels import kernel_parts, use_kernels
 from course_lib.model import RMSNorm
-from course_lib.model.exchange import REFUSED, Exchanged, exchange, exchanged, twin
+from course_lib.model.exchange import REFUSED, Replacement, exchange, replacement_kinds, twin
 from course_lib.quantize import (
     NF4,
     Q4_1,
@@ -197,13 +197,13 @@ def test_kernels_may_come_after_an_adapter_and_stay_when_it_leaves():
     with attached.off():
         assert torch.equal(model(tokens), fast)
     attached.detach()
-    assert torch.equal(model(tokens), fast) and set(exchanged(model).values()) == {"kernels"}
+    assert torch.equal(model(tokens), fast) and set(replacement_kinds(model).values()) == {"kernels"}
 
 
 # The mechanism
 
 
-class Doubled(Exchanged, nn.Linear):
+class Doubled(Replacement, nn.Linear):
     kind = "kernels"
 
     def forward(self, x):
@@ -235,7 +235,7 @@ def test_undone_for_a_while():
         assert torch.equal(model(tokens), plain)
         assert_same_state(model, state)
         raise KeyError
-    assert change.in_place and torch.equal(model(tokens), 2 * plain)
+    assert change.is_active and torch.equal(model(tokens), 2 * plain)
 
 
 @pytest.mark.parametrize("path", ["blocks.7.attention", "blocks.0.wings", "wings", ""])
@@ -253,9 +253,24 @@ def test_nested_parts_may_be_named_in_any_order():
         old = dict(model.named_modules())
         parts = {"0": nn.Sequential(nn.Identity()), "0.0": nn.Linear(2, 2, bias=False)}
         change = exchange(model, {path: parts[path] for path in paths})
-        assert change.in_place and model[0][0] is parts["0.0"]
+        assert change.is_active and model[0][0] is parts["0.0"]
         change.undo()
         assert dict(model.named_modules()) == old
+
+
+def test_a_part_inside_one_that_has_no_place_for_it_is_refused_whole():
+    model = nn.Sequential(nn.Sequential(nn.Sequential(nn.Linear(2, 2))))
+    old = dict(model.named_modules())
+    with pytest.raises(ValueError, match="what is put at 0 has no place for 0.0.0"):
+        exchange(model, {"0": nn.Identity(), "0.0.0": nn.Identity()})
+    assert dict(model.named_modules()) == old
+
+
+def test_undoing_puts_all_of_the_old_part_into_the_mode_that_the_new_one_had():
+    model = nn.Sequential(nn.Sequential(nn.Dropout()))
+    change = exchange(model, {"0": nn.Identity()})
+    model.eval()
+    assert not change.undo()[0][0].training
 
 
 def test_a_twin_shares_everything_with_its_part():
@@ -281,9 +296,9 @@ def test_what_is_exchanged_inside_a_twin_stays_when_the_twin_leaves():
     kernels = exchange(model, kernel_parts(model, "torch"))
     attached = attach(model, LoRA(2))
     kernels.undo()
-    assert set(exchanged(model).values()) == {"adapter"}
+    assert set(replacement_kinds(model).values()) == {"adapter"}
     attached.detach()
-    assert exchanged(model) == {}
+    assert replacement_kinds(model) == {}
 
 
 def test_training_or_not_is_as_the_model_was_told_last():
@@ -299,7 +314,7 @@ def test_a_part_in_two_places_is_exchanged_in_both():
     model.blocks[1].attention_norm = model.blocks[0].attention_norm
     use_kernels(model, "torch")
     assert model.blocks[1].attention_norm is model.blocks[0].attention_norm
-    assert isinstance(model.blocks[0].attention_norm, Exchanged)
+    assert isinstance(model.blocks[0].attention_norm, Replacement)
 
 
 def test_exchanged_models_are_copied_whole():
@@ -316,5 +331,5 @@ def test_rounding_in_training_ends_where_plain_layers_would():
     model = model_of()
     start_qat(model, Uniform(4))
     names = set(model.state_dict())
-    assert names == set(model_of().state_dict()) and set(exchanged(model).values()) == {"qat"}
-    assert set(exchanged(finish_qat(model)).values()) == {"quantized"}
+    assert names == set(model_of().state_dict()) and set(replacement_kinds(model).values()) == {"qat"}
+    assert set(replacement_kinds(finish_qat(model)).values()) == {"quantized"}

@@ -15,7 +15,9 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotat
 import course_lib.model
 from course_lib.model import (
     Decoder,
+    EncoderDecoder,
     ModelConfig,
+    ProjectedMemory,
     RMSNorm,
     SwiGLU,
     Trace,
@@ -581,3 +583,20 @@ def test_a_configuration_without_a_size_says_which():
 def test_no_rows_are_refused_like_no_tokens():
     with pytest.raises(ValueError, match="at least one token"):
         tiny_decoder()(torch.zeros(0, 3, dtype=torch.long))
+
+
+def test_kept_weights_of_two_kinds_of_attention_are_not_stacked_as_if_they_were_layers():
+    sizes = {"n_heads": 4, "n_kv_heads": 4}
+    model = EncoderDecoder(tiny_config(**sizes)).requires_grad_(False)
+    trace = Trace(keep="*attention.weights")
+    model(torch.tensor([[1, 2, 3]]), torch.tensor([[4, 5, 6]]), trace=trace)
+    with pytest.raises(ValueError, match="two stacks or two kinds"):
+        trace.attention("decoder.*attention.weights")
+    assert trace.attention("decoder.*.cross_attention.weights").shape == (3, 4, 3, 3)
+
+
+def test_a_memory_of_chosen_rows_has_these_rows_whatever_the_sequence():
+    keys = torch.arange(6.0).view(3, 1, 2, 1)
+    memory = ProjectedMemory(((keys, keys),), torch.ones(3, 1, 1, 2, dtype=torch.bool))
+    for rows in ([0, 2], (0, 2), range(0, 3, 2)):
+        assert memory.select(rows).pairs[0][0].equal(keys[[0, 2]]) and memory.select(rows).batch == 2

@@ -46,7 +46,7 @@ def test_choices_beyond_the_limit_are_dropped():
 def test_the_layer_turns_the_same_tokens_away(capacity):
     config = ModelConfig(
         vocab_size=2, d_model=3, n_layers=1, n_heads=1, n_kv_heads=1, d_head=4, d_ff=5, context=4,
-        experts=ExpertsConfig(n_experts=3, n_active=1, normalize_shares=False, capacity=capacity),
+        experts=ExpertsConfig(n_experts=3, n_active=1, normalize_shares=False, capacity_factor=capacity),
     )  # fmt: skip
     layer = Experts(config).requires_grad_(False)
     layer.router.weight.copy_(torch.eye(3))

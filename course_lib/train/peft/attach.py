@@ -20,13 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.families.tensor_file import read_tensors, require_same, write_tensors
-from course_lib.model.exchange import Exchange, Exchanged, exchange, require_composable
+from course_lib.model.exchange import Exchange, Replacement, exchange, require_composable
 
 KIND = "adapter"
 SAMPLE_SIZE = 64  # elements of the embedding table that a file stores, to recognize its base by
 
 
-class Wrapper(Exchanged, nn.Module):
+class Wrapper(Replacement, nn.Module):
     """A module that replaces another, `base`, and calls it. Its parameters besides the base's are trained."""
 
     kind = "adapter"
@@ -159,7 +159,7 @@ class Attached:
 
     def _current_exchange(self) -> Exchange:
         """Return the exchange, to be undone. Raises ValueError unless the wrappers are in place."""
-        if not self._exchange.in_place:
+        if not self._exchange.is_active:
             raise ValueError(
                 "this isn't attached to its model any more: attach anew, and load what was saved"
             )
