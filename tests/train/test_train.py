@@ -650,7 +650,7 @@ def test_a_weight_that_16_bits_cannot_hold_is_named(tmp_path):
 def test_a_configuration_from_elsewhere_is_refused(tmp_path, config):
     about = {"kind": "model", "class": "Decoder", "config": config}
     write_tensors(tmp_path / "model", {"a": torch.ones(2)}, {k: v for k, v in about.items() if v is not None})
-    with pytest.raises(ValueError, match="no configuration that this ModelConfig knows"):
+    with pytest.raises(ValueError, match="no configuration that this ModelConfig accepts"):
         load_model(tmp_path / "model")
 
 
