@@ -13,7 +13,6 @@ from kernel_checks import (
     in_64_bits,
     numbers,
 )
-from references import grouped
 
 from course_lib.kernels.experts import mixture, stack_experts
 from course_lib.kernels.grouped_matmul import grouped_matmul, grouped_matmul_cost
@@ -21,13 +20,13 @@ from course_lib.kernels.language import INTERPRETED
 from course_lib.kernels.meter import Meter
 from course_lib.kernels.permute import group_by_expert, group_by_expert_cost
 from course_lib.kernels.use import use_kernels
-from course_lib.model import Experts, ModelConfig, route
+from course_lib.model import Experts, ExpertsConfig, ModelConfig, route
 
 metered = pytest.mark.skipif(not INTERPRETED, reason="the meter stands in the interpreter")
 COUNTS = [[5], [0], [3, 0, 40], [0, 0, 7], [33, 1, 32, 0], [1] * 9, [70, 2]]
 
 
-def config(**changes):
+def config(n_experts, n_active=2, normalize_shares=True, n_shared=0, **changes):
     """Return the configuration of a small model, whose experts are tested."""
     sizes = {
         "vocab_size": 61,
@@ -37,9 +36,9 @@ def config(**changes):
         "n_kv_heads": 2,
         "d_head": 12,
         "d_ff": 40,
-        "context": 48,
     }
-    return ModelConfig.from_dict(grouped(sizes | changes))
+    experts = ExpertsConfig(n_experts, n_active, n_shared, normalize_shares)
+    return ModelConfig(**sizes | {"context": 48} | changes, experts=experts)
 
 
 def choices(counts, seed=0):
