@@ -1,7 +1,7 @@
 """Text → weights.
 
-Read in this order: `data` (ids → batches), `loss`, `plain_loop` (the training loop in its shortest form),
-`optimizer` (AdamW and its schedule), `config`, `history` and `learner`, `loop` (the same loop in full),
+Read in this order: `plain_loop` (the training loop in its shortest form), `loss`, `optimizer` (AdamW and its
+schedule), `config`, `data` (ids → batches), `history` and `learner`, `loop` (the same loop in full),
 `checkpoint` (stop a run and resume it later), `sft` (examples for a chat model), `rollouts` (batches that the
 model itself writes), `peft` (training a small part of a frozen model) and `world_model` (how the course's own
 small model was made). `checks` holds error messages.

@@ -1,6 +1,6 @@
-"""What the public entries of this room refuse, each with a message that says what to do.
+"""What the public entries of this package refuse, each with a message that says what to do.
 
-`TrainConfig`, `Training`, the sources of batches, the fused loss and `chat_examples` call these checks. The
+`TrainConfig`, `Training`, the sources of batches, the losses and `chat_examples` call these checks. The
 functions that they call check nothing again.
 """
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from course_lib.train.config import TrainConfig
 
 PRECISIONS = ("fp32", "bf16", "auto")
+METRICS = "metrics"  # the name of a run's metrics in a checkpoint, beside the names of its models
 
 
 # Configuration and data
@@ -60,16 +61,27 @@ def check_windows(ids: Tensor, time: int, batch: int) -> None:
 
 
 def check_models(models: Mapping[str, nn.Module], configs: Mapping[str, TrainConfig]) -> None:
-    """Raise ValueError for models without a configuration of their own, and for models that share weights."""
+    """Raise ValueError for names, configurations or models that can't be trained together."""
     require(
         bool(models) and configs.keys() == models.keys(),
         "name at least one model, and a configuration for each: "
         f"there are {list(models)} and {list(configs)}",
     )
-    require(
-        len({config.steps for config in configs.values()}) == 1,
-        "models that learn together take equally many steps: give their configurations the same `steps`",
-    )
+    for name in models:
+        require(
+            name != METRICS and "/" not in name,
+            f"a model can't be called {name!r}: a checkpoint calls the run's metrics {METRICS!r}, "
+            'and separates names by "/"',
+        )
+    for setting in ("steps", "precision"):
+        require(
+            len({getattr(config, setting) for config in configs.values()}) == 1,
+            f"models that learn together need the same `{setting}`: give it to each configuration",
+        )
+    _check_shared_weights(models)
+
+
+def _check_shared_weights(models: Mapping[str, nn.Module]) -> None:
     trained = [
         id(weight) for model in models.values() for weight in model.parameters() if weight.requires_grad
     ]
@@ -111,6 +123,15 @@ def check_finite(step: int, loss: float, grad_norm: float, learning_rate: float)
             f"they were before. Try a learning rate below {learning_rate:.2g}, a longer warm-up or a smaller "
             "clip, and look at this batch: has it a target that counts?"
         )
+
+
+def check_tuple(batch: object) -> None:
+    """Raise ValueError for a batch whose parts are named in a dictionary and have no order."""
+    require(
+        not isinstance(batch, Mapping),
+        "next_token_loss reads a tuple of the model's inputs and then the targets, and this batch is a "
+        "dictionary: give a loss of your own that reads it, or a tuple",
+    )
 
 
 def check_fused_loss(model: nn.Module, batch: Sequence[Tensor]) -> None:

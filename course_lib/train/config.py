@@ -18,10 +18,10 @@ class TrainConfig:
     steps: int  # optimizer steps, one batch each
     learning_rate: float = 3e-3  # the highest of the run, reached at the end of the warm-up
     warmup: int = 0  # steps in which the learning rate rises linearly
-    final: float = 0.1  # the last step's share of `learning_rate`, to which a cosine leads
-    weight_decay: float = 0.1  # AdamW's, for matrices only
+    final: float = 0.1  # the last step's share of `learning_rate`, after a cosine; unused if warmup == steps
+    weight_decay: float = 0.1  # AdamW's, for parameters of two or more dimensions only
     betas: tuple[float, float] = (0.9, 0.95)  # AdamW's decay rates of its two moving averages
-    clip: float = 1.0  # a gradient longer than this is scaled to this length; math.inf: none is
+    clip: float = 1.0  # a gradient longer than this is scaled to this length; math.inf: no clipping
     precision: str = "fp32"  # compute in the weights' dtype; or "bf16", by autocast; or "auto" (`uses_bf16`)
 
     def __post_init__(self):

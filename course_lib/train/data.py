@@ -16,7 +16,12 @@ from torch import Tensor
 from course_lib.train.checks import check_positive, check_windows
 from course_lib.train.loss import IGNORE
 
-Batch = tuple[Tensor, ...] | Mapping[str, Tensor]  # the targets are the last part, or the one named so
+# The targets are the last part, or the one named so. The losses of `loss` take tuples only.
+Batch = tuple[Tensor, ...] | Mapping[str, Tensor]
+
+# Each kind of draw has a stream of random numbers of its own: the seed of an epoch's order is (seed, epoch),
+# and the seeds of other draws end in one of these numbers.
+OFFSET_STREAM, ANSWER_STREAM = 1, 2
 
 
 class Source(Protocol):
@@ -43,10 +48,16 @@ def join(documents: Iterable[Sequence[int]], end: int) -> Tensor:
 class Windows:
     """Batches (tokens, targets) from one long sequence of ids: each token's target is the next token.
 
-    Both are (batch, time). The sequence is treated as a circle and cut into windows of `time` tokens, from a
-    random offset in each epoch. So each token is a target at most once an epoch, and fewer than `time` of
-    them are left out. With wrap=False no window runs past the end of the sequence, and the offset is below
-    `time`. ids: (length,). batch: windows in a batch. Raises ValueError for fewer than `time` + 1 ids.
+    Each epoch starts at a random offset and cuts the text, joined end to start, into windows. Fewer than
+    `time` targets are unused. Both tokens and targets are (batch, time).
+
+    ids: (length,).
+    time: tokens per window.
+    batch: windows per batch.
+    seed: of the offsets and of the windows' order.
+    wrap: whether a window may go on from the text's end to its start. If False, the offset is below `time`.
+
+    Raises ValueError for fewer than `time` + 1 ids.
     """
 
     def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0, wrap: bool = True):
@@ -66,11 +77,16 @@ class Windows:
 
 
 class Examples:
-    """Batches of separate examples, each of them once an epoch.
+    """Batches of separate examples, each of them once per epoch.
 
         Examples(questions_and_answers, batch=16, collate=answer_only)
 
-    collate: a list of examples → a batch of tensors. Raises ValueError where there is no example.
+    examples: of any type that `collate` reads.
+    batch: examples per batch.
+    collate: a list of examples → a batch of tensors.
+    seed: of the examples' order.
+
+    Raises ValueError where there is no example.
     """
 
     def __init__(self, examples: Sequence, batch: int, collate: Callable[[list], Batch], seed: int = 0):
@@ -99,8 +115,9 @@ def answer_only(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], padding: i
     """Return (tokens, targets) of (prompt, answer) pairs for a decoder, both (batch, time).
 
     The model reads prompt and answer; only the answer's tokens are targets, and all other targets are IGNORE.
+
     padding: any id of the vocabulary, since no target is there and a causal model doesn't attend to later
-    tokens.
+        tokens.
 
     >>> answer_only([([5, 6], [7, 8])])
     (tensor([[5, 6, 7]]), tensor([[-100,    7,    8]]))
@@ -115,10 +132,14 @@ def source_and_target(
 ) -> Batch:
     """Return (source, tokens, real, targets) of (source, target) pairs, for an encoder-decoder.
 
-    source, real: (batch, source time). tokens, targets: (batch, target time); each target token is predicted
-    from those before it. real: False at the source's padding, which the encoder masks. The padding of
-    `tokens` comes after all that counts, where a causal model doesn't attend to it.
-    start: the first id that the decoder reads. padding: any id of the vocabulary.
+    source: (batch, source time), what the encoder reads.
+    tokens: (batch, target time), what the decoder reads. Its padding comes after all that counts, where a
+        causal model doesn't attend to it.
+    real: (batch, source time), False at the source's padding, which the encoder masks.
+    targets: (batch, target time). Each is predicted from the tokens before it.
+
+    start: the first id that the decoder reads.
+    padding: any id of the vocabulary.
 
     >>> source_and_target([([5, 6], [7, 8]), ([9], [7])], start=1, padding=0)[2]
     tensor([[ True,  True],
@@ -169,4 +190,4 @@ def _permutation(items: int, seed: int, epoch: int) -> np.ndarray:
 
 @lru_cache(maxsize=8)
 def _random_offset(n_offsets: int, seed: int, epoch: int) -> int:
-    return int(np.random.default_rng((seed, epoch, 1)).integers(n_offsets))
+    return int(np.random.default_rng((seed, epoch, OFFSET_STREAM)).integers(n_offsets))

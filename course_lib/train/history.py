@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 
 @dataclass
 class History:
-    """A run's record, one entry a step in each list.
+    """A run's record, with one entry per step in each list.
 
-    grad_norms: the gradient's length before clipping. tokens: the targets of all steps so far, padding
-    included.
+    losses: the loss, before the step.
+    grad_norms: the gradient's length before clipping.
+    learning_rates: the learning rate of the step.
+    tokens: the number of target positions in all batches so far, including padding and other targets that
+        don't count in the loss.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -18,7 +21,7 @@ class History:
 
     @property
     def total_tokens(self) -> int:
-        """The number of targets of all steps so far, padding included."""
+        """The number of target positions in all batches so far, including those that don't count."""
         return self.tokens[-1] if self.tokens else 0
 
     def add(self, loss: float, grad_norm: float, learning_rate: float, targets: int) -> None:

@@ -14,7 +14,8 @@ AMX_MIN_PARAMETERS = 1_000_000  # from this size on, bfloat16 was measured to be
 class Learner:
     """A model, its optimizer, its configuration and its history.
 
-    weights: the trainable parameters, in the optimizer's order. bf16: whether autocast computes in bfloat16.
+    weights: the trainable parameters, in the optimizer's order.
+    bf16: whether its configuration and its hardware call for bfloat16 (`uses_bf16`).
     """
 
     def __init__(self, model: nn.Module, config: TrainConfig):

@@ -36,13 +36,17 @@ SINGLE = "model"  # the name of a learner that is the only one
 class Training:
     """Models in training, with their optimizers and histories: all that `checkpoint` keeps of a run.
 
-    model: one, or several by name. config: for all of them, or one for each by name, of equally many steps.
+    model: one, or several by name.
+    config: one for all of them, or one for each by name, with equal `steps` and `precision`.
     loss: (model, batch) → a scalar tensor to minimize; of several models, (models by name, batch) → such a
-    scalar for each. It may return metrics too, as a pair: (loss, {"reward": 0.5}). learners: the models by
-    name, each with its optimizer. metrics: the loss's metrics by name, one entry a step.
+        scalar for each. It may return metrics too, as a pair: (loss, {"reward": 0.5}).
 
-    Raises ValueError for several models that share trainable weights, and for configurations that don't fit
-    each other.
+    learners: the models by name, each with its optimizer.
+    metrics: the loss's metrics by name, with one entry per step.
+    until: the number of steps after which the current `run` ends.
+
+    Raises ValueError for several models that share trainable weights, for configurations that don't fit each
+    other, and for a name that a checkpoint can't store.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Training:
         self.learners = {name: Learner(each, configs[name]) for name, each in models.items()}
         self.loss, self.models = loss, model  # one model, or several by name: the loss's first argument
         self.metrics: dict[str, list[float]] = {}
+        self.until = self.first_learner.config.steps
 
     @property
     def only_learner(self) -> Learner:
@@ -108,14 +113,18 @@ class Training:
     ) -> History:
         """Train until `until` steps have been taken in all, and return the first learner's history.
 
-        batches: step → batch. watch: one callback or several, called after every step with this object.
-        until: by default `config.steps`. progress: show a bar with loss and speed.
+        batches: step → batch.
+        watch: one callback or several, called after every step with this object.
+        until: by default `config.steps`.
+        progress: whether to show a bar with loss and speed.
         """
-        learner, callbacks = self.first_learner, [watch] if callable(watch) else list(watch or ())
-        until, history = learner.config.steps if until is None else until, learner.history
-        with tqdm(total=until, initial=self.step, disable=not progress, mininterval=0.25, unit="step") as bar:
+        callbacks = [watch] if callable(watch) else list(watch or ())
+        self.until = self.first_learner.config.steps if until is None else until
+        history = self.first_learner.history
+        style = {"disable": not progress, "mininterval": 0.25, "unit": "step"}
+        with tqdm(total=self.until, initial=self.step, **style) as bar:
             tokens, start = history.total_tokens, perf_counter()
-            while self.step < until:
+            while self.step < self.until:
                 self.learn(batches(self.step))
                 speed = (history.total_tokens - tokens) / (perf_counter() - start)
                 bar.set_postfix_str(f"loss {history.losses[-1]:.3f}, {speed:,.0f} tokens/s", refresh=False)
@@ -129,7 +138,7 @@ class Training:
 
         Raises ValueError for a loss that isn't a scalar that depends on the weights, and FloatingPointError,
         leaving the weights unchanged, for a loss or a gradient that isn't finite. This check makes the
-        processor wait for a GPU once a step.
+        processor wait for a GPU once per step.
         """
         batch = to_device(batch, self.first_learner.weights[0].device)
         losses, metrics = self._compute_losses(batch)
@@ -145,7 +154,11 @@ class Training:
             self.metrics.setdefault(name, []).append(float(value))
 
     def _compute_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Mapping[str, float]]:
-        """Return each learner's loss, (), by name, and the metrics."""
+        """Return each learner's loss, (), by name, and the metrics.
+
+        One loss function computes them all, in bfloat16 only if that suits every learner: under "auto", a
+        model that is too small for it keeps a larger one in 32 bits too.
+        """
         learners = self.learners.values()
         device = self.first_learner.weights[0].device.type
         for learner in learners:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.train.checks import check_fused_loss
+from course_lib.train.checks import check_fused_loss, check_tuple
 
 IGNORE = -100  # a target that doesn't count: padding, or a token of a prompt
 
@@ -12,10 +12,14 @@ IGNORE = -100  # a target that doesn't count: padding, or a token of a prompt
 def next_token_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     """Return the cross entropy in nats, (), the mean over all targets that aren't IGNORE.
 
-    The cross entropy of a target is −log of the probability that the model gives to it. batch: the model's
-    inputs, then the targets (batch, time). A decoder has one input, `model(tokens)`, an encoder-decoder
-    three, `model(source, tokens, real)`; both return logits (batch, time, vocab_size).
+    The cross entropy of a target is −log of the probability that the model gives to it.
+
+    batch: the model's inputs, then the targets (batch, time). A decoder has one input, `model(tokens)`, an
+        encoder-decoder three, `model(source, tokens, real)`; both return logits (batch, time, vocab_size).
+
+    Raises ValueError for a batch that is a dictionary.
     """
+    check_tuple(batch)
     *inputs, targets = batch
     logits = model(*inputs)  # (batch, time, vocab_size)
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE)
@@ -24,8 +28,10 @@ def next_token_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 def token_log_probs(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
     """Return each target's log-probability under a decoder, in nats, (batch, time); 0 where it is IGNORE.
 
-    tokens, targets: (batch, time). Preference learning and RL are built from these: summed over a row, they
-    are the log-probability of its answer.
+    Preference learning and RL are built from these: summed over a row, they are the log-probability of its
+    answer.
+
+    tokens, targets: (batch, time).
     """
     log_probs = model(tokens).float().log_softmax(dim=-1)  # (batch, time, vocab_size)
     counts = targets != IGNORE  # (batch, time)
@@ -39,8 +45,11 @@ def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backen
 
     The logits, (batch, time, vocab_size), are the largest tensor of a training step when the vocabulary is
     large. Here the output layer, the loss and their gradients are computed for a chunk of tokens at a time.
-    batch: tokens and targets, both (batch, time). backend: as in `kernels.use_triton`. Raises ValueError for
-    a model whose output layer isn't a plain matrix.
+
+    batch: tokens and targets, both (batch, time).
+    backend: as in `kernels.use_triton`.
+
+    Raises ValueError for a model whose output layer isn't a plain matrix.
     """
     # Imported here, because Triton takes a while to load, and most runs don't need it.
     from course_lib.kernels import linear_cross_entropy

@@ -32,9 +32,11 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     """Return trainable parameters in two groups: matrices, which decay, and vectors, which don't.
 
-    Vectors are the weights of norms, and biases. The embedding is a matrix and decays, as in nanoGPT: tied,
-    it is also the output layer. The number of dimensions decides, so that a new layer needs no list of names
-    here. A group without parameters is left out.
+    The number of dimensions decides, so that a new layer needs no list of names here. One-dimensional
+    parameters are the weights of norms, and biases. Two or more dimensions decay. The embedding does so as in
+    nanoGPT: tied, it is also the output layer. The learned vectors of prompt and prefix tuning (`peft`) decay
+    too, because they are rows of tensors with two and three dimensions. A group without parameters is left
+    out.
     """
     trainable = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [(name, weight) for name, weight in trainable if weight.dim() >= 2]
@@ -47,9 +49,10 @@ def warmup_cosine(step: int, steps: int, warmup: int = 0, final: float = 0.1) ->
     """Return the share of the highest learning rate that `step`, counted from 0, uses.
 
     The share grows linearly to 1 at the last of `warmup` steps, then falls along half a cosine to `final` at
-    the last of `steps`. The current step is counted as done: the first one uses 1 / warmup of the rate. In
-    `transformers` and PyTorch it isn't counted yet, so that the same schedule comes one step later, and the
-    first step, at rate 0, changes nothing.
+    the last of `steps`. Where `warmup` equals `steps`, the run ends at 1, and `final` is never reached. The
+    current step is counted as done: the first one uses 1 / warmup of the rate. In `transformers` it isn't
+    counted yet, so that the same schedule comes one step later, and the first step, at rate 0, changes
+    nothing.
 
     >>> [round(warmup_cosine(step, steps=8, warmup=4, final=0.0), 2) for step in range(8)]
     [0.25, 0.5, 0.75, 1.0, 0.85, 0.5, 0.15, 0.0]

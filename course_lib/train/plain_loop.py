@@ -1,7 +1,8 @@
 """The training loop in its shortest form: predict, measure the loss, compute its gradient, take a step.
 
-Not handled: checkpoints, several models, other losses, bf16, moving a batch to a GPU, a progress bar,
-metrics, and a loss that isn't finite. `loop` handles them, and computes the same weights bit for bit.
+Not handled: checkpoints, several models, other losses, bf16 (`config.precision` is ignored), moving a batch
+to a GPU, a progress bar, metrics, and a loss that isn't finite. `loop` handles them, and computes the same
+weights bit for bit.
 """
 
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ def train_plainly(model: nn.Module, batches: Source, config: TrainConfig) -> Non
     """Train a decoder in place, on batches of tokens and targets, both (batch, time)."""
     model.train()
     optimizer = adamw(model, config)
+    # In the optimizer's order, as in `loop`: another order of summation would round the norm differently.
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for step in range(config.steps):
         tokens, targets = batches(step)  # (batch, time) each

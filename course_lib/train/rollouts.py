@@ -15,16 +15,17 @@ from torch import Tensor
 
 from course_lib.generate import Request, sample, write
 from course_lib.model import Decoder
-from course_lib.train.data import Examples, answer_only
+from course_lib.train.data import ANSWER_STREAM, Examples, answer_only
 
 Reward = Callable[[Sequence[int], Sequence[int]], float]
 
 
 class Rollout(NamedTuple):
-    """A batch of the model's own answers and their rewards.
+    """A batch of the model's own answers and their rewards. The answers to one prompt are adjacent rows.
 
-    tokens, targets: (answers, time), as `answer_only` returns them: only the model's own tokens count.
-    rewards: (answers,). The `group` answers to one prompt are adjacent rows.
+    tokens: (answers, time), prompts and answers, as `answer_only` returns them.
+    rewards: (answers,).
+    targets: (answers, time). Only the model's own tokens count.
     """
 
     tokens: Tensor
@@ -33,11 +34,16 @@ class Rollout(NamedTuple):
 
 
 class Rollouts:
-    """A source of rollouts: `batch` prompts a step, each answered `group` times at `temperature`.
+    """A source of rollouts: `batch` prompts per step, each answered `group` times at `temperature`.
 
-    prompts: lists of ids, each used once an epoch. reward: (prompt, answer) → a number; the answer includes
-    the token `stop`, if that ended it. max_new_tokens: the limit of an answer. Raises ValueError where there
-    is no prompt.
+    model: the model that answers, with the weights that it has at the step.
+    prompts: lists of ids, each used once per epoch.
+    reward: (prompt, answer) → a number. The answer includes the token `stop`, if that ended it.
+    stop: the id of the token that ends an answer.
+    max_new_tokens: the limit of an answer's length.
+    seed: of the prompts' order and of the sampled answers.
+
+    Raises ValueError where there is no prompt.
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class Rollouts:
 
     def answers(self, prompts: Sequence[Sequence[int]], step: int) -> list[list[int]]:
         """Sample an answer to each prompt with the step's own seed; an answer that ended includes `stop`."""
-        seed = np.random.default_rng((self.seed, step, 2)).integers(2**63)
+        seed = np.random.default_rng((self.seed, step, ANSWER_STREAM)).integers(2**63)
         generator = torch.Generator().manual_seed(int(seed))
         choose = partial(sample, temperature=self.temperature, generator=generator)
         requests = [Request(prompt, self.max_new_tokens, choose, (self.stop,)) for prompt in prompts]

@@ -4,9 +4,10 @@
 
 This takes most of an hour on one core. The model is a decoder of Llama's kind that tells stories of the
 made-up world and answers questions about them. It was trained on no sums, no French and no pictures, so that
-later lessons have something to teach it. The file records its scores. It hasn't learned everything: its
-answers to which of two animals had what, or came first, are hardly better than chance (questions of the kinds
-"owner", "owned", "order" and "which").
+later lessons have something to teach it. The file records its scores. It hasn't learned everything. Asked
+which of two animals had something, came first or was (for example) brown, it is right about half of the time,
+as a toss of a coin would be (questions of the kinds "owner", "order" and "which"). Asked what an animal had
+("owned"), it is right in three of ten.
 """
 
 import random
@@ -43,7 +44,7 @@ MODEL = ModelConfig(
 TRAINING = TrainConfig(steps=3500, learning_rate=3e-3, warmup=100)
 DATA = {"data_seed": 0, "documents": 200_000, "time": 128, "batch": 32}
 WEIGHT_SEED = 0
-HELD_OUT = 1000
+N_SCORED = 1000  # held-out documents, and questions of each kind
 
 
 def recipe() -> dict:
@@ -61,7 +62,7 @@ def documents(seed: int, split: str, n: int) -> Iterator[str]:
 def document_with_questions(story: Story, rng: random.Random, max_questions: int = 4) -> str:
     """Return a story and up to max_questions of its questions, with their answers.
 
-    Of such a text a larger part can be known from what comes before, and needn't be guessed.
+    Answers can be inferred from the story, so these texts are more predictable.
     """
     candidates = questions_about(story)
     chosen = rng.sample(candidates, min(max_questions, len(candidates)))
@@ -82,22 +83,22 @@ def make(path: Path) -> None:
     model = Decoder(MODEL)
     train(model, Windows(data, DATA["time"], DATA["batch"], DATA["data_seed"]), TRAINING)
     stored = model.half().float().eval()
-    save_model(path, stored, torch.float16, recipe=recipe(), scores=scores(stored, tokenizer, HELD_OUT))
+    save_model(path, stored, torch.float16, recipe=recipe(), scores=scores(stored, tokenizer, N_SCORED))
 
 
 def scores(model: Decoder, tokenizer: Tokenizer, n: int) -> dict[str, float]:
     """Return the loss on n held-out documents, and the accuracy on n held-out questions of each kind.
 
-    "loss" is in nats a token of whole texts. "answers" are the share of questions whose answer the model
+    "loss" is in nats per token of whole texts. "answers" are the share of questions whose answer the model
     would write, word for word, before its next special token: of all kinds, and of the kind "it", which need
     the model to know what *it* refers to.
     """
     held_out = token_stream(tokenizer, 0, "held_out", n)
     by_kind = {"all": questions(0, "held_out"), "it": questions(0, "held_out", kinds=("it",))}
-    result, marks = {"loss": held_out_loss(model, held_out, DATA["time"])}, tokenizer.special.values()
+    result, special = {"loss": held_out_loss(model, held_out, DATA["time"])}, tokenizer.special.values()
     for kind, items in by_kind.items():
         pairs = encode_items(tokenizer, islice(items, n))
-        result[f"answers: {kind}"] = accuracy(would_write(model, pairs, stop=marks)).value
+        result[f"answers: {kind}"] = accuracy(would_write(model, pairs, stop=special)).value
     return {name: round(score, 3) for name, score in result.items()}
 
 

@@ -252,6 +252,10 @@ def test_the_schedule_stays_within_its_bounds(steps, warmup, final, step):
     assert (rate(step) <= rate(step + 1)) if step + 1 < warmup else (rate(step) >= rate(step + 1) - 1e-12)
 
 
+def test_a_run_that_only_warms_up_never_reaches_its_final_rate():
+    assert [warmup_cosine(step, steps=4, warmup=4, final=0.1) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+
+
 def test_the_schedule_at_its_corners():
     rate = partial(warmup_cosine, steps=100, warmup=10, final=0.2)
     assert [rate(0), rate(9), rate(99), rate(1000)] == pytest.approx([0.1, 1.0, 0.2, 0.2])

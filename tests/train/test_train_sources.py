@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -208,6 +209,9 @@ def test_what_does_not_go_together_is_refused():
         ({}, {}, "name at least one model"),
         ({"a": model}, {"b": CONFIG}, "a configuration for each"),
         ({"a": model, "b": policy(1)}, {"a": CONFIG, "b": TrainConfig(steps=7)}, "the same `steps`"),
+        ({"a": model, "b": policy(1)}, {"a": CONFIG, "b": replace(CONFIG, precision="bf16")}, "`precision`"),
+        ({"metrics": model}, CONFIG, "a model can't be called 'metrics'"),
+        ({"a": model, "a/weights": policy(1)}, CONFIG, "a model can't be called 'a/weights'"),
         ({"a": model, "b": nn.Sequential(model)}, CONFIG, "two models share weights that learn"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -254,6 +258,25 @@ def test_batches_of_every_kind_reach_the_loss_as_they_are():
         Training(policy(), CONFIG, loss).learn(batch)
         assert type(seen[0]) is type(batch)
     assert to_device(Named(tokens, targets, ["a"]), torch.device("meta")).targets.is_meta
+
+
+def test_a_dictionary_needs_a_loss_that_reads_it():
+    batch = {"tokens": torch.tensor([[1, 2]]), "targets": torch.tensor([[2, 3]])}
+    with pytest.raises(ValueError, match="this batch is a dictionary"):
+        Training(policy(), CONFIG).learn(batch)
+
+
+def test_under_auto_one_learner_that_is_too_small_keeps_all_in_32_bits(monkeypatch):
+    seen = []
+    losses = lambda models, batch: (
+        seen.append(torch.is_autocast_enabled("cpu"))
+        or {name: next_token_loss(model, batch) for name, model in models.items()}
+    )
+    training = Training({"large": policy(), "small": policy(1)}, CONFIG, losses)
+    for large, small in ((True, True), (True, False)):
+        training.learners["large"].bf16, training.learners["small"].bf16 = large, small
+        training.learn((torch.tensor([[1, 2]]), torch.tensor([[2, 3]])))
+    assert seen == [True, False]
 
 
 def test_log_probabilities_are_those_of_the_softmax():

@@ -36,7 +36,7 @@ def test_the_file_records_the_recipe_as_it_stands(shipped):
 
 def test_the_recorded_scores_are_what_the_weights_score(shipped):
     model, facts = shipped
-    scores = world_model.scores(model, world_tokenizer(), world_model.HELD_OUT)
+    scores = world_model.scores(model, world_tokenizer(), world_model.N_SCORED)
     assert scores.keys() == facts["scores"].keys()
     for name, score in scores.items():
         assert score == pytest.approx(facts["scores"][name], abs=0.005), name
@@ -88,7 +88,7 @@ def test_an_answer_counts_only_when_greedy_decoding_would_write_it(shipped):
 def test_the_command_writes_a_whole_file(tmp_path, monkeypatch):
     monkeypatch.setattr(world_model, "TRAINING", TrainConfig(steps=2))
     monkeypatch.setattr(world_model, "DATA", {"data_seed": 0, "documents": 40, "time": 16, "batch": 2})
-    monkeypatch.setattr(world_model, "HELD_OUT", 8)
+    monkeypatch.setattr(world_model, "N_SCORED", 8)
     world_model.make(tmp_path / "world.safetensors")
     model, facts = load_model(tmp_path / "world.safetensors")
     assert isinstance(model, Decoder) and facts["recipe"]["training"] == json.loads(
