@@ -306,6 +306,28 @@ def test_a_prefix_is_seen_by_every_query_wherever_it_stands(positions):
     torch.testing.assert_close(scores.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ v, heads)
 
 
+def test_a_prefix_is_seen_under_a_mask_of_either_kind():
+    model = tiny_decoder(n_layers=1, positions="none")
+    attached = perturb(attach(model, Prefix(2)))
+    part, x = (
+        attached.parts["blocks.0.attention"],
+        torch.randn(1, 5, model.config.d_model, dtype=torch.float64),
+    )
+    allowed = torch.ones(5, 5).tril().bool()  # (query, key)
+    added = torch.zeros(5, 5, dtype=x.dtype).masked_fill(~allowed, -torch.inf)
+    torch.testing.assert_close(part(x, mask=added), part(x, mask=allowed))
+    torch.testing.assert_close(part(x, mask=added), part(x))
+
+
+def test_random_keys_and_values_have_the_spread_of_real_ones():
+    real, drawn = (attach(single(), Prefix(8, start)).parts for start in ("vocabulary", "random"))
+    for path in real:
+        for name in ("keys", "values"):
+            one, other = getattr(real[path], name), getattr(drawn[path], name)
+            assert one.shape == other.shape and not one.equal(other)
+            assert 0.5 < other.std() / one.std() < 2
+
+
 def test_virtual_tokens_stand_like_the_tokens_they_begin_as():
     model = single()
     attached = attach(model, SoftPrompt(3))

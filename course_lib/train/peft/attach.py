@@ -3,8 +3,13 @@
 A method of fine-tuning defines which modules it wraps, and in what (`Method.wrap`). Everything else is the
 same for all methods and is done here: freezing the base, exchanging modules for their wrappers and back, and
 saving what was trained. The base's own modules are never written to, so that switching the wrappers off
-restores the base exactly. `model.exchange` defines which other changes of a model (quantized layers, packed
-layers, kernels) attached parts can be combined with.
+restores the base exactly.
+
+To *exchange* modules is to put others in their place, which can be undone. `model.exchange` does so, here and
+for quantized layers, for packed layers (joined and reordered for speed, `generate.pack`) and for kernels. It
+also defines which of these changes are composable, that is, which of them one model can have at once. There
+and in files, every attached part is of the kind "adapter"; elsewhere in this package an adapter is the layer
+of Houlsby et al. (`bottleneck`).
 
 Not handled: two methods attached to one model at once.
 """
@@ -42,8 +47,9 @@ class Method(Protocol):
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """Return a wrapper for each module to wrap, by the module's path; `base` is that module.
 
-        generator: for the initial values. Raises ValueError, changing nothing, where the model has no such
-        module or a setting doesn't fit it.
+        generator: for the initial values.
+
+        Raises ValueError, changing nothing, where the model has no such module or a setting doesn't fit it.
         """
 
 
@@ -60,7 +66,12 @@ def attach(model: nn.Module, method: Method, seed: int = 0) -> "Attached":
 
 
 class Attached:
-    """A model with wrappers attached. parts: the wrappers, by the path of the module that each wraps."""
+    """A model with wrappers attached.
+
+    model: the model, whose base is frozen.
+    method: the settings of the method.
+    parts: the wrappers, by the path of the module that each wraps.
+    """
 
     def __init__(self, model: nn.Module, method: Method, parts: dict[str, Wrapper]):
         self.model, self.method, self.parts = model, method, parts
@@ -130,7 +141,9 @@ class Attached:
         write_tensors(path, tensors, {"kind": KIND, **self._facts()})
 
     def load(self, path: str | Path) -> None:
-        """Load the weights that `save` wrote for the same method and base. Its precision may differ.
+        """Load the weights that `save` wrote for the same method and base.
+
+        The base may be in another precision than the one that the weights were trained on.
 
         Raises ValueError, changing nothing, for a file that is damaged, isn't an adapter, or was made with
         other settings or on another base. A base is recognized by its embedding table: a difference elsewhere
@@ -145,7 +158,7 @@ class Attached:
         copy_weights(self.weights, tensors, path)
 
     def _facts(self) -> dict[str, dict]:
-        """The settings that a file must agree with, as JSON returns them."""
+        """Return the settings that a file must agree with, as JSON returns them."""
         settings = {"method": type(self.method).__name__, **asdict(self.method)}
         return json.loads(json.dumps({"method": settings, "model": asdict(self.model.config)}))
 

@@ -5,7 +5,7 @@ After each attention and each feed-forward layer, before its output y is added t
     y + up(gelu(down(y)))          down: d_model → width      up: width → d_model
 
 `up` is initialized with zeros, so that attaching it changes no output. Unlike LoRA's update, this step isn't
-linear and can't be merged into weights: each token takes two further small steps in each layer.
+linear and can't be merged into weights: it costs two more small matrix products per sub-layer.
 
 Houlsby et al. also train the layer norms. Here, as in most later work, only the adapters are trained.
 """
@@ -42,11 +42,14 @@ class Bottleneck:
 
 
 class BottleneckAdapter(Wrapper):
-    """A sublayer and the adapter after it, (batch, time, d_model) → the same shape.
+    """A sub-layer and the adapter after it, (batch, time, d_model) → the same shape.
 
-    `forward` takes the sublayer's arguments.
+    `forward` takes the sub-layer's arguments.
 
-    generator: for the initial values of `down`. kwargs: dtype and device of the adapter's parameters.
+    base: the sub-layer.
+    d_model, width: the sizes of its output and of the adapter's hidden layer.
+    generator: for the initial values of `down`.
+    kwargs: dtype and device of the adapter's parameters.
     """
 
     def __init__(
@@ -60,14 +63,14 @@ class BottleneckAdapter(Wrapper):
         super().__init__(base)
         kwargs = kwargs or {}
         initial = torch.randn(width, d_model, generator=generator) * d_model**-0.5
-        self.down = nn.Parameter(initial.to(**kwargs))
-        self.down_bias = nn.Parameter(torch.zeros(width, **kwargs))
-        self.up = nn.Parameter(torch.zeros(d_model, width, **kwargs))
-        self.up_bias = nn.Parameter(torch.zeros(d_model, **kwargs))
+        self.down = nn.Parameter(initial.to(**kwargs))  # (width, d_model)
+        self.down_bias = nn.Parameter(torch.zeros(width, **kwargs))  # (width,)
+        self.up = nn.Parameter(torch.zeros(d_model, width, **kwargs))  # (d_model, width)
+        self.up_bias = nn.Parameter(torch.zeros(d_model, **kwargs))  # (d_model,)
 
     def forward(self, *inputs, **named) -> Tensor:
         y = self.base(*inputs, **named)  # (batch, time, d_model)
         parameters = (self.down, self.down_bias, self.up, self.up_bias)
         down, down_bias, up, up_bias = (weight.to(y.dtype) for weight in parameters)
         hidden = F.gelu(F.linear(y, down, down_bias))  # (batch, time, width)
-        return y + F.linear(hidden, up, up_bias)
+        return y + F.linear(hidden, up, up_bias)  # (batch, time, d_model)

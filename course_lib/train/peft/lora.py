@@ -25,11 +25,18 @@ from course_lib.train.peft.attach import Wrapper, factory_kwargs
 
 @dataclass(frozen=True)
 class LoRA:
-    """LoRA's settings. Raises ValueError for a rank below 1, an alpha that isn't above 0, or no target."""
+    """LoRA's settings.
+
+    rank: the rank of each update.
+    alpha: the update is multiplied by alpha / rank.
+    targets: the linear layers to update, by the last parts of their paths: "attention.query" is that of every
+        block.
+
+    Raises ValueError for a rank below 1, an alpha that isn't above 0, or no target.
+    """
 
     rank: int = 8
-    alpha: float = 16  # the update is multiplied by alpha / rank
-    # The linear layers to update, by the last parts of their paths: "attention.query" is every block's.
+    alpha: float = 16
     targets: Sequence[str] = ("attention.query", "attention.value")
 
     def __post_init__(self):
@@ -54,8 +61,10 @@ class LoRA:
 class LoRALinear(Wrapper):
     """A linear layer with a low-rank update, (…, in_features) → (…, out_features).
 
-    generator: for the initial values of A. kwargs: dtype and device of A and B. They are cast to the input's
-    dtype at each use.
+    base: the linear layer.
+    rank, alpha: as in `LoRA`.
+    generator: for the initial values of A.
+    kwargs: dtype and device of A and B, which are cast to the input's dtype at each use.
     """
 
     def __init__(
@@ -83,7 +92,7 @@ class LoRALinear(Wrapper):
 
     def forward(self, x: Tensor) -> Tensor:
         narrow = F.linear(x, self.A.to(x.dtype))  # (…, rank)
-        return self.base(x) + self.scale * F.linear(narrow, self.B.to(x.dtype))
+        return self.base(x) + self.scale * F.linear(narrow, self.B.to(x.dtype))  # (…, out_features)
 
     def change(self) -> Tensor:
         """Return the update of the base's weight, (out_features, in_features), of rank `rank` at most."""

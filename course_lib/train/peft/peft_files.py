@@ -24,9 +24,8 @@ from course_lib.train.peft.lora import LoRA
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PATHS = LLAMA.transformers_names  # "attention.query" → "self_attn.q_proj"
-TARGETS = {
-    path.rpartition(".")[2]: target for target, path in PEFT_PATHS.items()
-}  # "q_proj" → "attention.query"
+# "q_proj" → "attention.query"
+TARGETS = {path.rpartition(".")[2]: target for target, path in PEFT_PATHS.items()}
 # The values of settings with which peft computes plain LoRA.
 PLAIN_SETTINGS = {
     "use_rslora": False,
@@ -91,7 +90,11 @@ def load_peft(model: nn.Module, folder: str | Path) -> Attached:
 
 
 def _peft_name(name: str) -> str:
-    """blocks.3.attention.query.A → base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight"""
+    """Return a weight's name in `peft`.
+
+    >>> _peft_name("blocks.3.attention.query.A")
+    'base_model.model.model.layers.3.self_attn.q_proj.lora_A.weight'
+    """
     path, _, matrix = name.rpartition(".")
     _, layer, target = path.split(".", 2)
     return f"base_model.model.model.layers.{layer}.{PEFT_PATHS[target]}.lora_{matrix}.weight"

@@ -6,13 +6,16 @@
 A soft prompt is written like any prompt. Its *virtual tokens* have ids of their own, which follow the
 vocabulary's. They count as text: they have positions and take room in the context.
 
-    attached = attach(model, prompt := SoftPrompt(tokens=8))
+    prompt = SoftPrompt(tokens=8)
+    attached = attach(model, prompt)
     train(model, in_front(prompt.ids(model), batches), config)
     generate(model, [*prompt.ids(model), *question])
 
-A prefix needs no ids. Every query attends to it, at any distance, and it takes no position. Li and Liang
-train it through a small network that is discarded afterwards (section 4.3). Here it is trained directly, and
-initialized with the keys and values of real tokens, which they found to matter (section 7.4).
+A prefix needs no ids. Every query attends to it, at any distance, and the text's positions begin at 0 as
+without it. Li and Liang train it through a small network that is discarded afterwards (section 4.3). Here it
+is trained directly, and initialized with the keys and values of n real tokens, which they found to matter
+(section 7.4). With rotary embeddings these keys are rotated already, at positions 0 to n − 1; they are then
+trained as they are, and not rotated again.
 
 Not handled: encoder-decoders; a prefix with ALiBi, whose distances it would shift, or with sliding windows.
 """
@@ -37,10 +40,16 @@ STARTS = ("vocabulary", "random")
 
 @dataclass(frozen=True)
 class _VirtualTokens:
-    """The settings of both methods. Raises ValueError for fewer than one token and for an unknown start."""
+    """The settings of both methods.
 
-    tokens: int = 8  # how many
-    start: str = "vocabulary"  # initial values: those of tokens drawn from the "vocabulary", or "random" ones
+    tokens: how many virtual tokens.
+    start: the initial values: those of real tokens, drawn from the "vocabulary", or "random" ones.
+
+    Raises ValueError for fewer than one token and for an unknown start.
+    """
+
+    tokens: int = 8
+    start: str = "vocabulary"
 
     def __post_init__(self):
         if type(self.tokens) is not int or self.tokens < 1:
@@ -102,8 +111,9 @@ class PromptedEmbedding(Wrapper):
     def forward(self, tokens: Tensor) -> Tensor:
         virtual = tokens >= self.base.num_embeddings  # (batch, time)
         real = self.base(tokens.masked_fill(virtual, 0))  # (batch, time, d_model)
-        learned = F.embedding((tokens - self.base.num_embeddings).clamp(min=0), self.vectors)
-        return torch.where(virtual.unsqueeze(-1), learned.to(real.dtype), real)
+        rows = (tokens - self.base.num_embeddings).clamp(min=0)  # (batch, time), of `vectors`
+        learned = F.embedding(rows, self.vectors)  # (batch, time, d_model)
+        return torch.where(virtual.unsqueeze(-1), learned.to(real.dtype), real)  # (batch, time, d_model)
 
 
 def in_front(ids: Sequence[int], batches: Callable[[int], Batch]) -> Callable[[int], Batch]:
@@ -115,7 +125,8 @@ def in_front(ids: Sequence[int], batches: Callable[[int], Batch]) -> Callable[[i
 
     def with_prompt(step: int) -> Batch:
         tokens, targets = batches(step)  # (batch, time) each
-        prompt = torch.tensor(ids, dtype=tokens.dtype, device=tokens.device).expand(len(tokens), -1)
+        prompt = torch.tensor(ids, dtype=tokens.dtype, device=tokens.device)  # (ids,)
+        prompt = prompt.expand(len(tokens), -1)  # (batch, ids)
         ignored = torch.full_like(prompt, IGNORE, dtype=targets.dtype)  # (batch, ids)
         return torch.cat([prompt, tokens], dim=1), torch.cat([ignored, targets], dim=1)
 
@@ -132,25 +143,27 @@ class Prefix(_VirtualTokens):
             raise ValueError("a prefix would leave a sliding window's sight; take a SoftPrompt")
         if model.config.positions == "alibi":
             raise ValueError("a prefix would shift the distances that ALiBi counts; take a SoftPrompt")
-        initial, kwargs = _compute_keys_and_values(model, ids), factory_kwargs(model)
-        if self.start == "random":
-            initial = [
-                torch.randn(x.shape, generator=generator).to(x) * x.float().std().to(x) for x in initial
-            ]
-        keys, values = ([x.to(**kwargs) for x in tensors] for tensors in (initial[::2], initial[1::2]))
-        return {
-            f"blocks.{i}.attention": PrefixAttention(model.blocks[i].attention, keys[i], values[i])
-            for i in range(model.config.n_layers)
-        }
+        wrappers, kwargs = {}, factory_kwargs(model)
+        for i, (key, value) in enumerate(_compute_keys_and_values(model, ids)):
+            if self.start == "random":
+                key, value = _randomize(key, generator), _randomize(value, generator)
+            base = model.blocks[i].attention
+            wrappers[f"blocks.{i}.attention"] = PrefixAttention(base, key.to(**kwargs), value.to(**kwargs))
+        return wrappers
 
 
 @torch.no_grad()
-def _compute_keys_and_values(model: Decoder, ids: Tensor) -> list[Tensor]:
-    """Return the keys and then the values of each layer for a text (time,), (kv_heads, time, d_head) each."""
+def _compute_keys_and_values(model: Decoder, ids: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return each layer's (keys, values) for a text (time,), both (kv_heads, time, d_head)."""
     trace = Trace(keep=("*.attention.key", "*.attention.value"))
     model(ids.unsqueeze(0), trace=trace)
-    layers = range(model.config.n_layers)
-    return [trace[f"blocks.{i}.attention.{name}"][0] for i in layers for name in ("key", "value")]
+    paths = [f"blocks.{i}.attention" for i in range(model.config.n_layers)]
+    return [(trace[f"{path}.key"][0], trace[f"{path}.value"][0]) for path in paths]
+
+
+def _randomize(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return normally distributed values with the shape and the standard deviation of `x`."""
+    return torch.randn(x.shape, generator=generator).to(x) * x.float().std().to(x)
 
 
 class PrefixAttention(Wrapper):
@@ -173,12 +186,13 @@ class PrefixAttention(Wrapper):
         update_cache: UpdateCache | None = None,
         trace=None,
     ) -> Tensor:
-        if mask is not None:  # every token attends to the whole prefix
-            mask = F.pad(mask, (self.keys.shape[1], 0), value=True)
+        if mask is not None:  # every token attends to the whole prefix: True, or 0 added to its scores
+            visible = True if mask.dtype == torch.bool else 0.0
+            mask = F.pad(mask, (self.keys.shape[1], 0), value=visible)  # (…, query, prefix + keys)
         return self.base(x, rotary, mask, partial(self._with_prefix, update_cache), trace)
 
     def _with_prefix(self, update_cache: UpdateCache | None, keys: Tensor, values: Tensor) -> KeysAndValues:
-        """Return keys and values with the prefix first, (batch, kv_heads, tokens + key, d_head) each."""
+        """Return keys and values with the prefix first, (batch, kv_heads, prefix + keys, d_head) each."""
         if update_cache is not None:
             keys, values = update_cache(keys, values)
         prefix = (x.to(keys.dtype).expand(len(keys), -1, -1, -1) for x in (self.keys, self.values))
