@@ -9,8 +9,8 @@ Every item is generated from a seed and carries its truth. A model trained on th
 scored exactly: whether *it* attends to its referent, and whether an answer, a sum, a translation or a
 caption is right. Read the modules in this order: `words` (the vocabulary, as tables), `grammar` (which words
 may stand together), `plots` (what happens), `counting` (how many plots there are), `splits` (what is held
-out), `french` (both languages at once), `stories`, `questions`, `sums`, `pictures`, `marks` (a task as one
-line of text), `tokens`, `truths` (whether a guess is right).
+out), `french` (both languages at once), `stories`, `questions`, `sums`, `pictures`, `marks` (the special
+tokens that write a task as one line of text), `tokens`, `truths` (whether a guess is right).
 
 >>> story = next(stories(seed=1, sentences=1))
 >>> story.text
@@ -52,17 +52,17 @@ only animals are *cold* (a place is icy). Where English leaves the referent open
 decide.
 
 **Sizes.** There are 286 English words apart from numbers (231 in stories) and 295 French words; 24 animals,
-27 places, 14 things, 8 foods and 26 deeds. There are 33,154,752 distinct stories of one sentence, and more
-than 10¹³ of each greater length. `count_plots` computes these counts as products of independent choices,
-summed over deeds, animals and objects; the tests check it by listing every story of smaller grammars. The
-stories come from 60,264 plots, each told in many ways. `world_tokenizer()` has 1,440 tokens. On average a
-story of one sentence has 13 tokens, of two sentences 25, of three 31 and of four 43.
+27 places, 14 things, 8 foods and 26 deeds. A *plot* (`Plot`) is everything that a story says, so each plot
+is one story. There are 33,154,752 plots of one sentence, and more than 10¹³ of each greater length.
+`count_plots` computes these counts as products of independent choices, summed over deeds, animals and
+objects; the tests check it by listing every story of smaller grammars. A plot's *key* (`Plot.key`) is who did
+what, to what, and why. There are 60,264 keys, and each is told in many ways. `world_tokenizer()` has 1,440
+tokens. On average a story of one sentence has 13 tokens, of two sentences 25, of three 31 and of four 43.
 
-**Splits.** "train" and "held_out" share no plot, where a plot is who did what, to what, and why. A hash of
-these four decides, and one in ten is held out. However a plot is told, asked about or translated, it
-therefore stays in its split. The thirsty tiger in its tree is held out. All words of a held-out plot appear
-in training; only their combination is new. Sums are split by their two numbers, in either order, added or
-subtracted. Pictures are split by what they show.
+**Splits.** "train" and "held_out" share no key: a hash of the key decides, and one key in ten is held out.
+However its plots are told, asked about or translated, a key therefore stays in its split. The thirsty tiger
+in its tree is held out. All words of a held-out key appear in training; only their combination is new. Sums
+are split by their two numbers, in either order, added or subtracted. Pictures are split by what they show.
 
 **What guessing gives.** *It* is either of two nouns with even chances, whatever stands before the reason. A
 rule that doesn't read the reason is therefore right half of the time at most. In 20,000 stories

@@ -1,4 +1,4 @@
-"""The special tokens that write a task as one line of text.
+"""The marks: special tokens that write a task as one line of text.
 
 An item of any kind has a `prompt`, which ends in the mark after which the model continues, and a
 `completion`, which is what the model should write. `document` joins the two and adds the end mark.

@@ -1,4 +1,4 @@
-"""What happens in a story: its latent truth, chosen at random from the grammar."""
+"""Plots: everything that a story says, chosen at random from the grammar."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -42,6 +42,7 @@ class Plot:
     The event is: `animal` `deed` `object` (to `purpose`) because it was (`degree`) `reason`.
 
     about: which of the two *it* is, "animal" or "object".
+    degree: "very", "so", "too" or "".
     adjective, object_adjective: the adjectives of the animal and of the object, or "".
     article: the object's article.
     beginning, endings: None and () in a story of one sentence. An ending is ("looked",), ("helped",),
@@ -113,17 +114,17 @@ def choose(rng: random.Random, sentences: int = 1, grammar: Grammar = WORLD) -> 
 
 def _choose_event(rng: random.Random, deed: Deed, animal: str, grammar: Grammar) -> Plot:
     noun = rng.choice(grammar.objects(deed, animal))
-    purpose = _maybe(rng, grammar.purposes) if deed.kind == "leave" else ""
+    purposes = {purpose.english: purpose for purpose in grammar.purposes} if deed.kind == "leave" else {}
+    purpose = _maybe(rng, list(purposes))
     about = rng.choice(("animal", "object"))
-    reasons = (purpose or deed).animal_reasons if about == "animal" else (purpose or deed).object_reasons
-    reason = rng.choice(reasons)
+    source = purposes.get(purpose, deed)  # the table whose reasons fit
+    reason = rng.choice(source.animal_reasons if about == "animal" else source.object_reasons)
     degree = "too" if deed.kind == "refuse" else _maybe(rng, grammar.degrees)
     adjective = _maybe(rng, grammar.hero_adjectives(deed))
-    purpose = purpose and purpose.english
     return Plot(animal, deed.english, noun, about, reason, purpose, degree, adjective)
 
 
-def _maybe(rng: random.Random, options: Sequence[T]) -> T | str:
+def _maybe(rng: random.Random, options: Sequence[str]) -> str:
     """Return one of the options or, with even chances, "" for none."""
     return rng.choice(options) if options and rng.choice((False, True)) else ""
 

@@ -18,8 +18,8 @@ class Question:
     """A question about a story, with its answer.
 
     kind: what answering takes. "it" and "why" need *it* resolved. "who", "what" and "wish" look up the deed.
-        "owner" and "owned" need two bindings kept apart. "order" needs before and after. "home", "looks",
-        "ending" and "which" look up the other sentences.
+        "owner" and "owned" need two bindings kept apart, that is, which animal had which thing. "order" needs
+        before and after. "home", "looks", "ending" and "which" look up the other sentences.
 
     >>> plot = Plot("tiger", "jumped out of", "tree", "animal", "thirsty", "get a drink", article="a")
     >>> for question in questions_about(tell(plot)):
@@ -63,6 +63,7 @@ def questions(
 
     The stories differ from those of `stories` for the same seed.
 
+    sentences: as in `stories`.
     kinds: the kinds of questions to yield; all of them by default.
 
     Raises ValueError for an unknown split, length or kind.

@@ -3,20 +3,22 @@
 import hashlib
 
 SPLITS = ("train", "held_out")
-# One key in ten is held out. The name is part of the hash; with this one the thirsty tiger in its tree is
-# held out.
-HELD_OUT = 10
-SPLIT_NAME = "animal world"
+ONE_IN = 10  # one key in ten is held out
+SPLIT_NAME = "animal world"  # part of the hash; with this name the thirsty tiger in its tree is held out
 
 
 def side(key: str) -> str:
-    """Return the split of an item with this key. It is the same in every run and for every seed.
+    """Return the split of an item with this key: on which side it is, that of training or the held-out one.
+
+    The split is the same in every run and for every seed.
+
+    key: what decides the split. Items with equal keys are in one split. For stories it is `Plot.key`.
 
     >>> side("tiger jumped out of tree thirsty")
     'held_out'
     """
     digest = hashlib.sha256(f"{SPLIT_NAME} {key}".encode()).digest()
-    return "held_out" if int.from_bytes(digest[:8]) % HELD_OUT == 0 else "train"
+    return "held_out" if int.from_bytes(digest[:8]) % ONE_IN == 0 else "train"
 
 
 def check_split(split: str) -> None:

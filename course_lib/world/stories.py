@@ -151,7 +151,7 @@ def _reached(plot: Plot) -> list[Phrase]:
 def onlooker(plot: Plot) -> str:
     """Return the animal that looks at the referent of *it* in an ending "looked".
 
-    It is the one of the two animals that *it* is not.
+    It is the second animal, or the first if *it* is the second.
     """
     return plot.animal if plot.referent == plot.other else plot.other
 

@@ -40,6 +40,7 @@ from course_lib.world import (
     translations,
     world_tokenizer,
 )
+from course_lib.world.stories import onlooker
 from course_lib.world.words import (
     ADJECTIVES,
     ANIMALS,
@@ -135,8 +136,9 @@ def test_the_tiger_sentence():
     assert side(TIGER.key) == "held_out"
     french = "Le tigre sauta d'un arbre pour boire parce qu'il était assoiffé."
     assert translate(TIGER).french == french
+    purpose = PURPOSES[0].english
     plot = steered(
-        ["leave", DEEDS[0], "tiger", "tree", True, PURPOSES[0], "animal", "thirsty", False, False, False, "a"]
+        ["leave", DEEDS[0], "tiger", "tree", True, purpose, "animal", "thirsty", False, False, False, "a"]
     )
     assert plot == TIGER
 
@@ -666,6 +668,20 @@ def test_nearly_every_word_is_one_token(tokenizer):
     tokens = sum(len(tokenizer.encode(story.text)) for story in told)
     assert tokens / sum(len(split_words(story.text)) for story in told) < 1.05
     assert all(len(tokenizer.encode(f" {word}")) == 1 for word in (*NOUNS, *ADJECTIVES))
+
+
+def test_nearly_all_french_text_is_in_words_of_one_token(tokenizer):
+    words = [
+        word for pair in take(1000, translations(9)) for word in re.findall(r" \w+", pair.french)
+    ]  # those after a space
+    assert sum(len(tokenizer.encode(word)) == 1 for word in words) / len(words) > 0.98
+
+
+def test_onlooker_of_a_thing_is_the_second_animal():
+    things = [
+        plot for plot in take(500, plots(3, sentences=2)) if plot.referent not in (plot.animal, plot.other)
+    ]
+    assert things and all(onlooker(plot) == plot.other for plot in things)
 
 
 def test_span_tokens(tokenizer):
