@@ -20,8 +20,8 @@ def world_tokenizer(vocab_size: int = VOCAB_SIZE, seed: int = 0, samples: int = 
 
     It is trained on `samples` items of each kind, and on three times as many English stories. The same
     arguments always give the same tokenizer. At the default size every English noun and reason is one token
-    together with the space before it. So is nearly all French text: 98% of its words. Numbers are split into
-    digits.
+    together with the space before it, and so are about 98% of the words after a space in French text. Numbers
+    are split into digits.
 
     Raises ValueError for a vocab_size too small for the 256 bytes and the marks.
     """
