@@ -1,6 +1,13 @@
-"""Pictures and widgets in three layers: compute returns values, draw a figure of them, explore a widget.
+"""Pictures and widgets for the lessons.
 
-A lesson displays a figure with `show(fig, alt="what the figure shows")`.
+*compute* functions return values, *draw* functions figures, *explore* functions widgets. Each module is about
+one subject, and has its functions in this order. A lesson displays a figure with
+`show(fig, alt="what the figure shows")`.
+
+Read `style` and `figures` first (how a figure looks, and how a notebook displays it), then `course_map`,
+`tokens`, three views of attention weights (`attention`, `attention_row`, `bertviz_offline`), `alignment`,
+`training`, `experts`, `next_token`, `guess` and `tiling` (FlashAttention's tiles). The last one needs the
+package `kernels`, and is imported from its own module: `from course_lib.show.tiling import tile_steps`.
 """
 
 from course_lib.show.alignment import draw_alignment

@@ -29,32 +29,45 @@ def draw_alignment(
 ) -> Figure:
     """Draw `source` above `target`, and a line from each target word to each source word it attends to.
 
+    source, target: the words of each text.
     weights: (target, source), the attention weights of each target word. A line is as thick as its weight;
-    weights below 0.05 aren't drawn. links: pairs (source index, target index) of words that translate each
-    other; their lines are blue, all other lines orange. Raises ValueError if weights and words don't fit.
+        weights below 0.05 aren't drawn.
+    links: pairs (source index, target index) of words that translate each other; their lines are blue, all
+        other lines orange.
+
+    Raises ValueError for a text without words, and if weights and words don't fit.
     """
-    weights = np.asarray(weights, dtype=float)
-    if weights.shape != (len(target), len(source)):
-        expected = f"({len(target)}, {len(source)})"
-        raise ValueError(f"weights must be {expected}, target and source, not {weights.shape}")
-    above, below = _centers(source), _centers(target)
-    fig, ax = blank_page(
-        max(above[-1], below[-1], 600) + 40, bottom=-1.4 * FONT_SIZE, top=DROP + 5 * FONT_SIZE
-    )
+    weights = np.asarray(weights, dtype=float)  # (target, source)
+    _check_alignment(source, target, weights)
+    above, below = _centers(source), _centers(target)  # (source,), (target,)
+    length = max(above[-1], below[-1], 600) + 40
+    fig, ax = blank_page(length, bottom=-1.4 * FONT_SIZE, top=DROP + 5 * FONT_SIZE)
     for j, i in np.argwhere(weights >= MIN_DRAWN):
         color = BLUE if (i, j) in links else ORANGE
         ax.add_patch(_line(above[i], below[j], THICKNESS * weights[j, i], color))
     _write(ax, source, above, DROP + 0.5 * FONT_SIZE)
     _write(ax, target, below, -FONT_SIZE)
+    _write_heading(ax, title)
+    return fig
+
+
+def _check_alignment(source: Sequence[str], target: Sequence[str], weights: np.ndarray) -> None:
+    if not (len(source) and len(target)):
+        raise ValueError("there is nothing to align: both texts need at least one word")
+    if weights.shape != (len(target), len(source)):
+        expected = f"({len(target)}, {len(source)})"
+        raise ValueError(f"weights must be {expected}, target and source, not {weights.shape}")
+
+
+def _write_heading(ax: Axes, title: str) -> None:
     ax.text(0, DROP + 5 * FONT_SIZE, title, fontsize=16, va="top", parse_math=False)
     key = "Thickness is attention weight. Blue: a word and its translation. Orange: any other word"
     ax.text(0, DROP + 3.5 * FONT_SIZE, key, fontsize=12, va="top", color=MUTED)
-    return fig
 
 
 def _centers(words: Sequence[str]) -> np.ndarray:
     """Return the x-coordinate of each word's centre, (words,), in points."""
-    widths = np.array([FONT_SIZE * text_width(word) for word in words])
+    widths = np.array([FONT_SIZE * text_width(word) for word in words])  # (words,)
     return np.cumsum(widths + GAP) - GAP - widths / 2
 
 

@@ -24,8 +24,8 @@ MIN_DRAWN = 0.005  # smaller weights are neither drawn nor described
 class AttentionWeights:
     """The attention weights of all heads of a model on one text.
 
-    tokens   the n tokens, as text
-    weights  (layers, heads, query, key): each row holds the weights of one query, and sums to 1
+    tokens: the n tokens, as text.
+    weights: (layers, heads, query, key). Each row consists of the weights of one query, and sums to 1.
 
     Raises ValueError if the weights don't have a row and a column for each token.
     """
@@ -86,10 +86,10 @@ def attention(lm: LanguageModel, text: str) -> AttentionWeights:
         raise ValueError("there is no text to look at: type a word or two")
     if len(ids) > MAX_TOKENS:
         raise ValueError(f"{len(ids)} tokens are too many for one picture: at most {MAX_TOKENS} fit")
-    trace = Trace(keep="*.attention.weights")
+    trace, device = Trace(keep="*.attention.weights"), next(lm.model.parameters()).device
     with torch.inference_mode():
-        lm.model(torch.tensor([ids]), trace=trace)
-    weights = trace.attention().float().numpy()  # (layers, heads, query, key)
+        lm.model(torch.tensor([ids], device=device), trace=trace)
+    weights = trace.attention().float().cpu().numpy()  # (layers, heads, query, key)
     return AttentionWeights([lm.tokenizer.token_text(i) for i in ids], weights)
 
 
@@ -113,16 +113,20 @@ def draw_attention(
 ) -> Figure:
     """Draw one head's weights as a heat map, a row for each query and a column for each key.
 
-    Future tokens, which a causal model masks, are grey. query: the row to frame. ax: where to draw; a new
-    figure by default. Raises IndexError if there is no such layer, head or token.
+    Future tokens, which a causal model masks, are grey.
+
+    layer, head: counted from 0.
+    query: the row to frame.
+    ax: where to draw; a new figure by default.
+
+    Raises IndexError if there is no such layer, head or token.
     """
     weights = att.head(layer, head)  # (query, key)
     n = len(att.tokens)
     if query is not None:
         _check_index("query", query, n)
     if ax is None:
-        side = float(np.clip(0.36 * n, 3.5, 9))
-        ax = Figure(figsize=(side + 2.4, side + 1.2), layout="constrained").subplots()
+        ax = _square_axes(n)
     future = np.triu(np.ones((n, n), bool), k=1) & (weights == 0)
     ax.set_facecolor(HIDDEN)
     image = ax.imshow(np.ma.masked_where(future, weights), cmap=WEIGHTS, vmin=0, vmax=1)
@@ -134,6 +138,12 @@ def draw_attention(
     ax.set_title(f"Layer {layer}, head {head}")
     ax.figure.colorbar(image, ax=ax, label="attention weight", shrink=0.6, ticks=[0, 0.5, 1])
     return ax.figure
+
+
+def _square_axes(n: int) -> Axes:
+    """Return the axes of a new figure that fits n × n cells."""
+    side = float(np.clip(0.36 * n, 3.5, 9))
+    return Figure(figsize=(side + 2.4, side + 1.2), layout="constrained").subplots()
 
 
 def _name_ticks(ax: Axes, labels: list[str]) -> None:
@@ -168,6 +178,7 @@ def draw_head_grid(scores: np.ndarray, title: str = "", top: int = 5) -> Figure:
     """Draw one score for each head, (layers, heads), as a heat map; ring and list the `top` largest.
 
     Scores of both signs get two colours, with white at zero, and the ones farthest from zero are ringed.
+
     Raises ValueError if the scores aren't two-dimensional.
     """
     scores = np.asarray(scores, dtype=float)

@@ -38,9 +38,13 @@ def draw_row(att: AttentionWeights, layer: int, head: int, query: int, width: fl
     """Draw one query's attention: the sentence on a line, and a ribbon from the query to each key.
 
     A ribbon is as thick as its weight, and all of them side by side are as thick as the total weight of 1.
-    Weights of at least 0.05 are written below their token; ribbons below 0.005 aren't drawn. If the sentence
-    is wider than `width` inches, tokens after the query that a causal model masks are left out; if that isn't
-    enough, the font shrinks. Raises IndexError if there is no such layer, head or token.
+    Weights of at least 0.05 are written below their token; ribbons below 0.005 aren't drawn.
+
+    layer, head, query: counted from 0.
+    width: in inches. If the sentence is wider, tokens after the query that a causal model masks are left out;
+        if that isn't enough, the font shrinks.
+
+    Raises IndexError if there is no such layer, head or token.
     """
     weights = att.row(layer, head, query)  # (key,)
     line = _set_line(att.tokens, weights, query, limit=72 * width)
@@ -62,12 +66,12 @@ def draw_row(att: AttentionWeights, layer: int, head: int, query: int, width: fl
 class _Line:
     """A sentence set on one line.
 
-    labels      each token's text
-    x           (token,): the centre of each token, in points
-    size        the font size, in points
-    shown       how many tokens fit on the line
-    length      the length of the line, in points
-    has_masked  whether the line shows tokens that a causal mask hides from the query
+    labels: each token's text.
+    x: (token,), the centre of each token, in points.
+    size: the font size, in points.
+    shown: how many tokens fit on the line.
+    length: the length of the line, in points.
+    has_masked: whether the line shows tokens that a causal mask hides from the query.
     """
 
     labels: list[str]
@@ -149,7 +153,12 @@ def _write_heading(ax: Axes, top: float, title: str, has_masked: bool) -> None:
 def explore_attention(lm: LanguageModel, text: str, layer: int = 0, head: int = 0, query: int = -1) -> None:
     """Display `draw_row` with a box for the text, sliders for layer and head, and a button for each token.
 
-    A negative `query` counts from the end. An error in a new text is shown in one line beside the sliders.
+    An error in a new text is shown in one line beside the sliders.
+
+    text: what the box contains at first.
+    layer, head: what the sliders show at first.
+    query: the token that is chosen at first; a negative number counts from the end.
+
     Raises ValueError if `text` can't be drawn.
     """
     compute = lru_cache(maxsize=4)(partial(attention, lm))

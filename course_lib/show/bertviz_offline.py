@@ -57,10 +57,10 @@ def head_view(
 ) -> Html:
     """Return bertviz's head view: the tokens in two columns, with lines in a colour for each head.
 
-    weights  (layers, heads, query, key)
-    tokens   the text of each token
-    layers   the layers to choose from, of which the first is shown at first (default: all)
-    heads    the heads that are switched on at first (default: all)
+    weights: (layers, heads, query, key).
+    tokens: the text of each token.
+    layers: the layers to choose from, of which the first is shown at first; all by default.
+    heads: the heads that are switched on at first; all by default.
 
     Raises ValueError if weights and tokens don't fit, or if a layer or head doesn't exist.
     """
@@ -86,10 +86,10 @@ def model_view(
 ) -> Html:
     """Return bertviz's model view: a thumbnail of each head of each layer, to click on.
 
-    weights  (layers, heads, query, key)
-    tokens   the text of each token
-    layers   the layers to show (default: all)
-    heads    the heads to show (default: all)
+    weights: (layers, heads, query, key).
+    tokens: the text of each token.
+    layers: the layers to show; all by default.
+    heads: the heads to show; all by default.
 
     Raises ValueError if weights and tokens don't fit, or if a layer or head doesn't exist.
     """

@@ -8,14 +8,17 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from course_lib.show.style import BLUE, FAINT, INK, MUTED, SKY, blank_page
 
-# The name of each step, an example of its output, and the numbers of its lessons.
+D_MODEL, VOCAB_SIZE, N_LAYERS = 576, 49_152, 30  # of SmolLM2-135M, the model of the lessons
+
+# The name of each step, an example of its output, and the numbers of its lessons. The token ids are those of
+# " because it was" under SmolLM2's tokenizer.
 STOPS = (
     ("text", "“ because it was”", ""),
     ("tokens", "975  357  436", "01"),
-    ("vectors", "576 numbers each", "02"),
+    ("vectors", f"{D_MODEL} numbers each", "02"),
     ("attention", "who listens to whom", "03, 04"),
     ("feed-forward", "each token alone", "05"),
-    ("scores", "49,152 of them", "07"),
+    ("scores", f"{VOCAB_SIZE:,} of them", "07"),
     ("next token", "“ thirsty”", "19"),
 )
 WIDTH, GAP, HEIGHT = 112, 20, 62  # of a box, in points
@@ -27,8 +30,9 @@ def describe_map(ready: Sequence[str]) -> str:
     stops = [
         f"{name} (lesson {lessons})" if _is_ready(lessons, ready) else name for name, _, lessons in STOPS
     ]
-    repeats = "Attention and feed-forward come 30 times; the next token joins the text, and all begins again."
-    return f"A row of boxes: {', '.join(stops)}. {repeats}"
+    repeats = f"Attention and feed-forward come {N_LAYERS} times"
+    last = "the next token joins the text, and all begins again."
+    return f"A row of boxes: {', '.join(stops)}. {repeats}; {last}"
 
 
 def draw_map(ready: Sequence[str]) -> Figure:
@@ -63,7 +67,8 @@ def _draw_stop(ax: Axes, x: float, name: str, example: str, lessons: str, ready:
 def _draw_bracket(ax: Axes, left: float, right: float) -> None:
     low, high = HEIGHT + 8, HEIGHT + 16
     ax.plot([left, left, right, right], [low, high, high, low], color=MUTED, lw=1.5)
-    ax.text((left + right) / 2, HEIGHT + 22, "30 times", ha="center", va="bottom", size=13, color=INK)
+    style = {"ha": "center", "va": "bottom", "size": 13, "color": INK}
+    ax.text((left + right) / 2, HEIGHT + 22, f"{N_LAYERS} times", **style)
 
 
 def _draw_way_back(ax: Axes, start: float) -> None:

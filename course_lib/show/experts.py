@@ -20,10 +20,10 @@ MAX_TOKENS = 40  # more rows don't fit on a projector
 class Routing:
     """The experts that each token of a text chooses.
 
-    tokens   the n tokens, as text
-    shares   (token, expert): the weight of the expert's output, 0 if the token doesn't choose the expert
-    dropped  (token, expert): whether the token chooses the expert, but the expert is full
-    limit    how many tokens an expert takes; None for no limit
+    tokens: the n tokens, as text.
+    shares: (token, expert), the weight of the expert's output, 0 if the token doesn't choose the expert.
+    dropped: (token, expert), whether the token chooses the expert, but the expert is full.
+    limit: how many tokens an expert takes; None for no limit.
     """
 
     tokens: list[str]
@@ -45,13 +45,19 @@ def routing(
 ) -> Routing:
     """Send each token to its `n_active` best experts.
 
-    scores: the router's scores, (token, expert). normalize, capacity: as `normalize_shares` and `capacity` in
-    `ExpertsConfig`; a full expert drops the tokens that come last. Raises ValueError if tokens and scores
-    don't fit, for more active experts than there are, and for no tokens or more than 40.
+    tokens: their texts.
+    scores: the router's scores, (token, expert).
+    n_active: how many experts each token chooses.
+    normalize: as `normalize_shares` in `ExpertsConfig`.
+    capacity: as `capacity_factor` in `ExpertsConfig`. A full expert drops the tokens that come last.
+
+    Raises ValueError if tokens and scores don't fit, for more active experts than there are, and for no
+    tokens or more than 40.
     """
     _check_routing(tokens, scores, n_active)
     shares, chosen = route(scores, n_active, normalize)  # (token, n_active) each
-    table = torch.zeros_like(scores).scatter(1, chosen, shares).detach().float().numpy()  # (token, expert)
+    table = torch.zeros_like(scores).scatter(1, chosen, shares)  # (token, expert)
+    table = table.detach().float().cpu().numpy()
     if capacity is None:
         return Routing(tokens, table, np.zeros(table.shape, bool))
     limit = math.ceil(capacity * len(tokens) * n_active / scores.shape[1])

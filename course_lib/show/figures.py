@@ -84,7 +84,11 @@ def png(fig: Figure) -> bytes:
 
 @dataclass(frozen=True)
 class Html:
-    """HTML for a notebook to display, and the text to show where HTML can't be displayed."""
+    """HTML for a notebook to display.
+
+    html: what a notebook displays.
+    text: what is shown where HTML can't be displayed.
+    """
 
     html: str
     text: str

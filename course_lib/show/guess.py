@@ -14,8 +14,10 @@ LETTERS = "ABCDEFGHIJ"
 def guess_game(texts: Sequence[tuple[str, str]], width: int = 96) -> None:
     """Print each text after a letter, then all writers' names; in a notebook, display a menu for each text.
 
-    texts: pairs (writer, text), in the order in which they are shown. Raises ValueError for no text, or more
-    than ten.
+    texts: pairs (writer, text), in the order in which they are shown.
+    width: the length of a printed line, in characters.
+
+    Raises ValueError for no text, or more than ten.
     """
     if not 1 <= len(texts) <= len(LETTERS):
         raise ValueError(f"a game has 1 to {len(LETTERS)} texts, not {len(texts)}")
@@ -28,7 +30,7 @@ def guess_game(texts: Sequence[tuple[str, str]], width: int = 96) -> None:
         _show_menus(answers)
 
 
-def mark(guesses: Mapping[str, str], answers: Mapping[str, str]) -> list[str]:
+def grade(guesses: Mapping[str, str], answers: Mapping[str, str]) -> list[str]:
     """Return a line for each letter, and a last line with the number of right guesses.
 
     guesses, answers: letter → writer. A letter without a guess counts as wrong.
@@ -49,7 +51,7 @@ def _show_menus(answers: dict[str, str]) -> None:
     button, verdict = Button(description="Who was it?"), HTML()
 
     def reveal(_: Button) -> None:
-        lines = mark({letter: menu.value for letter, menu in menus.items()}, answers)
+        lines = grade({letter: menu.value for letter, menu in menus.items()}, answers)
         verdict.value = "<br>".join(map(html.escape, lines))
 
     button.on_click(reveal)

@@ -18,10 +18,11 @@ MAX_TOKENS = 20  # more rows don't fit on a projector
 class NextToken:
     """The n likeliest tokens with their probabilities before and after; the last entry is all other tokens.
 
-    tokens         (n + 1,), as text, by falling probability before; the last one is "… others"
-    before, after  (n + 1,), probabilities; each sums to 1
-    kept           how many tokens of the vocabulary have a probability above 0 after
-    entropies      before and after, in nats
+    tokens: the texts of the n tokens, by falling probability before, and the number of all others, such as
+        "45 others".
+    before, after: (n + 1,), probabilities; each sums to 1.
+    kept: how many tokens of the vocabulary have a probability above 0 after.
+    entropies: before and after, in nats.
     """
 
     tokens: list[str]
@@ -35,12 +36,15 @@ class NextToken:
 
 
 def next_token(before: Tensor, after: Tensor, token_text: Callable[[int], str], n: int = 12) -> NextToken:
-    """Compare two sets of logits, each (vocab_size,) or (1, vocab_size).
+    """Compare two sets of logits.
 
-    token_text: returns the text of a token id. n: how many tokens to list. Raises ValueError if the logits
-    differ in size, or if n isn't from 1 to 20.
+    before, after: the logits, each (vocab_size,) or (1, vocab_size).
+    token_text: token id → its text.
+    n: how many tokens to list.
+
+    Raises ValueError if the logits differ in size, or if n isn't from 1 to 20.
     """
-    before, after = before.flatten().double(), after.flatten().double()  # (vocab_size,)
+    before, after = (logits.flatten().double().cpu() for logits in (before, after))  # (vocab_size,) each
     if len(before) != len(after):
         sizes = f"{len(before)} logits before and {len(after)} after"
         raise ValueError(f"{sizes}: they must be of one vocabulary")

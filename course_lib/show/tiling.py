@@ -26,11 +26,11 @@ WHITE_BOX = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps text 
 class TileStep:
     """One tile of scores, and the state of the online softmax after it.
 
-    queries  the tile's rows
-    keys     the tile's columns
-    largest  (rows,): each query's largest score so far
-    total    (rows,): each query's sum of exponentials so far, relative to its largest score
-    grown    (rows,): whether the tile raised a query's largest score, so that its sum was scaled down
+    queries: the tile's rows.
+    keys: the tile's columns.
+    largest: (rows,), each query's largest score so far.
+    total: (rows,), each query's sum of exponentials so far, relative to its largest score.
+    grown: (rows,), whether the tile raised a query's largest score, so that its sum was scaled down.
     """
 
     queries: slice
@@ -44,10 +44,14 @@ class TileStep:
 
 
 def tile_steps(scores: np.ndarray, block_q: int, block_k: int, causal: bool = True) -> list[TileStep]:
-    """Compute the online softmax of `scores`, (time, time), and return a step for each tile.
+    """Compute the online softmax of `scores`, and return a step for each tile, program after program.
 
-    A program handles `block_q` queries, and visits their keys `block_k` at a time; the programs' steps follow
-    each other. Raises ValueError for scores that aren't square, more than 32 tokens, and blocks below 1.
+    scores: (time, time), a row for each query.
+    block_q: how many queries a program handles.
+    block_k: how many of their keys it visits at a time.
+    causal: whether later keys are masked.
+
+    Raises ValueError for scores that aren't square, more than 32 tokens, and blocks below 1.
     """
     n = len(scores)
     if scores.shape != (n, n) or not 1 <= n <= MAX_TOKENS or min(block_q, block_k) < 1:
@@ -76,8 +80,8 @@ def _program_steps(scores: np.ndarray, queries: slice, block_k: int, causal: boo
 def visited(events: Sequence[Event], q: Tensor, k: Tensor) -> dict[int, list[int]]:
     """Return which tiles each program loaded: its first query → the first key of each tile, in order.
 
-    events: those of a `Meter` that was open while attention ran on `q` and `k`, both (1, 1, time, d_head) and
-    contiguous.
+    events: those of a `Meter` that was open while attention ran on `q` and `k`.
+    q, k: (1, 1, time, d_head), contiguous.
     """
     tiles: dict[tuple, list[int]] = {}
     queries: dict[tuple, int] = {}
@@ -167,7 +171,9 @@ def draw_visits(
 ) -> Figure:
     """Draw a row for each program and a square for each tile of keys, numbered in the order of loading.
 
-    visits: as `visited` returns them. keys: how many keys there are.
+    visits: as `visited` returns them.
+    block_q, block_k: the tiles' sizes.
+    keys: how many keys there are.
     """
     columns = math.ceil(keys / block_k)
     fig = Figure(figsize=(2.4 + 0.8 * columns, 1.6 + 0.62 * len(visits)), layout="constrained")
@@ -198,7 +204,9 @@ def draw_roofline(
     """Draw each machine's roofline, and a vertical line at each operation's arithmetic intensity.
 
     A roofline (Williams et al. 2009) climbs where memory is the limit, and is flat where arithmetic is.
-    machines: name → (bytes per second, operations per second). operations: name → its cost.
+
+    machines: name → (bytes per second, operations per second).
+    operations: name → its cost.
     """
     fig = Figure(figsize=(10, 5), layout="constrained")
     ax = fig.subplots()
@@ -223,7 +231,9 @@ def draw_growth(
 ) -> Figure:
     """Draw measurements at several lengths on logarithmic axes, where n^p is a straight line of slope p.
 
+    lengths: the numbers of tokens.
     kinds: name → a value for each length.
+    ylabel: what was measured, with its unit.
     """
     fig = Figure(figsize=(8.5, 4.5), layout="constrained")
     ax = fig.subplots()

@@ -16,18 +16,18 @@ from course_lib.text import Tokenizer
 
 # Okabe and Ito's hues, lightened until black text on each has a contrast above 11:1.
 TINTS = ["#BFE0F5", "#FBDDA6", "#B5E5D5", "#F3D3E4", "#F7F1A1"]
-MARKS = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
+GLYPHS = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥", "\r": "␍"})
 MAX_CHARACTERS = 2000
 
 
 def visible(text: str) -> str:
-    """Return `text` with whitespace replaced by visible marks, and unprintable characters by escapes."""
-    marked = text.translate(MARKS)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in marked)
+    """Return `text` with whitespace replaced by visible glyphs, and unprintable characters by escapes."""
+    text = text.translate(GLYPHS)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def token_name(token: str) -> str:
-    """Return a token's text without the spaces around it; a token of spaces alone keeps them, as marks."""
+    """Return a token's text without the spaces around it; a token of spaces alone keeps them, as ·."""
     return visible(token.strip() or token)
 
 

@@ -6,11 +6,10 @@ from time import perf_counter
 
 import ipywidgets as widgets
 import numpy as np
-from IPython import get_ipython
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from course_lib.show.figures import image
+from course_lib.show.figures import image, in_notebook
 from course_lib.show.style import MUTED, PALETTE
 from course_lib.train import History, Training
 
@@ -23,7 +22,7 @@ MIN_PAUSE = 0.3  # seconds between two redraws
 
 
 def smooth(values: Sequence[float], memory: float = MEMORY) -> np.ndarray:
-    """Return the exponential moving average of `values`, (time,), with the decay 1 − 1/memory.
+    """Return the exponential moving average of `values`, (steps,), with the decay 1 − 1/memory.
 
     Each mean is divided by the sum of its weights, so that the first one is the first value.
     """
@@ -37,11 +36,14 @@ def smooth(values: Sequence[float], memory: float = MEMORY) -> np.ndarray:
 # draw
 
 
-def draw_loss(histories: History | Mapping[str, History], marks: Mapping[str, float] | None = None) -> Figure:
+def draw_loss(
+    histories: History | Mapping[str, History], levels: Mapping[str, float] | None = None
+) -> Figure:
     """Draw each step's loss (pale) and the moving average (solid) of one run, or of several by name.
 
-    marks: losses to compare with, by name, such as {"guessing": math.log(vocab_size)}. Raises ValueError for
-    a run without a step.
+    levels: losses to compare with, by name, such as {"guessing": math.log(vocab_size)}: dashed lines.
+
+    Raises ValueError for a run without a step.
     """
     runs = {"": histories} if isinstance(histories, History) else histories
     ax = Figure(figsize=(9, 4.5), layout="constrained").subplots()
@@ -52,7 +54,7 @@ def draw_loss(histories: History | Mapping[str, History], marks: Mapping[str, fl
         ax.plot(steps, history.losses, color=color, alpha=0.25, linewidth=1)
         ax.plot(steps, smooth(history.losses), color=color, label=name or None)
     style = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "color": MUTED}
-    for name, level in (marks or {}).items():
+    for name, level in (levels or {}).items():
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1.5)
         ax.annotate(name, (1, level), **style)
     if len(runs) > 1:
@@ -67,25 +69,27 @@ def draw_loss(histories: History | Mapping[str, History], marks: Mapping[str, fl
 class live_loss:
     """A loss curve that grows during training: pass one to `train(…, watch=live_loss())` in a notebook.
 
-    The curve is redrawn as often as a tenth of the training time allows, and after the last step. It appears
-    in the running notebook only; for the stored page, show `draw_loss(history)` after training. Outside
-    notebooks it does nothing. marks: as in `draw_loss`.
+    The curve is redrawn as often as a tenth of the training time allows, and after the last step of the run.
+    Of several models it shows the one that was named first. It appears in the running notebook only; for the
+    stored page, show `draw_loss(history)` after training. Outside notebooks it does nothing.
+
+    levels: as in `draw_loss`.
     """
 
-    def __init__(self, marks: Mapping[str, float] | None = None):
-        self.marks, self.next_redraw = marks, 0.0
+    def __init__(self, levels: Mapping[str, float] | None = None):
+        self.levels, self.next_redraw = levels, 0.0
         self.picture = widgets.HTML()
-        self.displayed = get_ipython() is not None
+        self.displayed = in_notebook()
         if self.displayed:
             display(self.picture)
 
     def __call__(self, training: Training) -> None:
-        last = training.step == training.config.steps
+        last = training.step == training.until
         if not self.displayed or not (last or perf_counter() >= self.next_redraw):
             return
-        start = perf_counter()
-        alt = f"The loss after {training.step} steps: {training.history.losses[-1]:.2f}."
-        draw_loss(training.history, self.marks).savefig(png := io.BytesIO(), format="png")
+        start, history = perf_counter(), training.first_learner.history
+        alt = f"The loss after {training.step} steps: {history.losses[-1]:.2f}."
+        draw_loss(history, self.levels).savefig(png := io.BytesIO(), format="png")
         self.picture.value = image(png.getvalue(), alt, width=650)
         end = perf_counter()
         self.next_redraw = end + max(MIN_PAUSE, (end - start) / MAX_SHARE)

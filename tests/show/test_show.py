@@ -66,14 +66,17 @@ def page():
     InteractiveShell.clear_instance()
 
 
-def even(tokens, trace):
+class Even(torch.nn.Linear):
     """A model of one layer and two heads that look everywhere alike."""
-    n = tokens.shape[1]
-    weights = torch.ones(1, 2, n, n).tril() / torch.arange(1, n + 1)[:, None]
-    trace("blocks.0.attention.weights", weights)
+
+    def forward(self, tokens, trace):
+        assert tokens.device == self.weight.device
+        n = tokens.shape[1]
+        weights = torch.ones(1, 2, n, n).tril() / torch.arange(1, n + 1)[:, None]
+        trace("blocks.0.attention.weights", weights)
 
 
-LM = SimpleNamespace(tokenizer=LETTERS, model=even)
+LM = SimpleNamespace(tokenizer=LETTERS, model=Even(1, 1))
 
 
 def contrast(one, other):
@@ -103,6 +106,11 @@ def test_attention_is_the_traces_weights_beside_the_tokens():
     seen = attention(LM, "abc")
     assert seen.tokens == ["a", "b", "c"]
     assert np.allclose(seen.weights[0, 1], [[1, 0, 0], [1 / 2, 1 / 2, 0], [1 / 3, 1 / 3, 1 / 3]])
+
+
+def test_the_tokens_are_moved_to_the_models_device():
+    lm = SimpleNamespace(tokenizer=LETTERS, model=Even(1, 1, device="meta"))  # checked in `forward`
+    assert np.array_equal(attention(lm, "abc").weights, attention(LM, "abc").weights)
 
 
 @pytest.mark.parametrize("text, says", [("", "no text"), ("a" * 65, "65 tokens are too many")])

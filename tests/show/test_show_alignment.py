@@ -32,6 +32,12 @@ def test_all_words_are_written():
     assert {*ENGLISH, *FRENCH} <= written
 
 
+@pytest.mark.parametrize("source, target", [([], ["a"]), (["a"], []), ([], [])])
+def test_a_text_without_words_is_refused(source, target):
+    with pytest.raises(ValueError, match="nothing to align"):
+        draw_alignment(source, target, np.zeros((len(target), len(source))))
+
+
 def test_weights_must_fit_the_words():
     with pytest.raises(ValueError, match="target and source"):
         draw_alignment(ENGLISH, FRENCH[:2], WEIGHTS)

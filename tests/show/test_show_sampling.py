@@ -7,7 +7,7 @@ import torch
 
 from course_lib.generate import temperature, top_k
 from course_lib.show import describe_next_token, draw_next_token, guess_game, next_token
-from course_lib.show.guess import mark
+from course_lib.show.guess import grade
 from course_lib.show.next_token import NextToken
 
 LOGITS = torch.tensor([0.1, 0.4, 0.2, 0.3]).log()
@@ -53,9 +53,9 @@ def test_the_game_shows_texts_and_not_who_wrote_them(capsys):
             guess_game(texts)
 
 
-def test_guesses_are_marked():
+def test_guesses_are_graded():
     answers = {"A": "cold", "B": "hot", "C": "cold"}
-    assert mark({"A": "cold", "B": "cold", "C": None}, answers) == [
+    assert grade({"A": "cold", "B": "cold", "C": None}, answers) == [
         "A: cold (right)",
         "B: hot (you said cold)",
         "C: cold (no guess)",

@@ -677,7 +677,7 @@ def test_smoothing_is_a_mean_of_what_came_before():
 
 def test_the_loss_curve_shows_each_run():
     figure = draw_loss(
-        {"small": history_of([3, 2, 1]), "large": history_of([2, 1])}, marks={"chance": math.log(61)}
+        {"small": history_of([3, 2, 1]), "large": history_of([2, 1])}, levels={"chance": math.log(61)}
     )
     assert isinstance(figure, Figure)
     ax = figure.axes[0]
@@ -693,20 +693,47 @@ def test_the_loss_curve_shows_each_run():
         draw_loss(History())
 
 
-def test_the_live_curve_in_plain_python_draws_nothing(capsys, monkeypatch):
-    monkeypatch.setattr("course_lib.show.training.get_ipython", lambda: None)
+def test_the_live_curve_draws_nothing_outside_notebooks(capsys):
     watch = live_loss()
     quiet(fresh(), windows(), TrainConfig(steps=3), watch=watch)
     assert capsys.readouterr().out == "" and watch.picture.value == ""
+    InteractiveShell.instance()  # IPython in a terminal: no kernel, so no widgets
+    with capture_output() as page:
+        quiet(fresh(), windows(), TrainConfig(steps=3), watch=live_loss())
+    InteractiveShell.clear_instance()
+    assert page.outputs == [] and page.stdout == ""
+
+
+def test_the_live_curve_shows_the_last_step_of_a_run_in_parts(monkeypatch):
+    monkeypatch.setattr("course_lib.show.training.in_notebook", lambda: True)
+    monkeypatch.setattr("course_lib.show.training.display", lambda widget: None)
+    watch, training = live_loss(), Training(fresh(), TrainConfig(steps=50))
+    for until in (20, 23, 50):
+        watch.next_redraw = math.inf  # no time for any redraw but the last
+        training.run(windows(), watch=watch, until=until, progress=False)
+        assert f"The loss after {until} steps: {training.history.losses[-1]:.2f}." in watch.picture.value
+
+
+def test_the_live_curve_of_several_models_is_the_first_ones(monkeypatch):
+    monkeypatch.setattr("course_lib.show.training.in_notebook", lambda: True)
+    monkeypatch.setattr("course_lib.show.training.display", lambda widget: None)
+    losses = lambda models, batch: {
+        "one": next_token_loss(models["one"], batch),
+        "other": 2 * next_token_loss(models["other"], batch),
+    }
+    watch, training = live_loss(), Training({"one": fresh(), "other": fresh()}, TrainConfig(steps=2), losses)
+    history = training.run(windows(), watch=watch, progress=False)
+    assert f"The loss after 2 steps: {history.losses[-1]:.2f}." in watch.picture.value
 
 
 def test_the_live_curve_replaces_its_picture(monkeypatch):
     now = iter(range(0, 10**6, 10))  # each call of the clock is ten seconds later
     monkeypatch.setattr("course_lib.show.training.perf_counter", lambda: next(now))
+    monkeypatch.setattr("course_lib.show.training.in_notebook", lambda: True)
     pictures = []
     InteractiveShell.instance()
     with capture_output() as page:
-        watch = live_loss(marks={"guessing": math.log(61)})
+        watch = live_loss(levels={"guessing": math.log(61)})
         quiet(
             fresh(),
             windows(),
