@@ -97,6 +97,8 @@ def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
     A part may stand inside another one that is exchanged in the same call. Raises ValueError, changing
     nothing, for a combination in `REFUSED`, and for a path that the model doesn't have.
     """
+    outer_first = sorted(parts, key=lambda path: path.count("."))
+    parts = {path: parts[path] for path in outer_first}
     for kind in {part.kind for part in parts.values() if isinstance(part, Replacement)}:
         require_composable(model, kind)
     try:
@@ -105,8 +107,6 @@ def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
         raise ValueError(f"the model has no part of that name: {error}") from None
     if "" in parts:
         raise ValueError("a model can't be exchanged for another inside itself: use the part itself")
-    outer_first = sorted(parts, key=lambda path: path.count("."))
-    parts = {path: parts[path] for path in outer_first}
     _check_nested(parts)
     _put(model, parts)
     return Exchange(model, parts, old)

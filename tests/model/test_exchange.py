@@ -255,7 +255,7 @@ def test_nested_parts_may_be_named_in_any_order():
         change = exchange(model, {path: parts[path] for path in paths})
         assert change.is_active and model[0][0] is parts["0.0"]
         change.undo()
-        assert dict(model.named_modules()) == old
+        assert dict(model.named_modules()) == old and change.new["0"][0] is parts["0.0"]
 
 
 def test_a_part_inside_one_that_has_no_place_for_it_is_refused_whole():
