@@ -125,7 +125,7 @@ def test_splits_share_no_text():
     assert not pairs & {frozenset((sum_.first, sum_.second)) for sum_ in take(1000, sums(0, "held_out"))}
 
 
-def test_one_plot_in_ten_is_held_out():
+def test_one_key_in_ten_is_held_out():
     rng = random.Random(5)
     sides = Counter(side(choose(rng).key) for _ in range(20_000))
     assert 0.08 < sides["held_out"] / 20_000 < 0.12
@@ -283,7 +283,7 @@ def test_there_are_hundreds_of_thousands_of_stories():
     assert count_plots(2) > 10**13 and count_plots(4) > count_plots(3) > count_plots(2)
 
 
-def test_plots_are_as_many_as_documented():
+def test_keys_are_as_many_as_documented():
     keys = {
         f"{animal} {deed.english} {noun} {reason}"
         for deed in DEEDS
