@@ -32,7 +32,7 @@ setup: $(VENV)/.course  ## make .venv with all that the lessons need
 lab: $(VENV)/.trusted  ## open the course in JupyterLab
 	@echo "JupyterLab opens in your browser; Ctrl-C here stops it."
 	@PATH="$(CURDIR)/$(BIN):$$PATH" jupyter lab --ip=127.0.0.1 --notebook-dir=. $(LAB_FLAGS) \
-	  notebooks/00_start_here.ipynb
+	  $(wildcard notebooks/*_start_here.ipynb)
 
 test: $(VENV)/.test  ## lint, then run the tests that aren't marked slow and every lesson, comparing outputs
 	$(BIN)/ruff check
@@ -43,7 +43,7 @@ test-all: test  ## the same, then the slow tests, then the lessons on a processo
 	$(PYTEST) -m slow tests
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(PYTEST) notebooks
 
-notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESSONS=notebooks/04*.ipynb for some)
+notebooks: $(VENV)/.course  ## execute the lessons and store their outputs (LESSONS=notebooks/*_sampling.ipynb for some)
 	$(BIN)/python -m course_lib.course.store $(LESSONS)
 
 bench: $(VENV)/.test  ## measure speed and memory beside what you would use instead
@@ -55,10 +55,14 @@ gpu:  ## measure the kernels on an NVIDIA GPU, in eight minutes, with any Python
 world: $(VENV)/.course  ## train the small model of the made-up world anew (assets/world.safetensors)
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.world_model
 
-experiments: $(VENV)/.course  ## run the long experiments of lessons 17, 19 and 22 anew (assets/*.json)
-	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.experiments.peft_comparison
-	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.experiments.qat_comparison
-	$(BIN)/python -m course_lib.course.experiments.sampling_curves
+experiments: $(VENV)/.course  ## run the lessons' long experiments anew (assets/*.json)
+	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.lessons.parameter_efficient_fine_tuning.experiment
+	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.lessons.quantization.experiment
+	$(BIN)/python -m course_lib.course.lessons.sampling.experiment
+
+contents: $(VENV)/.course  ## renumber: rename the lessons after course_lib/course/contents.toml, mend links, heads and tables
+	$(BIN)/python -m course_lib.course.arrange
+	$(BIN)/python -m course_lib.course.store notebooks/*_start_here.ipynb
 
 address: $(VENV)/.course  ## write pyproject.toml's public address into the lessons and the README
 	$(BIN)/python -m course_lib.course.publish
@@ -98,4 +102,4 @@ $(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
 	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(EXPLAIN)
 	@touch $@
 
-.PHONY: help setup lab test test-all notebooks bench gpu world experiments address clean
+.PHONY: help setup lab test test-all notebooks bench gpu world experiments contents address clean

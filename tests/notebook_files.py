@@ -12,8 +12,13 @@ ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
-def number(path):
-    return path.name.partition("_")[0]
+def name(path):
+    """The lesson's name, by which everything but the file knows it."""
+    return path.stem.partition("_")[2]
+
+
+def notebook(name):
+    return next(path for path in NOTEBOOKS if path.stem.partition("_")[2] == name)
 
 
 def read_cells(path):

@@ -8,7 +8,7 @@ import pytest
 import course_lib
 
 ROOT = Path(course_lib.__file__).parent
-FILES = [path for path in sorted(ROOT.rglob("*.py")) if path.parent.name != "lessons"]
+FILES = sorted(ROOT.rglob("*.py"))
 
 
 def functions(path: Path):
@@ -20,7 +20,8 @@ def functions(path: Path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_and_functions_are_short(path):
-    assert len(path.read_text("utf-8").splitlines()) <= 250
+    longest = 350 if path.name == "exercises.py" else 250  # a lesson's exercises are a list of their own
+    assert len(path.read_text("utf-8").splitlines()) <= longest
     assert not [node.name for node in functions(path) if node.end_lineno - node.lineno + 1 > 30]
 
 

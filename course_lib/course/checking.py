@@ -1,49 +1,57 @@
-"""The functions that a lesson's checks are written with.
+"""Calling a learner's function, and comparing what it returns.
 
-A check calls the learner's function with `call`, and compares the result with `equal` (counts, words, lists,
-dicts) or `close` (numbers). With `same` it recognises a well-known wrong answer, so that it can name the
-mistake:
-
-    def check_scale(answer):
-        got = call(answer, q, k)
-        if same(got, q @ k.T / d):
-            raise Mistake("you divided by d: it is the square root of d that keeps the spread at 1")
-        close(got, q @ k.T / d**0.5, "the scores")
+`course_lib.course.judging` does this for exercises that have cases. A check that is written by hand, for an
+exercise with open answers, calls the learner's function with `call` and compares with `agree`, or looks at
+the answer itself and raises `Mistake`.
 """
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from course_lib.course.reading import describe, is_blank, is_untouched, shape, shown
 
 
 class Mistake(Exception):
-    """The answer is wrong. The message says what is wrong with it."""
+    """The answer is wrong. The message says what is wrong with it.
+
+    kind: the type of the exception that the learner's function raised, "None" if it returned nothing, or "".
+    """
+
+    def __init__(self, message: str, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 class NotStarted(Exception):
     """The learner has not written an answer yet."""
 
 
-def call(answer: Callable, *args: Any, **kwargs: Any) -> Any:
+def call(answer: Callable, *args: Any) -> Any:
     """Call the learner's function with copies of the arguments, and return its result.
 
     Raises NotStarted for an untouched stub. Raises Mistake for an answer that isn't a function, for a
     function that raises (the message says what and where) and for a function that returns nothing.
     """
+    return call_on(answer, *map(copied, args))
+
+
+def call_on(answer: Callable, *args: Any) -> Any:
+    """Do as `call` does, with the arguments themselves, on which the function may write."""
     if is_blank(answer):
         raise NotStarted
     if not callable(answer):
         raise Mistake(
             f"this exercise wants a function, and got {shown(answer)}. Hand in its name, without ( )"
         )
-    _check_arguments(answer, args, kwargs)
+    _check_arguments(answer, args)
     try:
-        result = answer(*map(_copy, args), **{name: _copy(value) for name, value in kwargs.items()})
+        result = answer(*args)
     except KeyboardInterrupt:
         raise Mistake("you stopped it while it ran. Does every loop come to its end?") from None
+    except (Mistake, NotStarted):  # said by what the function was given to call
+        raise
     except Exception as error:  # noqa: BLE001  a learner's code may raise anything
         raise _explain_error(answer, error) from None
     if result is None or result is ...:
@@ -51,13 +59,39 @@ def call(answer: Callable, *args: Any, **kwargs: Any) -> Any:
     return result
 
 
-def equal(got: Any, want: Any, name: str) -> None:
-    """Raise Mistake unless `got == want`. In lists, tuples and dicts it names the first item that differs."""
+def copied(value: Any) -> Any:
+    """Copy a list, dict, set, array or tensor, which the learner's function might change in place."""
+    return copy.deepcopy(value) if _is_data(value) else value
+
+
+def agree(got: Any, want: Any, name: str, tolerance: float = 1e-4, returns: Sequence[str] = ()) -> None:
+    """Raise Mistake unless a result is as wanted. The message names the first thing that differs.
+
+    Numbers in arrays, and floats, may differ by `tolerance`, absolutely and relatively; all else must be
+    equal. An array may come where a list or a number is wanted, and a list where a tuple is.
+
+    returns: what the message calls the parts of a result that is a tuple.
+    """
+    if isinstance(want, tuple):
+        _agree_in_parts(got, want, name, tolerance, returns)
+    elif _is_array(want) or isinstance(want, float):
+        close(got, want, name, tolerance)
+    elif _is_array(got):
+        agree(got.tolist(), want, name, tolerance)
+    else:
+        equal(got, want, name, tolerance)
+
+
+def equal(got: Any, want: Any, name: str, tolerance: float = 1e-4) -> None:
+    """Raise Mistake unless `got == want`. In lists, tuples and dicts it names the first item that differs.
+
+    Arrays and floats within them are compared as `agree` does.
+    """
     _check_type(got, want, name)
     if isinstance(want, dict):
-        _equal_dicts(got, want, name)
+        _equal_dicts(got, want, name, tolerance)
     elif isinstance(want, list | tuple):
-        _equal_sequences(got, want, name)
+        _equal_sequences(got, want, name, tolerance)
     elif _differ(got, want):
         raise Mistake(f"{name} should be {shown(want)}, and is {shown(got)}")
 
@@ -65,58 +99,89 @@ def equal(got: Any, want: Any, name: str) -> None:
 def close(got: Any, want: Any, name: str, tolerance: float = 1e-4) -> None:
     """Raise Mistake unless two answers have the same shape, and values that agree to within `tolerance`.
 
-    The answers are numbers, lists, arrays or tensors. The message names the shapes if they differ, and
-    otherwise the first value that is wrong.
+    The answers are numbers, lists, arrays or tensors. Where an array is wanted, a list won't do, nor will
+    floats for whole numbers or truth values. The message names the shapes if they differ, and otherwise the
+    first value that is wrong.
     """
     import numpy as np  # imported here, so that start() can still say that numpy is missing
 
+    if _is_array(want) and isinstance(got, list | tuple):
+        kind = "tensor" if type(want).__module__ == "torch" else "array"
+        raise Mistake(f"{name} should be one {kind}, and is {shown(got)}")
+    exact = _is_array(want) and not _is_fractional(want)
+    truth = exact and "bool" in str(want.dtype)
+    if exact and _is_array(got) and _is_fractional(got):
+        kind = "truth values" if truth else "whole numbers"
+        raise Mistake(f"{name} should be {kind}, and is of the type {got.dtype}")
     got, want = _to_array(got, name), _to_array(want, name)
     if got.shape != want.shape:
         raise Mistake(f"{name} should have the shape {shape(want)}, and has {shape(got)}")
-    wrong = np.argwhere(~np.isclose(got, want, rtol=tolerance, atol=tolerance))
-    if len(wrong):
-        index = tuple(map(int, wrong[0]))
+    tolerance = 0 if exact else tolerance
+    differ = np.argwhere(~np.isclose(got, want, rtol=tolerance, atol=tolerance, equal_nan=True))
+    if len(differ):
+        index = tuple(map(int, differ[0]))
         item = f"{name}{list(index)}" if index else name
-        raise Mistake(f"{item} should be {shown(want[index])}, and is {shown(got[index])}")
+        right, wrong = (bool(part[index]) if truth else part[index] for part in (want, got))
+        raise Mistake(f"{item} should be {shown(right)}, and is {shown(wrong)}")
 
 
 def same(got: Any, other: Any, tolerance: float = 1e-4) -> bool:
-    """Return whether two answers agree in shape and values. Checks use it with well-known wrong answers."""
+    """Return whether two results agree."""
     try:
-        close(got, other, "", tolerance)
+        agree(got, other, "", tolerance)
     except Mistake:
         return False
     return True
 
 
-def _check_arguments(answer: Callable, args: tuple, kwargs: dict) -> None:
+def _agree_in_parts(got: Any, want: tuple, name: str, tolerance: float, returns: Sequence[str]) -> None:
+    if not isinstance(got, tuple | list) or len(got) != len(want):
+        listed = f", {', '.join(returns[:-1])} and {returns[-1]}," if returns else ""
+        raise Mistake(f"{name} should give {len(want)} things{listed} and gives {shown(got)}")
+    for i, (got_part, want_part) in enumerate(zip(got, want, strict=True)):
+        agree(got_part, want_part, f"{returns[i]} of {name}" if returns else f"{name}[{i}]", tolerance)
+
+
+def _check_arguments(answer: Callable, args: tuple) -> None:
     try:
         signature = inspect.signature(answer)
     except ValueError:  # some built-in functions have none
         return
     try:
-        signature.bind(*args, **kwargs)
+        signature.bind(*args)
     except TypeError:
-        name, n = getattr(answer, "__name__", "it"), len(args) + len(kwargs)
-        raise Mistake(f"{name} is called with {n} arguments here, and yours takes {signature}") from None
+        name = getattr(answer, "__name__", "it")
+        raise Mistake(
+            f"{name} is called with {len(args)} arguments here, and yours takes {signature}"
+        ) from None
 
 
-def _copy(value: Any) -> Any:
-    """Copy a list, dict, set, array or tensor, which the learner's function might change in place."""
-    is_data = isinstance(value, list | dict | set) or type(value).__module__ in ("numpy", "torch")
-    return copy.deepcopy(value) if is_data else value
+def _is_data(value: Any) -> bool:
+    return isinstance(value, list | dict | set | tuple) or _is_array(value)
+
+
+def _is_array(value: Any) -> bool:
+    """Return whether this is an array, a tensor, or one of numpy's numbers."""
+    return getattr(value, "shape", None) is not None and hasattr(value, "tolist") and hasattr(value, "dtype")
+
+
+def _is_fractional(array: Any) -> bool:
+    """Return whether an array's or tensor's numbers are floats."""
+    return "float" in str(array.dtype)
 
 
 def _explain_error(answer: Callable, error: Exception) -> Exception:
     if is_untouched(answer) or (isinstance(error, NotImplementedError) and not error.args):
         return NotStarted()
-    return Mistake(f"your code stopped with {describe(error)}")
+    return Mistake(f"your code stopped with {describe(error)}", kind=type(error).__name__)
 
 
 def _explain_none(answer: Callable, result: Any) -> Exception:
     if result is ... or is_untouched(answer):
         return NotStarted()
-    return Mistake(f"{shown(answer)} gave back None. Is there a `return` at its end, on every path?")
+    return Mistake(
+        f"{shown(answer)} gave back None. Is there a `return` at its end, on every path?", kind="None"
+    )
 
 
 def _check_type(got: Any, want: Any, name: str) -> None:
@@ -125,7 +190,7 @@ def _check_type(got: Any, want: Any, name: str) -> None:
             raise Mistake(f"{name} should be a {word}, and is {shown(got)}")
 
 
-def _equal_dicts(got: dict, want: dict, name: str) -> None:
+def _equal_dicts(got: dict, want: dict, name: str, tolerance: float) -> None:
     for key in want:
         if key not in got:
             raise Mistake(f"{name} should have the key {shown(key)}, and hasn't")
@@ -133,14 +198,14 @@ def _equal_dicts(got: dict, want: dict, name: str) -> None:
         if key not in want:
             raise Mistake(f"{name} has a key that doesn't belong there: {shown(key)}")
     for key, value in want.items():
-        equal(got[key], value, f"{name}[{shown(key)}]")
+        agree(got[key], value, f"{name}[{shown(key)}]", tolerance)
 
 
-def _equal_sequences(got: list | tuple, want: list | tuple, name: str) -> None:
+def _equal_sequences(got: list | tuple, want: list | tuple, name: str, tolerance: float) -> None:
     if len(got) != len(want):
         raise Mistake(f"{name} should have {len(want)} items, and has {len(got)}: {shown(got)}")
     for i, (got_item, want_item) in enumerate(zip(got, want, strict=True)):
-        equal(got_item, want_item, f"{name}[{i}]")
+        agree(got_item, want_item, f"{name}[{i}]", tolerance)
 
 
 def _differ(got: Any, want: Any) -> bool:

@@ -13,6 +13,8 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+from course_lib.course.contents import find_lesson
+
 ROOT = Path(__file__).parents[2]
 FOLDER = "thirsty-tiger"
 ADDRESS = re.compile(r"https://github\.com/([\w-]+/[\w.-]*[\w-])")
@@ -97,7 +99,7 @@ def publish_readme(text: str, address: str) -> str:
         raise PublishError("README.md: no lines between <!-- address --> and <!-- /address -->")
     lines = "The course has no public address yet: begin in the folder that holds this file.\n"
     if address:
-        badge = colab_badge(address, "00_start_here.ipynb")
+        badge = colab_badge(address, find_lesson("start_here").file)
         lines = f"{badge}```sh\ngit clone {address} {FOLDER}\ncd {FOLDER}\n```\n"
     return BLOCK.sub(lambda _: lines, text)
 

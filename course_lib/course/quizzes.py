@@ -1,15 +1,46 @@
-"""A quiz question as plain text, and as buttons in a notebook that has a kernel."""
+"""Quiz questions: read from a lesson's `quiz.toml`, and shown as plain text and as buttons."""
 
 import html
 import re
+import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from course_lib.course.content import Question
+
+@dataclass(frozen=True)
+class Choice:
+    """One answer to a question, with the explanation for a learner who picks it."""
+
+    text: str
+    why: str
+    right: bool = False
+
+
+@dataclass(frozen=True)
+class Question:
+    """A quiz question. Its choices have the letters a, b, c… in the given order."""
+
+    id: str
+    text: str
+    choices: tuple[Choice, ...]
+
+    def lettered(self) -> dict[str, Choice]:
+        return dict(zip("abcdefgh", self.choices, strict=False))
+
+
+def read_quiz(path: Path) -> tuple[Question, ...]:
+    """Return the questions of a file: tables `[[question]]`, each with `[[question.choice]]`."""
+    questions = tomllib.loads(path.read_text(encoding="utf-8"))["question"]
+    return tuple(
+        Question(question["id"], question["text"], tuple(Choice(**choice) for choice in question["choice"]))
+        for question in questions
+    )
 
 
 def question_text(question: Question) -> str:
     choices = [f"  {letter}) {choice.text}" for letter, choice in question.lettered().items()]
-    return "\n".join([f"{question.id}  {question.text}", *choices])
+    return "\n".join([question.text, *choices])
 
 
 def answer_text(question: Question, letter: str) -> str:

@@ -41,6 +41,25 @@ class _ShortRepr(reprlib.Repr):
         return f"the function {name}" if name and callable(value) else f"a {type(value).__name__}"
 
 
+def short_call(function: Any, args: tuple) -> str:
+    """Return a call as a learner would write it, with a parameter's name in place of a long value."""
+    try:
+        names = list(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        names = []
+    texts = [_short(value, names[i] if i < len(names) else "…") for i, value in enumerate(args)]
+    return f"{getattr(function, '__name__', 'it')}({', '.join(texts)})"
+
+
+def _short(value: Any, name: str) -> str:
+    if hasattr(value, "tolist") and getattr(value, "ndim", 9) < 3:
+        value = value.tolist()
+    if isinstance(value, float):
+        return f"{value:g}"
+    plain = isinstance(value, int | str | bytes | list | tuple | dict | set | type(None))
+    return text if plain and len(text := repr(value)) <= 40 else name
+
+
 def shape(array: Any) -> str:
     return str(tuple(array.shape))
 

@@ -6,16 +6,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+from course_lib.course.home import FILE_ERRORS, earlier_home, home, locked, write_file
+
 KINDS = ("exercises", "quiz")
-FILE_ERRORS = (OSError, RuntimeError)  # pathlib raises RuntimeError where there is no home folder
+OLD_IDS = Path(__file__).with_name("old_ids.json")  # what ids were called when lessons were known by number
 
 
 class Record:
-    """The ids of passed exercises and of correctly answered questions, in `progress.json`.
+    """The ids of passed exercises and of rightly answered questions, in the learner's `progress.json`.
 
-    The file is in `~/.thirsty-tiger`, or in the folder named by the environment variable THIRSTY_TIGER_HOME
-    (on Colab, whose disk isn't kept, that can be a folder of a mounted Drive). A file that can't be read is
-    renamed and never overwritten. Where no file can be written, the record lasts until the kernel stops.
+    A file that can't be read is renamed and never overwritten. Where no file can be written, the record lasts
+    until the kernel stops. Where there is no record yet, that of an earlier version of the course is taken
+    over, and left where it lies.
     """
 
     def __init__(self) -> None:
@@ -39,32 +41,37 @@ class Record:
         """Start a new record. The old file is kept beside the new one."""
         self._unsaved = {kind: set() for kind in KINDS}
         try:
-            kept = f" The old record is kept as {_set_aside(self._file())}." if self._file().exists() else ""
+            self._take_over()
+            kept = f" The old record is kept as {_set_aside(_file())}." if _file().exists() else ""
             print(f"Your progress starts afresh.{kept}")
         except FILE_ERRORS as error:
             print(f"Your progress could not be reset: {error}.")
 
-    def _file(self) -> Path:
-        return Path(os.environ.get("THIRSTY_TIGER_HOME") or "~/.thirsty-tiger").expanduser() / "progress.json"
-
     def _read(self) -> dict[str, list[str]]:
-        file = self._file()
-        try:
-            saved = json.loads(file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except ValueError:
-            saved = None
-        if _is_record(saved):
-            return saved
-        kept = _set_aside(file)
-        print(f"Your progress file could not be read. It is kept as {kept}, and a new one begins.")
+        """Return what the record's file says, or the one that is to be taken over, under today's ids."""
+        for file in (_file(), _earlier_file()):
+            try:
+                saved = json.loads(file.read_text(encoding="utf-8")) if file else {}
+            except FileNotFoundError:
+                continue
+            except ValueError:
+                saved = None
+            if _is_record(saved):
+                return _renamed(saved)
+            kept = _set_aside(file)
+            print(f"Your progress file could not be read. It is kept as {kept}, and a new one begins.")
         return {}
+
+    def _take_over(self) -> None:
+        """Write the record that was kept in the earlier home into today's, unless there is one already."""
+        if not _file().exists() and (saved := self._read()):
+            with locked():
+                write_file(_file(), json.dumps(saved, indent=1))
 
     def _save(self) -> None:
         try:
-            self._file().parent.mkdir(parents=True, exist_ok=True)
-            _write(self._file(), json.dumps({**self._read(), **self.done()}, indent=1))
+            with locked():
+                write_file(_file(), json.dumps({**self._read(), **self.done()}, indent=1))
             self._unsaved = {kind: set() for kind in KINDS}
         except FILE_ERRORS as error:
             self._warn_once(error)
@@ -75,19 +82,26 @@ class Record:
         self._warned = True
 
 
+def _file() -> Path:
+    return home() / "progress.json"
+
+
+def _earlier_file() -> Path | None:
+    """Return the file of an earlier version of the course, unless a record has begun in today's home."""
+    earlier = earlier_home()
+    return earlier / "progress.json" if earlier and not any(home().glob("progress*.json")) else None
+
+
 def _is_record(saved: Any) -> bool:
     lists = [saved.get(kind, []) for kind in KINDS] if isinstance(saved, dict) else [None]
     return all(isinstance(ids, list) and all(isinstance(id, str) for id in ids) for ids in lists)
 
 
-def _write(file: Path, text: str) -> None:
-    """Write a file atomically: after an error it has its old content."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _renamed(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the ids of earlier versions replaced by today's."""
+    today = json.loads(OLD_IDS.read_text(encoding="utf-8"))
+    renamed = {kind: sorted({today.get(id, id) for id in saved[kind]}) for kind in KINDS if kind in saved}
+    return {**saved, **renamed}
 
 
 def _set_aside(file: Path) -> str:

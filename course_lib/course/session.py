@@ -1,26 +1,30 @@
-"""The functions that a notebook calls: check, hint, solution, quiz and progress."""
+"""The functions that a notebook calls: check, hint, solution, quiz, mine and progress."""
 
 import textwrap
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-from course_lib.course.checking import Mistake, NotStarted
-from course_lib.course.content import Exercise, Question
-from course_lib.course.lessons import find_exercise, find_question, lesson_numbers, load_lesson
-from course_lib.course.quizzes import answer_text, question_text, show_buttons
-from course_lib.course.reading import describe, is_blank
+from course_lib.course.checking import NotStarted
+from course_lib.course.contents import Lesson, all_lessons
+from course_lib.course.exercise import Exercise
+from course_lib.course.judging import find_mistake
+from course_lib.course.lessons import exercises_of, find_exercise, find_question, lesson_of, questions_of
+from course_lib.course.my_model import MyModel
+from course_lib.course.quizzes import Question, answer_text, question_text, show_buttons
 from course_lib.course.record import Record
 
 
 class Session:
-    """The exercises that were tried, the hints that were given, and the learner's record.
+    """The exercises that were tried, the hints that were given, the learner's record and their model.
 
-    Its five public methods are the functions that a notebook imports from `course_lib.course`. They print
-    their results, and the same calls always print the same lines.
+    Its public methods are the functions that a notebook imports from `course_lib.course`. They print their
+    results, and the same calls always print the same lines.
     """
 
     def __init__(self) -> None:
         self.record = Record()
+        self.model = MyModel()
         self._tried: set[str] = set()
         self._hints: Counter[str] = Counter()
 
@@ -36,6 +40,8 @@ class Session:
         if mistake is None:
             _print(f"{id} passed: {exercise.learned}")
             self.record.add("exercises", id)
+            if exercise.part:
+                _print(self.model.keep(exercise, answer))
         else:
             _print(f"{id} not yet: {mistake}")
 
@@ -52,8 +58,28 @@ class Session:
             _print(f"You haven't tried {id} yet. A try first, even a wrong one, makes the answer stick.\n")
         print(f"One way to do {id}:\n\n{exercise.solution_text()}")
 
+    def mine(self, id: str) -> Callable:
+        """Return the learner's own answer to exercise `id`, a part of their model, from any earlier lesson.
+
+        Where there is none, or where it no longer passes, the course's solution is returned. A line says
+        which of the two it is. Raises ValueError if that exercise isn't a part of the model.
+        """
+        exercise = find_exercise(id)
+        if not exercise.part:
+            raise ValueError(
+                f"{id!r} is no part of the model; the parts are {', '.join(map(repr, _parts()))}"
+            )
+        part, why_not = self.model.find(exercise)
+        name = exercise.solution.__name__
+        if part is None:
+            until = f", until yours passes in the lesson {lesson_of(id).title}."
+            _print(f"{name}: the course's{f'. {why_not}' if why_not else until}")
+            return exercise.solution
+        _print(f"{name}: yours, from my_model.py.")
+        return part
+
     def quiz(self, id: str, letter: str | None = None) -> None:
-        """Print question `id`, or answer it: `quiz("01-q1", "b")`."""
+        """Print question `id`, or answer it: `quiz("why-bytes", "b")`."""
         question = find_question(id)
         if letter is None:
             _print(f'{question_text(question)}\nAnswer with a button, or with quiz("{id}", "a").')
@@ -64,17 +90,23 @@ class Session:
             _print(f"{id} has the answers {', '.join(question.lettered())}: choose one of those.")
 
     def progress(self, reset: bool = False) -> None:
-        """Print the progress in each lesson. With `reset` a new record begins, and the old file is kept."""
+        """Print the progress in each lesson. With `reset` a new record begins, and the old file is kept.
+
+        The learner's model, my_model.py, is left as it is.
+        """
         if reset:
             self.record.reset()
-        done = self.record.done()
-        lessons = {number: load_lesson(number) for number in lesson_numbers()}
-        width = max(len(lesson.TITLE) for lesson in lessons.values())
-        print(f"{'Lesson':{width + 5}}{'Exercises':>9}{'Quiz':>10}")
-        for number, lesson in lessons.items():
-            exercises = _count_done(lesson.EXERCISES, done["exercises"])
-            questions = _count_done(lesson.QUIZ, done["quiz"])
-            print(f"{number}   {lesson.TITLE:{width}}{exercises:>9}{questions:>10}")
+        width = max(len(lesson.title) for lesson in all_lessons())
+        print(f"{'Lesson':{width + 5}}{'Exercises':>9}{'Quiz':>10}   Parts of your model")
+        for lesson in all_lessons():
+            print(self._progress_in(lesson, width).rstrip())
+
+    def _progress_in(self, lesson: Lesson, width: int) -> str:
+        done, kept = self.record.done(), self.model.kept()
+        exercises = _count_done(exercises_of(lesson), done["exercises"])
+        questions = _count_done(questions_of(lesson), done["quiz"])
+        parts = [part.solution.__name__ for part in exercises_of(lesson) if part.part and part.id in kept]
+        return f"{lesson.number}   {lesson.title:{width}}{exercises:>9}{questions:>10}   {', '.join(parts)}"
 
     def _answer(self, question: Question, letter: str) -> str:
         if question.lettered()[letter].right:
@@ -82,22 +114,11 @@ class Session:
         return answer_text(question, letter)
 
 
-def find_mistake(exercise: Exercise, answer: Any) -> str | None:
-    """Return what is wrong with an answer, or None. Raises NotStarted if there is no answer yet."""
-    if is_blank(answer):
-        raise NotStarted
-    try:
-        exercise.check(answer)
-    except NotStarted:
-        raise
-    except Mistake as mistake:
-        return str(mistake)
-    except Exception as error:  # noqa: BLE001  an answer may be anything
-        return f"the check could not make sense of this answer. {describe(error)}"
-    return None
+def _parts() -> list[str]:
+    return [exercise.id for lesson in all_lessons() for exercise in exercises_of(lesson) if exercise.part]
 
 
-def _count_done(items: tuple, done: list[str]) -> str:
+def _count_done(items: tuple[Exercise, ...] | tuple[Question, ...], done: list[str]) -> str:
     return f"{sum(item.id in done for item in items)} of {len(items)}"
 
 

@@ -1,6 +1,6 @@
 """Execute lessons and store them as pages that are complete without a kernel.
 
-    python -m course_lib.course.store notebooks/04_multi_head_attention.ipynb
+    python -m course_lib.course.store notebooks/*_multi_head_attention.ipynb
 
 A widget needs its kernel: a page with a stored widget shows an error when it is opened. A sentence is
 therefore stored in place of the widget ("Two sliders appear here when you run this cell."). Below it stands

@@ -1,6 +1,6 @@
 """A real JupyterLab in a real Chromium that can reach nothing beyond this machine.
 
-    python -m tests.browser.lab notebooks/01_tokenization.ipynb pictures
+    python -m tests.browser.lab notebooks/*_tokenization.ipynb pictures
 
 opens a copy of the notebook, runs all its cells, and saves what a learner would see, screen by screen.
 """

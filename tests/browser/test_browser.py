@@ -8,9 +8,10 @@ import nbformat
 import pytest
 from playwright.sync_api import expect
 
+from course_lib.course.contents import find_lesson
 from tests.browser.lab import ROOT
 
-LESSON = "04_multi_head_attention.ipynb"
+LESSON = find_lesson("multi_head_attention").file
 PICTURES = ROOT / "build" / "browser"
 VIEWS = """
 from course_lib.course import quiz, start
@@ -47,7 +48,7 @@ def nothing(**controls): pass
 sliders = dict(whole=IntSlider(3), real=FloatSlider(1), chosen=SelectionSlider(options=[1, 2]))
 interact_manual(nothing, **sliders, tick=True, menu=["x", "y"], text=Text("t"));
 --
-quiz("00-q1")
+quiz("what-is-computed")
 --
 from course_lib.show import guess_game
 guess_game([("a", "one text"), ("b", "another")])

@@ -22,7 +22,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from course_lib.course.experiments import sampling_curves as curves
+from course_lib.course.lessons.sampling import experiment as curves
 from course_lib.evaluate import distinct, find_loop, log_likelihood, repeated
 from course_lib.generate import (
     KNOBS,

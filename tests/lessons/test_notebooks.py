@@ -6,7 +6,7 @@ import re
 import pytest
 from lxml import html
 from nbconvert import HTMLExporter
-from notebook_files import NOTEBOOKS, calls, code_cells, read_cells, tags, text_of
+from notebook_files import NOTEBOOKS, calls, code_cells, name, read_cells, tags, text_of
 
 from course_lib.course.publish import BADGE, START
 from course_lib.course.store import VIEW
@@ -33,7 +33,7 @@ def texts(path):
 
 
 def test_there_are_notebooks():
-    assert NOTEBOOKS and NOTEBOOKS[0].name == "00_start_here.ipynb"
+    assert NOTEBOOKS and name(NOTEBOOKS[0]) == "start_here"
 
 
 @each_notebook

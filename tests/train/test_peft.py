@@ -910,7 +910,7 @@ def test_qlora_trains_over_four_bits_that_stay(tmp_path):
 
 
 def test_the_comparison_scores_what_would_be_written():
-    from course_lib.course.experiments.peft_comparison import judge, tell_who
+    from course_lib.course.lessons.parameter_efficient_fine_tuning.experiment import judge, tell_who
 
     lm = load_world()
     examples = tell_who(lm, 2, "held_out", 4)

@@ -1,44 +1,48 @@
-"""The exercises and quiz questions: one module for each lesson, imported when it is first used.
+"""The lessons' exercises, quizzes and long experiments: a folder for each lesson, under the lesson's name.
 
-A lesson module is named after its notebook's number (`lesson_01` for `01_tokenization.ipynb`) and has a
-`TITLE`, its `EXERCISES` and its `QUIZ`. An id starts with that number: `01-2`, `01-q3`.
+exercises.py     EXERCISES, from easy to hard
+quiz.toml        the questions
+experiment.py    the long run whose log the lesson draws, where there is one
 """
 
-import pkgutil
+from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
-from types import ModuleType
-from typing import Any
+from pathlib import Path
 
-from course_lib.course.content import Exercise, Question
-
-
-def lesson_numbers() -> list[str]:
-    """Return the numbers of the lessons that have exercises, in the order of the course."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name.removeprefix("lesson_") for name in modules if name.startswith("lesson_"))
+from course_lib.course.contents import Lesson, all_lessons
+from course_lib.course.exercise import Exercise
+from course_lib.course.quizzes import Question, read_quiz
 
 
-def load_lesson(number: str) -> ModuleType:
-    return import_module(f"{__name__}.lesson_{number}")
+@cache
+def exercises_of(lesson: Lesson) -> tuple[Exercise, ...]:
+    return import_module(f"{__name__}.{lesson.name}.exercises").EXERCISES
+
+
+@cache
+def questions_of(lesson: Lesson) -> tuple[Question, ...]:
+    return read_quiz(Path(__path__[0]) / lesson.name / "quiz.toml")
 
 
 def find_exercise(id: str) -> Exercise:
-    """Return the exercise with this id. Raises ValueError, which lists the lesson's ids, if there is none."""
-    return _find(id, "EXERCISES")
+    """Return the exercise with this id. Raises ValueError, which lists similar ids, if there is none."""
+    return _find(id, "exercise", exercises_of)
 
 
 def find_question(id: str) -> Question:
-    """Return the question with this id. Raises ValueError, which lists the lesson's ids, if there is none."""
-    return _find(id, "QUIZ")
+    """Return the question with this id. Raises ValueError, which lists similar ids, if there is none."""
+    return _find(id, "question", questions_of)
 
 
-def _find(id: str, kind: str) -> Any:
-    number = str(id).partition("-")[0]
-    if number not in lesson_numbers():
-        raise ValueError(
-            f"{id!r} belongs to no lesson: an id looks like '01-1', or '01-q1' for a quiz question"
-        )
-    items = {item.id: item for item in getattr(load_lesson(number), kind)}
+def lesson_of(id: str) -> Lesson:
+    """Return the lesson that has this exercise."""
+    return next(lesson for lesson in all_lessons() if any(id == it.id for it in exercises_of(lesson)))
+
+
+def _find(id: str, kind: str, items_of):
+    items = {item.id: item for lesson in all_lessons() for item in items_of(lesson)}
     if id not in items:
-        raise ValueError(f"there is no {id!r} in lesson {number}, only {', '.join(items)}")
+        near = get_close_matches(str(id), items, n=3, cutoff=0.3) or list(items)
+        raise ValueError(f"there is no {kind} {id!r}. Did you mean {' or '.join(map(repr, near[:3]))}?")
     return items[id]

@@ -1,0 +1,50 @@
+"""Where the learner's own files lie: their progress, and the parts of their model.
+
+They lie in the course's folder, beside `notebooks/`, or in the folder that the environment variable
+THIRSTY_TIGER_HOME names (on Colab, whose disk isn't kept, that can be a folder of a mounted Drive).
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FILE_ERRORS = (OSError, RuntimeError)  # pathlib raises RuntimeError where there is no home folder
+
+
+def home() -> Path:
+    """Return the folder of the learner's own files. It needn't exist yet."""
+    named = os.environ.get("THIRSTY_TIGER_HOME")
+    return Path(named).expanduser() if named else ROOT
+
+
+def earlier_home() -> Path | None:
+    """Return the folder in which earlier versions of the course kept the progress, if it isn't `home()`."""
+    return None if os.environ.get("THIRSTY_TIGER_HOME") else Path("~/.thirsty-tiger").expanduser()
+
+
+def write_file(file: Path, text: str) -> None:
+    """Write a file atomically: after an error it has its old content."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked() -> Iterator[None]:
+    """Keep other kernels from changing the learner's files meanwhile. The folder is made if there is none.
+
+    Raises OSError if the files can't be locked, or aren't free for ten seconds.
+    """
+    import portalocker  # imported here, so that start() can still say that it is missing
+
+    home().mkdir(parents=True, exist_ok=True)
+    try:
+        with portalocker.Lock(home() / ".thirsty-tiger.lock", timeout=10):
+            yield
+    except portalocker.LockException as error:
+        raise OSError(f"another program is writing in {home()}") from error

@@ -1,0 +1,241 @@
+"""The exercises of the lesson on decoder-only models."""
+
+import math
+
+import torch
+from torch.nn.functional import pad
+
+from course_lib.course.exercise import Case, Exercise
+from course_lib.model import ModelConfig
+
+
+def shift(rows):
+    return rows[:, :-1], rows[:, 1:]
+
+
+def leaks(part):
+    x = torch.randn(1, 6, 4)
+    for place in range(1, 6):
+        changed = x.clone()
+        changed[:, place] += 1
+        if (part(x) != part(changed))[:, :place].any():
+            return True
+    return False
+
+
+def count(config):
+    attention = 2 * config.d_model * config.d_head * (config.n_heads + config.n_kv_heads)
+    feed_forward = 3 * config.d_model * config.d_ff
+    norms = 2 * config.d_model
+    return (
+        config.vocab_size * config.d_model
+        + config.n_layers * (attention + feed_forward + norms)
+        + config.d_model
+    )
+
+
+def story_mask(ids, end):
+    ended = (ids == end).cumsum(dim=0)
+    story = ended - (ids == end).long()  # how many stories ended before this token
+    return (story[:, None] == story).tril()
+
+
+def seeded(answer, part):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return answer(part)
+
+
+def adding(share, place, to):
+    """A part that adds a share of the vector at a place to another one, and leaves the rest alone."""
+    return lambda x: x.index_add(1, torch.tensor([to]), share * x[:, place, None])
+
+
+PARTS = {
+    "each vector doubled": lambda x: 2 * x,
+    "the mean of the vectors so far": lambda x: x.cumsum(dim=1) / torch.arange(1, x.shape[1] + 1)[:, None],
+    "each vector plus the one before it": lambda x: x + pad(x, (0, 0, 1, -1)),
+    "a mean over all of time, taken off": lambda x: x - x.mean(dim=1, keepdim=True),
+    "each vector plus the one after it": lambda x: x + pad(x, (0, 0, -1, 1)),
+    "each vector times the one after it": lambda x: x * pad(x, (0, 0, -1, 1)),
+    "the first vector plus the second, the others as they were": adding(1, 1, to=0),
+    "the third vector plus the fourth, the others as they were": adding(1, 3, to=2),
+    "the first vector plus the last, the others as they were": adding(1, -1, to=0),
+    "the first vector plus a millionth of the last": adding(1e-6, -1, to=0),
+}
+
+
+def moved(part, place, start=torch.randn, tolerance=0.0):
+    """Which outputs move when the vector at a place is changed, (time,)."""
+    x = start(1, 6, 4)
+    changed = x.clone()
+    changed[:, place] += 1
+    return ((part(x) - part(changed)).abs() > tolerance).any(dim=-1)[0]
+
+
+def any_moved(part, seen, **how):
+    """Whether some place moves an output of those that `seen(place)` selects."""
+    return any(moved(part, place, **how)[seen(place)].any() for place in range(1, 6))
+
+
+def sized(**sizes):
+    listed = ", ".join(f"{name}={size}" for name, size in sizes.items())
+    return Case(ModelConfig(**sizes, context=8), name=f"count(config) with {listed}")
+
+
+def one_story(numbers):
+    return (numbers[:, None] == numbers).tril()
+
+
+EXERCISES = (
+    Exercise(
+        id="shift",
+        hints=(
+            "At place t the model has read the tokens up to t. What comes next stands at t + 1.",
+            "Both are slices of rows along time: one without the last column, one without the first.",
+        ),
+        learned="text needs no labels: each token is the label of those before it.",
+        solution=shift,
+        cases=(
+            Case(torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 8]])),
+            Case(torch.tensor([[7, 8, 2], [5, 0, 4], [1, 6, 9]])),
+        ),
+        returns=("the tokens", "the targets"),
+        wrong={
+            lambda rows: (rows[:, :-1], rows[:, :-1]): (
+                "each target is the token itself: it would learn to repeat what it reads"
+            ),
+            lambda rows: (rows, rows): "each target is the token itself, which it has just read",
+            lambda rows: (rows[:, 1:], rows[:, :-1]): (
+                "it reads a token and should guess the one before it; it is to write forwards"
+            ),
+            lambda rows: (rows, rows.roll(-1, dims=1)): (
+                "the last target is the row's first token: roll goes round in a circle"
+            ),
+            lambda rows: (rows[:-1], rows[1:]): "you cut off a row of the batch; time is dimension 1",
+            lambda rows: (rows[:, :-2], rows[:, 2:]): "each target stands two places on, not one",
+            lambda rows: (rows[:, :-1], rows[:, -1]): "every place has a target, not the last one alone",
+            lambda rows: rows[:, 1:]: "these are the targets; return two things: `return tokens, targets`",
+        },
+    ),
+    Exercise(
+        id="find-the-leak",
+        hints=(
+            "Run the part on x, and on a copy of x in which one vector was changed.",
+            "Compare only the outputs that stand before the change.",
+            "A leak may reach back by one place only, or from the last to the first: try each place.",
+            "Compare with ==, bit for bit. A tolerance hides a small leak, and training may find it.",
+        ),
+        learned=(
+            "whatever a block is made of, this one test says whether it may be trained on the next token."
+        ),
+        solution=leaks,
+        cases=tuple(
+            Case(part, name=f"the answer for “{name}”", probe=seeded) for name, part in PARTS.items()
+        ),
+        wrong={
+            lambda part: moved(part, -1).any(): (
+                "it calls every part a leak. An output may depend on its own vector and on earlier ones"
+            ),
+            lambda part: any_moved(part, lambda place: torch.arange(6) != place): (
+                "an output *after* the change may change, too: compare only what stands before it"
+            ),
+            lambda part: moved(part, 0)[:0].any(): (
+                "it finds no leak at all: change a vector in a copy of x, and compare the outputs before it"
+            ),
+            lambda part: moved(part, -1)[0]: (
+                "it sees only leaks from the last vector into the first output: try every other place, too"
+            ),
+            lambda part: moved(part, -1)[:-1].any(): (
+                "it sees what the last vector moves, but not what others do: change each place in turn"
+            ),
+            lambda part: any_moved(part, lambda place: place - 1): (
+                "it sees leaks that reach back by one place, but none from the last vector to the first"
+            ),
+            lambda part: any_moved(part, lambda place: slice(place), tolerance=1e-5): (
+                "it overlooks a millionth of the last vector in the first: compare bit for bit, with !="
+            ),
+            lambda part: any_moved(part, lambda place: slice(place), start=torch.zeros): (
+                "it overlooks a product with the next vector: don't start from zeros, but from random numbers"
+            ),
+            lambda part: not leaks(part): "the wrong way round: True is for a part that leaks",
+        },
+    ),
+    Exercise(
+        id="count-parameters",
+        hints=(
+            "One table. In each block four matrices of attention, three of the feed-forward layer, two norms",
+            "And a last norm, after the blocks.",
+            "query, output: d_model × (n_heads · d_head); key, value: d_model × (n_kv_heads · d_head).",
+            "The head's weights are the embedding table: count it once.",
+        ),
+        learned="so from a table of sizes in a paper you can check the number in its title.",
+        solution=count,
+        cases=(
+            sized(vocab_size=49152, d_model=576, n_layers=30, n_heads=9, n_kv_heads=3, d_head=64, d_ff=1536),
+            sized(vocab_size=100, d_model=24, n_layers=2, n_heads=6, n_kv_heads=2, d_head=10, d_ff=50),
+            sized(vocab_size=77, d_model=16, n_layers=3, n_heads=4, n_kv_heads=4, d_head=4, d_ff=40),
+        ),
+        wrong={
+            lambda c: count(c) + c.vocab_size * c.d_model: "the head is the embedding table: count it once",
+            lambda c: count(c) - c.vocab_size * c.d_model: "the embedding table is missing",
+            lambda c: count(c) + c.context * c.d_model: "positions are rotations, which have no parameters",
+            lambda c: count(c) - c.n_layers * c.d_model * c.d_ff: "a matrix is missing: SwiGLU has three",
+            lambda c: count(c) - (2 * c.n_layers + 1) * c.d_model: (
+                "the norms have a weight for each channel: two in a block, and a last one"
+            ),
+            lambda c: count(c) - c.d_model: "the last norm, after all blocks, is missing",
+            lambda c: count(c) - 2 * c.n_layers * c.d_model: "the norms of the blocks are missing",
+            lambda c: count(c) - c.n_layers * c.d_model: "a block has two norms: one is missing",
+            lambda c: count(c) + (2 * c.n_layers + 1) * c.d_model: "an RMSNorm has weights, and no bias",
+            lambda c: count(c) - 2 * c.n_layers * c.d_model * (c.n_heads * c.d_head - c.d_model): (
+                "query and output are d_model × (n_heads · d_head), which need not be a square"
+            ),
+            lambda c: count(c) + 2 * c.n_layers * c.d_model * c.d_head * (c.n_heads - c.n_kv_heads): (
+                "keys and values have n_kv_heads heads, which may be fewer than n_heads"
+            ),
+            lambda c: (
+                count(c)
+                + 2 * c.n_layers * c.d_model * (2 * c.d_model - (c.n_heads + c.n_kv_heads) * c.d_head)
+            ): "you took attention's four matrices for squares; their other side is the heads' width in all",
+        },
+    ),
+    Exercise(
+        id="story-mask",
+        hints=(
+            "Give each token the number of its story. Two tokens see each other only if the numbers agree.",
+            "(ids == end).cumsum(dim=0) counts the end marks so far, this one included.",
+            "story[:, None] == story compares each with each; .tril() keeps what isn't later.",
+        ),
+        learned=(
+            "a mask says which tokens are one text, so several texts can share a window "
+            "and not see each other."
+        ),
+        solution=story_mask,
+        cases=(
+            Case(torch.tensor([5, 6, 0, 7, 8, 9, 0, 0, 4]), 0),
+            Case(torch.tensor([3, 0, 7, 0, 2, 7]), 7),
+        ),
+        wrong={
+            lambda ids, end: torch.ones(len(ids), len(ids), dtype=torch.bool).tril(): (
+                "that is the plain triangle: it lets a token look into the stories before its own"
+            ),
+            lambda ids, end: one_story((ids == end).cumsum(dim=0)): (
+                "the end mark is counted with the story after it; it belongs to the one that it ends"
+            ),
+            lambda ids, end: one_story(2 * (ids == end).cumsum(dim=0) - (ids == end).long()): (
+                "the end mark is on its own; it belongs to the story that it ends"
+            ),
+            lambda ids, end: story_mask(ids, end) | story_mask(ids, end).T: (
+                "a token may look at later ones of its story: .tril() is missing"
+            ),
+            lambda ids, end: story_mask(ids, end).T: "each token looks ahead instead of back: take .tril()",
+            lambda ids, end: story_mask(ids, end).tril(-1): "a token may look at itself: keep the diagonal",
+            lambda ids, end: ~story_mask(ids, end): "the wrong way round: true is where a token may look",
+            lambda ids, end: torch.zeros(len(ids), len(ids)).masked_fill(~story_mask(ids, end), -math.inf): (
+                "true where a token may look and false elsewhere: minus infinity comes later"
+            ),
+            lambda ids, end: story_mask(ids, end).float(): "a mask is of truth values: take .bool()",
+        },
+    ),
+)

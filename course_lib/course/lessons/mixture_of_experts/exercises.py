@@ -1,0 +1,244 @@
+"""The exercises of the lesson on mixtures of experts."""
+
+import torch
+from torch import nn
+
+from course_lib.course.checking import Mistake
+from course_lib.course.exercise import Case, Exercise
+
+SCORES = torch.randn(9, 5, generator=torch.Generator().manual_seed(8))
+
+
+def pick(scores, n_active):
+    best, chosen = scores.topk(n_active, dim=-1)
+    return best.softmax(dim=-1), chosen
+
+
+def switch(x, router, experts):
+    share, chosen = router(x).softmax(dim=-1).max(dim=-1)  # the softmax comes before the choice
+    out = torch.zeros_like(x)
+    for e, expert in enumerate(experts):
+        mine = chosen == e
+        out[mine] = share[mine, None] * expert(x[mine])
+    return out
+
+
+def balance(scores, n_active):
+    probabilities = scores.softmax(dim=-1)
+    chosen = probabilities.topk(n_active, dim=-1).indices.flatten()
+    f = chosen.bincount(minlength=scores.shape[-1]) / len(chosen)
+    return scores.shape[-1] * (f * probabilities.mean(dim=0)).sum()
+
+
+def pick_by(shares_of=lambda best: best.softmax(dim=-1), **how):
+    """A pick that makes shares of the best scores in another way, or takes other scores for the best."""
+
+    def wrong(scores, n_active):
+        best, chosen = scores.topk(n_active, dim=-1, **how)
+        return shares_of(best), chosen
+
+    return wrong
+
+
+def pick_over_tokens(scores, n_active):
+    chosen = scores.topk(n_active, dim=-1).indices
+    return scores.softmax(dim=0).gather(1, chosen), chosen
+
+
+def layer(n_tokens):
+    """Tokens, a router for four experts, and the experts. Leaves the learner's random numbers alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+        return 3 * torch.randn(n_tokens, 6), nn.Linear(6, 4, bias=False), experts
+
+
+@torch.enable_grad()
+def output_and_gradients(answer, x, router, experts):
+    output = answer(x, router, experts)
+    of_router, *of_experts = gradients(output, [router.weight, *experts.parameters()])
+    return output, of_router, torch.cat([gradient.flatten() for gradient in of_experts])
+
+
+@torch.enable_grad()
+def loss_and_gradient(answer, scores, n_active):
+    loss = answer(scores.requires_grad_(), n_active)
+    return loss, *gradients(loss, [scores])
+
+
+def gradients(output, weights):
+    """The gradients of an output's sum, with zeros where none arrives."""
+    if not (isinstance(output, torch.Tensor) and output.requires_grad):
+        return [torch.zeros_like(weight) for weight in weights]
+    try:
+        return torch.autograd.grad(output.sum(), weights, allow_unused=True, materialize_grads=True)
+    except RuntimeError:
+        raise Mistake(
+            "no gradient arrives, for numbers that it needs were overwritten: write on a copy"
+        ) from None
+
+
+def switched(x, share, chosen, experts):
+    """The chosen experts' outputs, times the shares (tokens,)."""
+    every = torch.stack([expert(x) for expert in experts], dim=1)
+    return share[:, None] * every[torch.arange(len(x)), chosen]
+
+
+def loads(scores, n_active):
+    """f: which part of all choices falls on each expert."""
+    chosen = scores.topk(n_active, dim=-1).indices.flatten()
+    return chosen.bincount(minlength=scores.shape[-1]) / len(chosen)
+
+
+def balance_short_counts(scores, n_active):
+    chosen = scores.topk(n_active, dim=-1).indices.flatten()
+    return scores.shape[-1] * (chosen.bincount() / len(chosen) * scores.softmax(dim=-1).mean(dim=0)).sum()
+
+
+EXERCISES = (
+    Exercise(
+        id="active-weights",
+        hints=(
+            "A SwiGLU expert has three matrices of d_model · d_ff weights. How many does a token take?",
+            "The router is a matrix of d_model · n_experts weights, and all of it works on every token.",
+        ),
+        learned="a quarter of the layer works on a token, and the router's part is small.",
+        solution=25_600,
+        why="4 experts · 3 matrices · 64 · 32 = 24,576, and the router's 64 · 16 = 1,024.",
+        wrong={
+            24_576: "these are the four experts; the router works on every token too, and for all 16 experts",
+            98_304: "these are all 16 experts; a token takes only 4 of them, and the router",
+            99_328: "that is the whole layer; a token takes only 4 of the 16 experts",
+            17_408: "you gave each expert two matrices; SwiGLU has three: gate, up and down",
+            24_832: "the router can't score 4 experts alone: to know which are best it must score all 16",
+            7_168: "that is one expert and the router; a token takes 4 experts",
+        },
+        otherwise="add up the weights of the experts that a token takes, and those of the router",
+    ),
+    Exercise(
+        id="pick-experts",
+        hints=(
+            "scores.topk(n_active, dim=-1) gives two things: the largest scores, and where they stand.",
+            "The chosen probabilities, divided by their sum, are the softmax of the chosen scores alone.",
+        ),
+        learned="these two lines decide which of a model's weights a token will meet.",
+        solution=pick,
+        cases=(Case(SCORES, 2), Case(SCORES, 3)),
+        returns=("the shares", "the chosen experts"),
+        forbids=("route",),
+        wrong={
+            lambda scores, n: scores.softmax(dim=-1).topk(n, dim=-1): (
+                "each token's shares should add up to 1: these still count the experts that weren't chosen"
+            ),
+            lambda scores, n: scores.topk(n): "these are the raw scores; a softmax makes shares of them",
+            lambda scores, n: pick(scores, n)[::-1]: (
+                "the two results are there, in the other order: first the shares, then the experts"
+            ),
+            pick_by(largest=False): "these are the experts with the smallest scores",
+            pick_over_tokens: "the softmax ran over the tokens (dim=0); each token has its own shares",
+            pick_by(lambda best: best.softmax(dim=0)): (
+                "the softmax of the best scores ran over the tokens (dim=0); each token has its own shares"
+            ),
+            lambda scores, n: tuple(part.flip(-1) for part in pick(scores, n)): (
+                "these are the right experts, but the best must come first"
+            ),
+            pick_by(lambda best: best / best.sum(dim=-1, keepdim=True)): (
+                "scores may be negative, so dividing them by their sum gives no shares: take a softmax"
+            ),
+            lambda scores, n: pick(scores, n)[0]: "return two things: `return shares, chosen`",
+        },
+    ),
+    Exercise(
+        id="switch-layer",
+        hints=(
+            "What is the softmax of a single number, whatever the number?",
+            "Take the softmax over all experts first: the best one's share is below 1, and moves with scores",
+            "share, chosen = router(x).softmax(dim=-1).max(dim=-1)",
+        ),
+        learned=(
+            "the choice itself has no gradient; the router learns only through the share that multiplies the "
+            "output."
+        ),
+        solution=switch,
+        cases=(
+            Case(*layer(20), probe=output_and_gradients),
+            Case(*layer(2), name="switch(x, router, experts) for two tokens", probe=output_and_gradients),
+        ),
+        returns=("the output", "the router's gradient", "the experts' gradient"),
+        wrong={
+            lambda x, router, experts: switched(x, torch.ones(len(x)), router(x).argmax(dim=-1), experts): (
+                "every expert's output counts in full, whatever the router thought: the share is still 1"
+            ),
+            lambda x, router, experts: switched(x, *router(x).max(dim=-1), experts): (
+                "the outputs are multiplied with raw scores, which may be negative or huge; use shares"
+            ),
+            lambda x, router, experts: switched(x, *router(x).sigmoid().max(dim=-1), experts): (
+                "a sigmoid would teach the router too, but a token's shares of all four must add up to 1"
+            ),
+            lambda x, router, experts: switched(x, *router(x).softmax(dim=0).max(dim=-1), experts): (
+                "the softmax ran over the tokens (dim=0); each token has its own shares"
+            ),
+            lambda x, router, experts: sum(
+                router(x).softmax(dim=-1)[:, [e]] * expert(x) for e, expert in enumerate(experts)
+            ): "all four experts worked on each token; only the best one should",
+            lambda x, router, experts: switch(x, lambda x: router(x).detach(), experts): (
+                "the output is right, but no gradient reaches the router: somewhere it was cut off"
+            ),
+            lambda x, router, experts: switch(x, router, [lambda x, e=e: e(x).detach() for e in experts]): (
+                "the output is right, but no gradient reaches the experts"
+            ),
+            lambda x, router, experts: switch(x, router, experts).detach(): (
+                "the output is right, but it has no gradient at all: .detach() or no_grad() cut it off"
+            ),
+        },
+    ),
+    Exercise(
+        id="load-balancing",
+        hints=(
+            "P = scores.softmax(dim=-1).mean(dim=0) is how likely each expert is, and has a gradient.",
+            "f counts topk(…).indices.flatten().bincount(minlength=n_experts), divided by all choices.",
+            "The loss is n_experts times the sum of f · P.",
+        ),
+        learned=(
+            "the busy experts' probabilities are pushed down hardest, for each is weighted with its own load."
+        ),
+        solution=balance,
+        cases=(
+            Case(SCORES, 2, probe=loss_and_gradient),
+            Case(torch.eye(4).repeat(3, 1), 1, name="equal loads", probe=loss_and_gradient),
+            Case(torch.eye(4)[:2], 1, name="two tokens for four experts", probe=loss_and_gradient),
+        ),
+        returns=("the loss", "the gradient"),
+        forbids=("load_balancing_loss",),
+        wrong={
+            lambda scores, n: scores.shape[-1] * loads(scores, n).square().sum(): (
+                "f · f is a matter of counting, and counts have no gradient: one of the two must be the mean "
+                "probability P"
+            ),
+            lambda scores, n: scores.shape[-1] * scores.softmax(dim=-1).mean(dim=0).square().sum(): (
+                "these are the probabilities alone; the counts f, of who was really chosen, are missing"
+            ),
+            lambda scores, n: balance(scores, 1): (
+                "you counted only each token's best expert; it takes n_active of them"
+            ),
+            lambda scores, n: balance(scores, n) / scores.shape[-1]: (
+                "the factor n_experts is missing: with equal loads the loss should be 1"
+            ),
+            lambda scores, n: balance(scores, n) * n: (
+                "the f should add up to 1: divide the counts by all choices, tokens times n_active"
+            ),
+            lambda scores, n: balance(scores, n) * n * len(scores): (
+                "f is a part of all choices, not a number of them: divide the counts by their sum"
+            ),
+            lambda scores, n: (
+                scores.shape[-1] * (loads(scores, n) * scores.softmax(dim=0).mean(dim=0)).sum()
+            ): "the softmax ran over the tokens (dim=0); a token's probabilities should add up to 1",
+            balance_short_counts: (
+                "experts that nobody chose are missing from your counts: use bincount(minlength=n_experts)"
+            ),
+            lambda scores, n: balance(scores, n).item(): (
+                "the number is right, but it has no gradient: don't detach the probabilities or call .item()"
+            ),
+        },
+    ),
+)

@@ -1,0 +1,202 @@
+"""The exercises of the lesson on multi-head attention."""
+
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from course_lib.course.checking import Mistake
+from course_lib.course.exercise import Case, Exercise
+
+EXAMPLE = np.array([[1, 0, 0, 0], [0.9, 0.1, 0, 0], [0.2, 0.5, 0.3, 0], [0.3, 0.2, 0.1, 0.4]])
+ON_THE_PAGE = """tiger jumped out, letter from the bank, elephant sat on the chair, bird flew to the nest,
+dog barked at the car, robot opened the door, boat hit the rock, horse crossed the river, lamp on the desk,
+aunt bought a lamp, boy found a coin, sister baked a cake, children built a castle, king wore a crown,
+mechanic repaired the car, teacher wrote a letter, cook dropped the plate, trophy did not fit, lake freezes"""
+NOT_NOUNS = """a an the this that my your his her its our their i you he she it we they me him us them who
+what which where how and or but so because while until when then if as after before since although of in on at
+to from by with for into onto over under about through between near is are was were be been had has did"""
+
+
+@cache
+def real_model():
+    from course_lib.families import load_smollm2
+
+    return load_smollm2()
+
+
+def check_fooled(answer):
+    from course_lib.show import attention
+
+    if not isinstance(answer, tuple | list) or [type(part) for part in answer] != [str, str]:
+        raise Mistake('give two strings in brackets: ("The … it …", "noun")')
+    text, noun = answer[0].strip(), answer[1].strip()
+    if not noun.isalpha() or noun.lower() in NOT_NOUNS.split():
+        raise Mistake(
+            f"{noun!r} isn't a noun, in one word: what is the thing or the animal that 'it' stands for?"
+        )
+    try:
+        att = attention(real_model(), text)
+    except ValueError as error:
+        raise Mistake(str(error)) from None
+    places = [i for i, token in enumerate(att.tokens) if token.strip() == "it"]
+    if not places:
+        raise Mistake("there is no 'it' in the sentence")
+    if noun not in text:
+        raise Mistake(f"{noun!r} is not in the sentence")
+    nouns = [i for i, token in enumerate(att.tokens[: places[-1]]) if token.strip() == noun]
+    if not nouns:
+        raise Mistake(f"{noun!r} must stand before the 'it', as one token (then choose a more common noun)")
+    if nouns == [0]:
+        raise Mistake("the first token is where heads rest; begin with another word, such as The")
+    row = att.row(13, 8, places[-1])
+    mine = max(row[i] for i in nouns)
+    others = {i: row[i] for i in range(1, places[-1]) if i not in nouns}
+    rival = max(others, key=others.get, default=None)
+    if rival is None or mine >= others[rival]:
+        raise Mistake(f"head 13.8 is not fooled: it gives {noun!r} {mine:.2f}, more than any other word")
+    if mine >= 1 / 3:
+        raise Mistake(f"nearly: {att.tokens[rival].strip()!r} gets more, but {noun!r} still gets {mine:.2f}")
+    plain = " ".join(text.lower().split())
+    if any(part in plain for part in ON_THE_PAGE.replace("\n", " ").split(", ")):
+        raise Mistake("that one stands on the page; find one of your own")
+
+
+def split_heads(x, n_heads):
+    time, d_model = x.shape
+    return x.reshape(time, n_heads, d_model // n_heads).transpose(0, 1)
+
+
+def previous_token_score(weights):
+    return np.mean([weights[i, i - 1] for i in range(1, len(weights))])
+
+
+def cut(weights, query, key):
+    changed = weights.clone()
+    changed[:, :, query, key] = 0
+    return changed / changed.sum(dim=-1, keepdim=True)
+
+
+def replace(weights, query, key, by=0.0):
+    changed = weights.clone()
+    changed[:, :, query, key] = by
+    return changed
+
+
+def random_weights(*shape, ahead=0):
+    weights = (torch.rand(shape, generator=torch.Generator().manual_seed(5)) + 0.1).tril(ahead)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+EXERCISES = (
+    Exercise(
+        id="split-heads",
+        hints=(
+            "Cut each token's d_model channels into (n_heads, d_head); then bring the heads to the front.",
+            "x.reshape(time, n_heads, d_head) keeps each token's channels together. Which order is that?",
+            "…, and .transpose(0, 1) swaps the first two.",
+        ),
+        learned="a multi-head layer is one wide layer and this change of view.",
+        solution=split_heads,
+        cases=(
+            Case(torch.arange(24.0).reshape(4, 6), 2),
+            Case(torch.arange(40.0).reshape(5, 8), 4),
+        ),
+        part=True,
+        wrong={
+            lambda x, n: x.reshape(n, len(x), -1): (
+                "the shape is right and the numbers aren't: head 0 gets the first tokens, whole. Split each "
+                "token's channels first, then change the order of the dimensions"
+            ),
+            lambda x, n: x.view(len(x), n, -1): "it is (time, heads, d_head): swap the first two dimensions",
+            lambda x, n: x.reshape(len(x), -1, n).permute(2, 0, 1): (
+                "head 0 got every second channel or so; its channels are the first d_head, side by side"
+            ),
+            lambda x, n: split_heads(x, n).mT: "this is (heads, d_head, time); swap the last two dimensions",
+        },
+    ),
+    Exercise(
+        id="previous-token-score",
+        hints=(
+            "Token i's weight on the token before it is weights[i, i - 1]. For which i is there one?",
+            "i runs from 1 to len(weights) - 1; take the mean. (Or: the diagonal below the main one.)",
+        ),
+        learned="with a number for a habit, all heads can be compared, not only the ones with nice pictures.",
+        solution=previous_token_score,
+        cases=(
+            Case(EXAMPLE, name="the score of the example, (0.9 + 0.5 + 0.1) / 3,"),
+            Case(random_weights(7, 7).numpy()),
+        ),
+        wrong={
+            lambda w: np.diagonal(w, 1).mean(): (
+                "you took the weights on the token after, which are all 0; the one before is in column i - 1"
+            ),
+            lambda w: np.diagonal(w).mean(): (
+                "these are the weights of tokens on themselves, the main diagonal; you want the one below it"
+            ),
+            lambda w: np.diagonal(w, -1).sum() / len(w): (
+                "the first token has none before it and doesn't count: 4 tokens give a mean of 3 weights"
+            ),
+            lambda w: np.diagonal(w, -1).sum(): "this is the sum; the mean of the weights is wanted",
+            lambda w: np.median(np.diagonal(w, -1)): "this is the median; the mean of the weights is wanted",
+        },
+    ),
+    Exercise(
+        id="fool-the-head",
+        hints=(
+            "What do the dog and the car, which it got wrong above, have in common with your sentence?",
+            "Put the noun that you mean far away, or an attractive thing between it and the pronoun.",
+            "Animals next to machines do well.",
+        ),
+        learned="one counterexample weighs more than a dozen pictures.",
+        solution=("The cat watched the train while it ate.", "cat"),
+        why="The head prefers the train, of all things that eat.",
+        check=check_fooled,
+        wrong={
+            ("The tiger jumped out of a tree because it was thirsty.", "tiger"): "head 13.8 is not fooled",
+            ("The dog barked at the car while it slept.", "dog"): "stands on the page",
+            ("The old  robot opened the door and then it smiled.", "door"): "stands on the page",
+            ("The dog barked at the car and ran away.", "dog"): "there is no 'it'",
+            ("Because it was thirsty, the tiger drank.", "tiger"): "must stand before the 'it'",
+            ("The old robot opened the door and then it smiled.", "cat"): "is not in the sentence",
+            ("The cat watched the train while it ate.", "while"): "isn't a noun",
+        },
+    ),
+    Exercise(
+        id="cut-an-edge",
+        hints=(
+            "changed = weights.clone(); then one entry of each head is 0: changed[:, :, query, key] = 0.",
+            "Now that row is too small. Divided by its sum, it adds up to 1 and keeps the proportions.",
+            "changed.sum(dim=-1, keepdim=True) has the sums of all rows; where nothing changed, they are 1.",
+        ),
+        learned="an intervention like this tests what a picture only suggests.",
+        solution=cut,
+        cases=(Case(random_weights(2, 3, 4, 4), 2, 1), Case(random_weights(2, 3, 4, 4, ahead=3), 1, 3)),
+        wrong={
+            lambda w, q, k: w: "some head still looks from the query to the key: you changed nothing",
+            lambda w, q, k: cut(w, k, q): (
+                "some head still looks from the query to the key; the order is [batch, heads, query, key]"
+            ),
+            replace: "the rows no longer add up to 1: divide by the new sum of each row",
+            lambda w, q, k: cut(w, slice(None), k): (
+                "other tokens' rows changed too; only one query is to be cut off"
+            ),
+            lambda w, q, k: cut(w, slice(k + 1, None), k): (
+                "the rows of the other tokens after the key changed too; only one query is to be cut off"
+            ),
+            lambda w, q, k: replace(w, q, k).softmax(dim=-1): (
+                "after a softmax the 0 is a share again: these are shares already, so divide by their sum"
+            ),
+            lambda w, q, k: replace(w, q, k, by=-torch.inf).softmax(dim=-1): (
+                "a second softmax changes the others' proportions: set a 0, then divide each row by its sum"
+            ),
+            lambda w, q, k: F.normalize(replace(w, q, k), p=1, dim=-2): (
+                "you divided by the sums of the columns, dim=-2; a row's weights lie along dim=-1"
+            ),
+            lambda w, q, k: cut(w.copy_(replace(w, q, k)), q, k): (
+                "you wrote on the tensor that you were given: work on weights.clone()"
+            ),
+        },
+    ),
+)

@@ -1,0 +1,319 @@
+"""The exercises of the lesson on parameter-efficient fine-tuning."""
+
+import math
+
+import torch
+
+from course_lib.course.checking import Mistake
+from course_lib.course.exercise import Case, Exercise
+
+
+def random(*shapes):
+    generator = torch.Generator().manual_seed(17)
+    return [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def lora(x, W, A, B, alpha):
+    return x @ W.T + alpha / A.shape[0] * (x @ A.T @ B.T)
+
+
+def path_scaled(scale):
+    """Return LoRA with another scale than alpha / rank, a function of alpha, A and B."""
+    return lambda x, W, A, B, alpha: x @ W.T + scale(alpha, A, B) * (x @ A.T @ B.T)
+
+
+def lora_untransposed(x, W, A, B, alpha):
+    return x @ W + alpha / A.shape[0] * (x @ A.T @ B.T)
+
+
+def lora_sideways(x, W, A, B, alpha):
+    return W @ x.t() + alpha / A.shape[0] * B @ (A @ x.t())
+
+
+def lora_in_place(x, W, A, B, alpha):
+    return x @ W.add_(alpha / A.shape[0] * B @ A).T
+
+
+def first(n_out, n_in, rank):
+    A = torch.randn(rank, n_in) / n_in**0.5
+    return A, torch.zeros(n_out, rank)
+
+
+def started(answer, n_out, n_in, rank):
+    """Return the learner's A and B. Raises Mistake unless both have the right shapes."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(17)
+        pair = answer(n_out, n_in, rank)
+    if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(torch.is_tensor, pair))):
+        raise Mistake("return two tensors, A and B: `return A, B`")
+    shapes = " and ".join(str(tuple(matrix.shape)) for matrix in pair)
+    if shapes != (wanted := f"{(rank, n_in)} and {(n_out, rank)}"):
+        raise Mistake(f"for first({n_out}, {n_in}, {rank}) A and B should be {wanted}, and are {shapes}")
+    return [matrix.detach().cpu().double() for matrix in pair]
+
+
+def changes_at_first(answer, *sizes):
+    A, B = started(answer, *sizes)
+    return (B @ A).any().item()
+
+
+def rank_after_a_step(answer, n_out, n_in, rank):
+    """Return the rank of B A after a step down a random gradient of B A, for which the chain rule says:
+
+    gradient of B = gradient of B A @ A.T, gradient of A = B.T @ gradient of B A
+    """
+    A, B = started(answer, n_out, n_in, rank)
+    gradient = random((n_out, n_in))[0].double()
+    return torch.linalg.matrix_rank((B - gradient @ A.T) @ (A - B.T @ gradient)).item()
+
+
+def size(answer, n_out, n_in, rank):
+    """Say how large the numbers are, of whichever matrix has the larger ones.
+
+    torch.randn's spread, 1, is ordinary, as hint 3 says, and so is 1 over the root of a width; a fifth of the
+    smaller such root is let pass, for the other customs: 1 / √(3 n_in), as in the library, or 0.02.
+    """
+    spread = max(matrix.square().mean().sqrt().item() for matrix in started(answer, n_out, n_in, rank))
+    if spread > 1.5:
+        return "too large"
+    return "ordinary" if spread >= 0.2 / math.sqrt(max(n_out, n_in)) else "too small"
+
+
+def size_case(*sizes):
+    return Case(*sizes, name=f"the size of the random numbers of first{sizes}", probe=size)
+
+
+def first_sideways(n_out, n_in, rank):
+    return torch.randn(n_in, rank) / n_in**0.5, torch.zeros(rank, n_out)
+
+
+def first_random(n_out, n_in, rank):
+    return torch.randn(rank, n_in) / n_in**0.5, torch.randn(n_out, rank) / rank**0.5
+
+
+def first_nearly_zero(n_out, n_in, rank):
+    return 1e-4 * torch.randn(rank, n_in), 1e-4 * torch.randn(n_out, rank)
+
+
+def targets_of(prompt, reply):
+    return [-100] * (len(prompt) - 1) + list(reply)
+
+
+def targets_by_value(prompt, reply):
+    return [-100 if token in prompt else token for token in [*prompt, *reply][1:]]
+
+
+EXERCISES = (
+    Exercise(
+        id="lora-size",
+        hints=(
+            "A has rank · in numbers, B has out · rank: together rank · (in + out), for each matrix.",
+            "A query matrix is 576 × 576, a value matrix 192 × 576, and there are 30 blocks.",
+        ),
+        learned="one number in 292 is trained, and the other 291 stay as they are.",
+        solution=460_800,
+        why="30 · 8 · ((576 + 576) + (576 + 192)) = 460,800",
+        wrong={
+            30 * 8 * (576 * 576 + 576 * 192): (
+                "you multiplied height by width; A and B together have rank · (height + width) numbers"
+            ),
+            8 * (576 + 576 + 576 + 192): "that is one block, and there are 30",
+            30 * 8 * 2 * (576 + 576): (
+                "query and value aren't of one size: the value matrix gives 3 heads of 64, not 9"
+            ),
+            30 * 8 * (576 + 576): (
+                "that is the query matrices alone, or A alone: each of the two matrices gets an A and a B"
+            ),
+            30 * 8 * (576 + 192): (
+                "that is the value matrices alone, or B alone: each of the two matrices gets an A and a B"
+            ),
+            30 * 8 * (576 + 576 + 2 * (576 + 192)): (
+                "that is query, key and value; here LoRA is put on two of them, query and value"
+            ),
+            30 * (576 + 576 + 576 + 192): (
+                "that is a path of rank 1; here A has eight rows, and B eight columns"
+            ),
+            30 * (576 * 576 + 576 * 192): (
+                "these are the numbers of the matrices themselves, which stay frozen"
+            ),
+        },
+        otherwise=(
+            "that is not it. For each matrix count the numbers of A, (8, in), and of B, (out, 8); "
+            "add up the query's and the value's; multiply by the number of blocks"
+        ),
+    ),
+    Exercise(
+        id="lora",
+        hints=(
+            "Two results are added: that of the old layer, x @ W.T, and that of the path.",
+            "The path goes through A first: x @ A.T is (…, rank), and then @ B.T is (…, out).",
+            "The scale is alpha / rank, and the rank is A.shape[0].",
+        ),
+        learned="W was never written to; take the path away, and the old layer is there.",
+        solution=lora,
+        cases=(  # most wrong products have the right shape in the first
+            Case(*random((5, 6), (6, 6), (2, 6), (6, 2)), 7.0, name="with x (5, 6), the output"),
+            Case(*random((2, 5, 6), (4, 6), (3, 6), (4, 3)), 6.0, name="with x (2, 5, 6), the output"),
+        ),
+        wrong={
+            path_scaled(lambda alpha, A, B: 1): (
+                "the scale is forgotten: the path's result is multiplied by alpha / rank"
+            ),
+            path_scaled(lambda alpha, A, B: alpha): (
+                "you multiplied by alpha alone; divide it by the rank, the number of rows of A"
+            ),
+            path_scaled(lambda alpha, A, B: alpha / A.shape[1]): (
+                "you divided alpha by the width of the input; it is the rank, A.shape[0]"
+            ),
+            path_scaled(lambda alpha, A, B: alpha / B.shape[0]): (
+                "you divided alpha by the width of the output; it is the rank, A.shape[0] or B.shape[1]"
+            ),
+            path_scaled(lambda alpha, A, B: A.shape[0] / alpha): (
+                "the scale stands on its head: it is alpha / rank, not rank / alpha"
+            ),
+            path_scaled(lambda alpha, A, B: 2): (
+                "you wrote 2 for alpha / rank: that alpha is twice the rank is only this lesson's choice"
+            ),
+            path_scaled(lambda alpha, A, B: alpha // A.shape[0]): (
+                "you divided with //, which drops what comes after the point; the scale may be a fraction: /"
+            ),
+            path_scaled(lambda alpha, A, B: alpha / A.shape[0] ** 0.5): (
+                "you divided alpha by the root of the rank; in this lesson it is the rank itself"
+            ),
+            path_scaled(lambda alpha, A, B: -alpha / A.shape[0]): (
+                "the path is added to the old layer's result; you subtract it"
+            ),
+            lambda x, W, A, B, alpha: alpha / A.shape[0] * (x @ A.T @ B.T): (
+                "the old layer is missing: the path is added to x Wᵀ, it doesn't replace it"
+            ),
+            lambda x, W, A, B, alpha: x @ W.T: "the path is missing: this is the old layer's result alone",
+            lambda x, W, A, B, alpha: alpha / A.shape[0] * (x @ W.T + x @ A.T @ B.T): (
+                "the scale belongs to the path alone; here it multiplies the old layer as well"
+            ),
+            lora_untransposed: "W is used as it lies: its rows are the outputs, so it is x @ W.T",
+            lambda x, W, A, B, alpha: x @ (W + alpha / A.shape[0] * B @ A): (
+                "W and the change are used as they lie: their rows are the outputs, so transpose their sum"
+            ),
+            lambda x, W, A, B, alpha: x @ W.T + alpha / A.shape[0] * (x @ B @ A): (
+                "you went through B first; A comes first and narrows, B comes second and widens"
+            ),
+            lora_sideways: "the result lies on its side: the last dimension should be n_out, as in x @ W.T",
+            lambda *inputs: lora_sideways(*inputs).T: (
+                "an x of (5, 6) it can do, an x of (2, 5, 6) it can't. x.T turns more than the last two "
+                "dimensions; x @ W.T works for any (…, n_in)"
+            ),
+            lora_in_place: (
+                "the result is right, but your function writes into W: the old layer would be lost"
+            ),
+        },
+    ),
+    Exercise(
+        id="lora-start",
+        hints=(
+            "B A must be zero at first. How many of the two must be zero for that?",
+            "B's gradient is made with A, and A's with B. If both are zero, so are both gradients.",
+            "One torch.zeros, the other torch.randn, in the shapes (rank, n_in) for A, (n_out, rank) for B.",
+        ),
+        learned=(
+            "one matrix of zeros keeps the first output, and the other one's random numbers let the gradient "
+            "through."
+        ),
+        solution=first,
+        cases=(
+            Case(4, 6, 2, name="whether B A changes the model at first", probe=changes_at_first),
+            Case(5, 7, 3, name="the rank of B A after the first step of training", probe=rank_after_a_step),
+            size_case(192, 576, 8),
+            size_case(576, 1536, 16),
+        ),
+        wrong={
+            lambda n_out, n_in, rank: (torch.zeros(rank, n_in), torch.zeros(n_out, rank)): (
+                "nothing is changed at first, and nothing ever will be: the gradient of each is a product "
+                "with the other, and both are zero"
+            ),
+            lambda *sizes: first(*sizes)[::-1]: (
+                "these two have each other's shapes: A narrows, (rank, n_in), and B widens, (n_out, rank)"
+            ),
+            first_sideways: (
+                "both lie on their sides: A is (rank, n_in), as x @ A.T wants it, and B (n_out, rank)"
+            ),
+            first_random: (
+                "B A isn't zero: the model would be another one before it has learned anything; one of the "
+                "two must be zeros throughout"
+            ),
+            first_nearly_zero: (
+                "small numbers aren't zeros: the model would be another one, if ever so slightly, before it "
+                "has learned anything; one of the two must be zeros throughout"
+            ),
+            lambda n_out, n_in, rank: (torch.ones(rank, n_in), torch.zeros(n_out, rank)): (
+                "the rank would stay 1: directions of the path that begin as the same get equal gradients "
+                "for ever, and those that are zeros in A and in B get none"
+            ),
+            lambda *sizes: [1e-6 * matrix for matrix in first(*sizes)]: (
+                "the random numbers are too small: the other matrix's gradient, and what its first steps "
+                "change, are products with them. A spread of 1 / √n_in is usual; that of torch.randn will do"
+            ),
+            lambda *sizes: [1e3 * matrix for matrix in first(*sizes)]: (
+                "the random numbers are too large: what the other matrix's first small steps change is "
+                "multiplied by them. A spread of 1 / √n_in is usual; that of torch.randn will do"
+            ),
+        },
+    ),
+    Exercise(
+        id="answer-targets",
+        hints=(
+            "A target is the token that comes next. What are the targets if everything counts?",
+            "[*prompt, *reply][1:] has the prompt's tokens but the first, then the reply's: hide the former.",
+            "How many of the prompt's tokens are a target? One fewer than it has.",
+        ),
+        learned=(
+            "the prompt's last token predicts the answer's first, and the answer's last is the one that "
+            "says: done."
+        ),
+        solution=targets_of,
+        cases=(Case([5, 6, 7], [8, 9, 2]), Case([4], [3]), Case([5, 6, 7, 8], [8, 2])),
+        wrong={
+            lambda prompt, reply: [*prompt, *reply][1:]: (
+                "the prompt counts as well: the model would learn to ask, too"
+            ),
+            lambda prompt, reply: [*prompt, *reply][:-1]: (
+                "this is the text that is read; a target is what comes next, and the prompt's are hidden"
+            ),
+            lambda prompt, reply: [-100] * len(prompt) + reply: (
+                "these are as long as the whole text; a target is what comes next, so there is one fewer: "
+                "leave out the first"
+            ),
+            lambda prompt, reply: [-100] * len(prompt) + reply[1:]: (
+                "the reply's first token doesn't count: the model would never learn how to begin"
+            ),
+            lambda prompt, reply: targets_of(prompt, reply)[:-1] + [-100]: (
+                "the last token doesn't count: the model would never learn to stop"
+            ),
+            lambda prompt, reply: prompt[1:] + [-100] * len(reply): "you hid the reply and kept the prompt",
+            lambda prompt, reply: [-100] * len(prompt) + reply[:-1]: (
+                "these are the tokens read; a target is the next one, so the reply moves up by one place"
+            ),
+            lambda prompt, reply: [-100] * (len(prompt) - 2) + reply + [-100]: (
+                "one place too early: the prompt's last token, and no other, is answered by the reply's first"
+            ),
+            lambda prompt, reply: reply: (
+                "only the reply is there: the list must be as long as what is read, with -100 where nothing "
+                "counts"
+            ),
+            lambda prompt, reply: targets_of(prompt, reply)[:-1]: (
+                "the reply's last token is missing: nothing follows it, but it is a target all the same"
+            ),
+            lambda prompt, reply: [-100] * (len(prompt) + len(reply) - 1): (
+                "every place is -100: nothing counts, so nothing would be learned"
+            ),
+            lambda prompt, reply: [0] * (len(prompt) - 1) + reply: (
+                "hidden places hold 0 here, and 0 is some token's id: -100 is what the loss ignores"
+            ),
+            lambda prompt, reply: [-100] * (len(reply) - 1) + reply: (
+                "you hide as many places as the reply has; it is the prompt's tokens that are hidden"
+            ),
+            targets_by_value: (
+                "a token of the reply is hidden because the prompt has it, too: hide by place, not by token"
+            ),
+        },
+    ),
+)

@@ -1,0 +1,96 @@
+"""Measure what quantization costs the small model of the world, and write `assets/qat.json`.
+
+    python -m course_lib.course.lessons.quantization.experiment
+
+writes the file, in a few minutes on one core.
+
+The weights are rounded to symmetric grids of 2, 3 and 4 bits with one scale per row, in four ways: to the
+nearest level; with GPTQ; to the nearest level after some further steps of usual training; and after as many
+steps of quantization-aware training (QAT). The third way is a control, which shows how much of QAT's gain is
+due to further training alone. Three seeds choose the training batches, and the sequences that calibrate
+GPTQ.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from course_lib.evaluate import accuracy, encode_items, held_out_loss, would_write
+from course_lib.families import load_world
+from course_lib.model import Decoder
+from course_lib.quantize import Uniform, finish_qat, gptq_linears, quantize_linears, start_qat
+from course_lib.text import Tokenizer
+from course_lib.train.config import TrainConfig
+from course_lib.train.data import Windows
+from course_lib.train.loop import train
+from course_lib.train.world_model import token_stream
+from course_lib.world import questions
+
+BITS, SEEDS = (2, 3, 4), (0, 1, 2)
+TRAINING = TrainConfig(steps=80, learning_rate=1e-3, warmup=5)
+TIME, BATCH, CALIBRATION = 128, 16, 8
+HELD_OUT = 300
+
+Score = Callable[[Decoder], dict[str, float]]
+
+
+def training_data(tokenizer: Tokenizer, seed: int) -> Windows:
+    """Return windows of 3,000 texts that the model wasn't trained on, drawn as its training texts were."""
+    return Windows(token_stream(tokenizer, 7, "train", 3000), TIME, BATCH, seed)
+
+
+def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
+    """Return a function that scores a model.
+
+    loss: nats per token on n held-out texts.
+    it: the share of right answers to n held-out questions about what *it* is.
+    """
+    held_out = token_stream(tokenizer, 0, "held_out", n)
+    items = encode_items(tokenizer, islice(questions(0, "held_out", kinds=("it",)), n))
+
+    def score(model: Decoder) -> dict[str, float]:
+        model.eval()
+        right = accuracy(would_write(model, items, stop=tokenizer.special.values()))
+        return {"loss": held_out_loss(model, held_out, TIME), "it": right.value}
+
+    return score
+
+
+def ways(model: Decoder, data: Windows, format: Uniform) -> Iterator[tuple[str, Decoder]]:
+    """Yield the name and the quantized model of each way."""
+    yield "nearest", quantize_linears(deepcopy(model), format)
+    yield "gptq", gptq_linears(deepcopy(model), data(0)[0][:CALIBRATION], format)
+    yield "trained, then nearest", quantize_linears(trained(deepcopy(model), data), format)
+    yield "qat", finish_qat(trained(start_qat(deepcopy(model), format), data))
+
+
+def trained(model: Decoder, data: Windows, config: TrainConfig = TRAINING) -> Decoder:
+    """Train a model for some further steps, in place, and return it."""
+    train(model.requires_grad_(True), data, config, progress=False)
+    return model.requires_grad_(False).eval()
+
+
+def main(path: Path) -> None:
+    """Score all ways, and write the file."""
+    world = load_world()
+    score = scorer(world.tokenizer)
+    runs = [{"way": "32 bits", **score(world.model)}]
+    for seed in SEEDS:
+        data = training_data(world.tokenizer, seed)
+        for bits in BITS:
+            for way, model in ways(world.model, data, Uniform(bits)):
+                runs.append({"way": way, "bits": bits, "seed": seed, **score(model)})
+                print(runs[-1], flush=True)
+    about = "python -m course_lib.course.lessons.quantization.experiment; "
+    about += "held-out texts and questions of the made-up world"
+    rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in run.items()} for run in runs]
+    path.write_text(json.dumps({"made_by": about, "runs": rounded}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path("assets/qat.json"))

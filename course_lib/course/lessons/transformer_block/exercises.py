@@ -1,0 +1,236 @@
+"""The exercises of the lesson on the Transformer block."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from course_lib import asset
+from course_lib.course.checking import Mistake, call
+from course_lib.course.exercise import Case, Exercise
+from course_lib.model import Decoder, ModelConfig
+
+X = 3 * torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(5)) + 1
+WEIGHT = torch.randn(8, generator=torch.Generator().manual_seed(6))
+PARTS_SHOWN = "torch.sin, torch.exp, lambda x: 2 * x + 1, lambda x: x / 3"  # any functions of x will do
+PARTS = torch.sin, torch.exp, lambda x: 2 * x + 1, lambda x: x / 3
+
+
+def check_numbers(answer):
+    try:
+        x = torch.as_tensor(answer, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        x = None
+    if x is None or x.shape != (4,):
+        raise Mistake("hand in a list of four numbers, such as [1.0, 7.0, 7.0, 1.0]")
+    given = torch.tensor([7.0, 1.0, 1.0, 7.0], dtype=torch.float64)
+    if torch.equal(x, given):
+        raise Mistake("these are the four numbers themselves; find four others")
+    layer = F.layer_norm(x, (4,), eps=1e-12)
+    if not torch.allclose(layer, F.layer_norm(given, (4,)), atol=1e-3):
+        raise Mistake(
+            f"layer normalization makes {[round(n, 2) for n in layer.tolist()]} of them, and not 1, -1, -1, 1"
+        )
+    if torch.allclose(F.rms_norm(x, (4,)), F.rms_norm(given, (4,)), atol=1e-2):
+        raise Mistake("RMS normalization can't tell them from 7, 1, 1, 7 either: it divides multiples away")
+
+
+def rms_norm(x, weight, eps=1e-5):
+    return x / (x.pow(2).mean(dim=-1, keepdim=True) + eps).sqrt() * weight
+
+
+def repaired(x, attention, feed_forward, norm_1, norm_2):
+    x = x + attention(norm_1(x))
+    return x + feed_forward(norm_2(x))
+
+
+def wild_model(characters):
+    """24 layers without a norm, their matrices three times as large as PyTorch makes them."""
+    torch.manual_seed(0)
+    config = ModelConfig(characters, 32, 24, 4, 4, 8, 64, context=32, norm="none", feed_forward="relu")
+    model = Decoder(config)
+    for weights in model.blocks.parameters():
+        weights.data *= 3
+    return model
+
+
+def train_60_steps(model, data):
+    """Mean loss of the last ten steps, nats a character."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.004, fused=True)
+    generator, losses = torch.Generator().manual_seed(0), []
+    for _ in range(60):
+        at = torch.randint(len(data) - 32, (8, 1), generator=generator) + torch.arange(33)
+        loss = F.cross_entropy(model(data[at][:, :-1]).flatten(0, 1), data[at][:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        if not losses[-1] < 1e4:
+            return losses[-1]
+    return sum(losses[-10:]) / 10
+
+
+def parts_of(model):
+    return [*map(type, model.modules())], {name: w.shape for name, w in model.state_dict().items()}
+
+
+def check_calm(answer):
+    text = " ".join(asset("tiger_tales.txt").read_text(encoding="utf-8").split())
+    letters = sorted(set(text))
+    data = torch.tensor([letters.index(c) for c in text])
+    model = wild_model(len(letters))
+    with torch.no_grad():
+        got = call(answer, model)
+    if not isinstance(got, Decoder):
+        raise Mistake("return the model that you were given, with its weights changed")
+    trained = wild_model(len(letters))  # a new one, so that nothing but the weights can have been changed
+    if parts_of(got) != parts_of(trained):
+        raise Mistake("only the numbers in the weights may change: no new parts, no other shapes")
+    trained.load_state_dict(got.state_dict())
+    with torch.enable_grad():
+        loss = train_60_steps(trained, data)
+    if not loss < 100:
+        raise Mistake(f"it still explodes (the loss was {loss:.3g} when we stopped)")
+    if loss > 2.8:
+        raise Mistake(
+            f"it doesn't explode, but it hardly learns: {loss:.2f}. Does each "
+            "part still get a gradient, and does the token still get through?"
+        )
+    if loss >= 2.6:
+        raise Mistake(f"nearly: {loss:.2f}, and below 2.6 is wanted. What should a block do at the start?")
+
+
+def calm(model):
+    for block in model.blocks:  # at the start each part adds nothing, so the stream passes unchanged
+        nn.init.zeros_(block.attention.output.weight)
+        nn.init.zeros_(block.feed_forward.down.weight)
+    return model
+
+
+EXERCISES = (
+    Exercise(
+        id="what-a-norm-forgets",
+        hints=(
+            "Layer normalization subtracts the mean first. What change to all four numbers does that undo?",
+            "Add the same number to each of them. RMS normalization subtracts nothing, so it notices.",
+        ),
+        learned="layer normalization forgets the mean and the length, RMS normalization the length alone.",
+        solution=[8.0, 2.0, 2.0, 8.0],
+        why="A number added to all four is subtracted again with the mean; only RMS normalization sees it.",
+        check=check_numbers,
+        wrong={
+            (1.0, 7.0, 7.0, 1.0): "layer normalization makes [-1.0, 1.0, 1.0, -1.0] of them",
+            (14.0, 2.0, 2.0, 14.0): "can't tell them from",
+            (7.0, 1.0, 1.0, 7.0): "find four others",
+            (7.0, 1.0): "a list of four numbers",
+        },
+    ),
+    Exercise(
+        id="rms-norm",
+        hints=(
+            "Square, mean over the last dimension, add eps, root: that is what each vector is divided by.",
+            "x.pow(2).mean(dim=-1, keepdim=True) has the shape (…, 1), so that x can be divided by its root.",
+        ),
+        learned="with this norm SmolLM2 was trained, and every Llama.",
+        solution=rms_norm,
+        forbids=("rms_norm", "RMSNorm"),
+        cases=(
+            Case(X, WEIGHT, 0.5),
+            Case(torch.tensor([7.0, 1.0, 1.0, 7.0]), torch.tensor([1.0, 2.0, 3.0, 4.0]), 0),
+            Case(0.001 * X, WEIGHT, name="rms_norm(0.001 * x, weight)"),
+        ),
+        part=True,
+        wrong={
+            lambda x, w, eps=1e-5: F.layer_norm(x, w.shape, w, eps=eps): (
+                "that is layer normalization; RMSNorm subtracts no mean"
+            ),
+            lambda x, w, eps=1e-5: x / (x.var(dim=-1, correction=0, keepdim=True) + eps).sqrt() * w: (
+                "you divide by the spread around the mean; RMSNorm has no mean, and squares x itself"
+            ),
+            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-1, keepdim=True) + eps).sqrt(): (
+                "right so far, but each channel is still to be multiplied by its weight"
+            ),
+            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-1, keepdim=True) + eps) * w: (
+                "you divide by the mean square itself; divide by its root"
+            ),
+            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-1, keepdim=True).sqrt() + eps) * w: (
+                "eps goes into the root, to the mean square, and not to the root itself"
+            ),
+            lambda x, w, eps=1e-5: x / x.pow(2).mean(dim=-1, keepdim=True).sqrt() * w: (
+                "eps is missing: it is added to the mean square before the root is taken"
+            ),
+            lambda x, w, eps=1e-5: x / (x.pow(2).mean() + eps).sqrt() * w: (
+                "you took one mean over everything; each vector has its own (dim=-1, keepdim=True)"
+            ),
+            lambda x, w, eps=1e-5: x / (x.pow(2).sum(dim=-1, keepdim=True) + eps).sqrt() * w: (
+                "you divide by the root of the sum of the squares; it is the root of their mean"
+            ),
+            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-1) + eps).sqrt() * w: (
+                "one vector alone works, but several don't fit their means: keepdim=True keeps the dimension"
+            ),
+        },
+    ),
+    Exercise(
+        id="pre-norm-block",
+        hints=(
+            "Follow the stream: which line throws away what came in, and keeps only the normed version?",
+            "There must be a way through the whole block on which x meets nothing but additions.",
+            "x = x + attention(norm_1(x)), and the same for the other part.",
+        ),
+        learned="in a pre-norm block there is a way from bottom to top with nothing on it but additions.",
+        solution=repaired,
+        cases=(Case(X[0] / 3, *PARTS, name=f"repaired(x, {PARTS_SHOWN})"),),
+        wrong={
+            lambda x, attend, feed, n1, n2: n2(y := n1(x) + attend(n1(x))) + feed(n2(y)): (
+                "what is carried on is the normed x; carry on x itself, and let only the parts read it normed"
+            ),
+            lambda x, attend, feed, n1, n2: (y := n1(x) + attend(n1(x))) + feed(n2(y)): (
+                "the first half is still the old one: this addition, too, belongs on the x that isn't normed"
+            ),
+            lambda x, attend, feed, n1, n2: n2(y := x + attend(n1(x))) + feed(n2(y)): (
+                "the second half is still the old one: this addition, too, belongs on the x that isn't normed"
+            ),
+            lambda x, attend, feed, n1, n2: x + feed(n2(x + attend(n1(x)))): (
+                "the last line adds to the x from before attention, so that what attention added is lost"
+            ),
+            lambda x, attend, feed, n1, n2: x + attend(n1(x)) + feed(n2(x)): (
+                "the feed-forward layer should read what attention has added to, not the x from before"
+            ),
+            lambda x, attend, feed, n1, n2: feed(n2(attend(n1(x)))): (
+                "the parts replace x; each should be added to it"
+            ),
+            lambda x, attend, feed, n1, n2: (y := x + attend(x)) + feed(y): (
+                "the norms are gone; each part should still read x normed"
+            ),
+            lambda x, attend, feed, n1, n2: n2((y := n1(x + attend(x))) + feed(y)): (
+                "the norms come after the additions: that is post-norm; here each part reads x normed"
+            ),
+            lambda x, attend, feed, n1, n2: repaired(x, attend, feed, n1, n1): (
+                "both parts read through the same norm; the feed-forward layer has its own, norm_2"
+            ),
+            lambda x, attend, feed, n1, n2: repaired(x, attend, feed, n2, n1): (
+                "the norms have changed places: norm_1 is attention's, norm_2 the feed-forward layer's"
+            ),
+        },
+    ),
+    Exercise(
+        id="deep-without-norm",
+        hints=(
+            "With residuals, blocks that add nothing let the stream pass unchanged, however many there are.",
+            "Which matrix decides how much attention adds, and which how much the feed-forward layer adds?",
+            "Make these small, or 0; the others may stay.",
+            "nn.init.zeros_(block.attention.output.weight) makes it 0. If all are 0, none gets a gradient.",
+        ),
+        learned=(
+            "a good start can stand in for a norm (Zhang et al. 2019, "
+            "Fixup, and De & Smith 2020, SkipInit, begin like this)."
+        ),
+        solution=calm,
+        check=check_calm,
+        wrong={
+            lambda model: model: "it still explodes",
+            lambda m: [nn.init.zeros_(w) for w in m.blocks.parameters()] and m: "it hardly learns",
+            lambda model: model.blocks.append(nn.ReLU()) and model: "only the numbers in the weights",
+            lambda model: calm(model) and 0: "return the model that you were given",
+        },
+    ),
+)
