@@ -50,11 +50,13 @@ def call_on(answer: Callable, *args: Any) -> Any:
         result = answer(*args)
     except KeyboardInterrupt:
         raise Mistake("you stopped it while it ran. Does every loop come to its end?") from None
+    except SystemExit:
+        raise Mistake("your code calls exit(), which would end the notebook", kind="SystemExit") from None
     except (Mistake, NotStarted):  # said by what the function was given to call
         raise
     except Exception as error:  # noqa: BLE001  a learner's code may raise anything
         raise _explain_error(answer, error) from None
-    if result is None or result is ...:
+    if is_blank(result):
         raise _explain_none(answer, result)
     return result
 
@@ -105,17 +107,21 @@ def close(got: Any, want: Any, name: str, tolerance: float = 1e-4) -> None:
     """
     import numpy as np  # imported here, so that start() can still say that numpy is missing
 
+    if _is_array(want) and want.shape == () and isinstance(got, list | tuple):
+        raise Mistake(f"{name} should be one number, and is {shown(got)}")
     if _is_array(want) and isinstance(got, list | tuple):
         kind = "tensor" if type(want).__module__ == "torch" else "array"
-        raise Mistake(f"{name} should be one {kind}, and is {shown(got)}")
+        raise Mistake(f"{name} should be one {kind}, and is a {type(got).__name__} of {len(got)} items")
     exact = _is_array(want) and not _is_fractional(want)
     truth = exact and "bool" in str(want.dtype)
     if exact and _is_array(got) and _is_fractional(got):
         kind = "truth values" if truth else "whole numbers"
         raise Mistake(f"{name} should be {kind}, and is of the type {got.dtype}")
     got, want = _to_array(got, name), _to_array(want, name)
+    if want.shape == () != got.shape:
+        raise Mistake(f"{name} should be one number, and has the shape {shape(got)}")
     if got.shape != want.shape:
-        raise Mistake(f"{name} should have the shape {shape(want)}, and has {shape(got)}")
+        raise Mistake(f"{name} should have the shape {shape(want)}, not {shape(got)}")
     tolerance = 0 if exact else tolerance
     differ = np.argwhere(~np.isclose(got, want, rtol=tolerance, atol=tolerance, equal_nan=True))
     if len(differ):
@@ -135,11 +141,13 @@ def same(got: Any, other: Any, tolerance: float = 1e-4) -> bool:
 
 
 def _agree_in_parts(got: Any, want: tuple, name: str, tolerance: float, returns: Sequence[str]) -> None:
+    if _is_array(got) and got.shape and not any(map(_is_array, want)):
+        got = list(got)
     if not isinstance(got, tuple | list) or len(got) != len(want):
         listed = f", {', '.join(returns[:-1])} and {returns[-1]}," if returns else ""
         raise Mistake(f"{name} should give {len(want)} things{listed} and gives {shown(got)}")
     for i, (got_part, want_part) in enumerate(zip(got, want, strict=True)):
-        agree(got_part, want_part, f"{returns[i]} of {name}" if returns else f"{name}[{i}]", tolerance)
+        agree(got_part, want_part, f"{name}: {returns[i]}" if returns else f"{name}[{i}]", tolerance)
 
 
 def _check_arguments(answer: Callable, args: tuple) -> None:
@@ -151,9 +159,8 @@ def _check_arguments(answer: Callable, args: tuple) -> None:
         signature.bind(*args)
     except TypeError:
         name = getattr(answer, "__name__", "it")
-        raise Mistake(
-            f"{name} is called with {len(args)} arguments here, and yours takes {signature}"
-        ) from None
+        n = f"{len(args)} argument{'s' * (len(args) != 1)}"
+        raise Mistake(f"{name} is called with {n} here, and yours takes {signature}") from None
 
 
 def _is_data(value: Any) -> bool:
@@ -173,11 +180,11 @@ def _is_fractional(array: Any) -> bool:
 def _explain_error(answer: Callable, error: Exception) -> Exception:
     if is_untouched(answer) or (isinstance(error, NotImplementedError) and not error.args):
         return NotStarted()
-    return Mistake(f"your code stopped with {describe(error)}", kind=type(error).__name__)
+    return Mistake(f"your code stopped with {describe(error)}", kind=f"{type(error).__name__}: {error}")
 
 
 def _explain_none(answer: Callable, result: Any) -> Exception:
-    if result is ... or is_untouched(answer):
+    if result is not None or is_untouched(answer):  # there is a ... in it
         return NotStarted()
     return Mistake(
         f"{shown(answer)} gave back None. Is there a `return` at its end, on every path?", kind="None"
@@ -203,7 +210,9 @@ def _equal_dicts(got: dict, want: dict, name: str, tolerance: float) -> None:
 
 def _equal_sequences(got: list | tuple, want: list | tuple, name: str, tolerance: float) -> None:
     if len(got) != len(want):
-        raise Mistake(f"{name} should have {len(want)} items, and has {len(got)}: {shown(got)}")
+        raise Mistake(
+            f"{name} should have {len(want)} item{'s' * (len(want) != 1)}, and has {len(got)}: {shown(got)}"
+        )
     for i, (got_item, want_item) in enumerate(zip(got, want, strict=True)):
         agree(got_item, want_item, f"{name}[{i}]", tolerance)
 

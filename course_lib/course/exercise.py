@@ -1,4 +1,7 @@
-"""What a lesson says about each of its exercises, besides the text, which stands in the notebook."""
+"""What an exercise is: a solution, the cases on which it is judged, and the mistakes that are known.
+
+Its text stands in the notebook, its hints in the lesson's `texts.toml`.
+"""
 
 import inspect
 import textwrap
@@ -39,14 +42,13 @@ class Exercise:
     returns: for functions that return several things, what messages call each of them.
     forbids: names of functions that an answer must not call, since the exercise is to write them.
     tolerance: how far floating-point numbers may be off, absolutely and relatively.
-    learned: completes the line "merge passed: …".
-    why: explains a solution that is a value.
     part: whether a passed answer is kept in my_model.py.
+
+    The lesson's `texts.toml` has `hints`, `learned`, which completes the line "merge passed: …", and for a
+    solution that is a value `why`, which explains it.
     """
 
     id: str
-    hints: tuple[str, ...]
-    learned: str
     solution: Any
     cases: tuple[Case, ...] = ()
     check: Callable[[Any], None] | None = None
@@ -55,8 +57,10 @@ class Exercise:
     returns: tuple[str, ...] = ()
     forbids: tuple[str, ...] = ()
     tolerance: float = 1e-4
-    why: str = ""
     part: bool = False
+    hints: tuple[str, ...] = ()
+    learned: str = ""
+    why: str = ""
 
     def solution_text(self) -> str:
         """Return the solution as the learner would write it, followed by `why`."""

@@ -4,7 +4,9 @@ They lie in the course's folder, beside `notebooks/`, or in the folder that the 
 THIRSTY_TIGER_HOME names (on Colab, whose disk isn't kept, that can be a folder of a mounted Drive).
 """
 
+import itertools
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,11 +26,25 @@ def earlier_home() -> Path | None:
     return None if os.environ.get("THIRSTY_TIGER_HOME") else Path("~/.thirsty-tiger").expanduser()
 
 
+def next_free(file: Path) -> Path:
+    """Return the first of `name.1.ext`, `name.2.ext`… that doesn't exist yet."""
+    numbered = (file.with_suffix(f".{n}{file.suffix}") for n in itertools.count(1))
+    return next(path for path in numbered if not path.exists())
+
+
 def write_file(file: Path, text: str) -> None:
-    """Write a file atomically: after an error it has its old content."""
+    """Write a file atomically: after an error it has its old content. A link stays a link.
+
+    Raises OSError where it can't be written, also for a file that is read-only.
+    """
+    file = file.resolve()
+    if file.exists() and not os.access(file, os.W_OK):
+        raise PermissionError(f"{file} is read-only")
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         temporary.write_text(text, encoding="utf-8")
+        if file.exists():
+            shutil.copymode(file, temporary)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)

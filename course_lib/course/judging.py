@@ -7,7 +7,7 @@ from typing import Any
 
 from course_lib.course.checking import Mistake, NotStarted, agree, call_on, copied, same
 from course_lib.course.exercise import Case, Exercise
-from course_lib.course.reading import describe, is_blank, shown
+from course_lib.course.reading import calls_in, describe, is_blank, shown
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def _judge_function(exercise: Exercise, answer: Any) -> None:
 
 
 def _check_calls(exercise: Exercise, answer: Any) -> None:
-    used = getattr(getattr(answer, "__code__", None), "co_names", ())
-    for name in set(exercise.forbids) & set(used):
+    used = calls_in(answer) if exercise.forbids else set()
+    for name in set(exercise.forbids) & used:
         raise Mistake(f"that calls {name}, which is what this exercise is about: write it yourself")
 
 

@@ -1,124 +1,163 @@
 """The learner's own model: the parts that they wrote, kept as text in my_model.py.
 
-The file is Python that can be read, edited, imported and run. A line `# %% merge (mine)` begins each
-part's section; a part that another one needs and that the learner hasn't written yet stands there as
-`# %% merge (the course's)`. The text is run in the learner's own kernel and nowhere else.
+The file is Python that can be read, changed, imported and run. A part that another one needs, and that the
+learner hasn't written yet, stands there as the course's. The text is run in the learner's own kernel and
+nowhere else.
 """
 
-import re
+import linecache
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from course_lib.course.checking import NotStarted
 from course_lib.course.contents import all_lessons
 from course_lib.course.exercise import Exercise
-from course_lib.course.home import FILE_ERRORS, home, locked, write_file
+from course_lib.course.home import FILE_ERRORS, home, locked, next_free, write_file
 from course_lib.course.judging import find_mistake
 from course_lib.course.lessons import exercises_of
 from course_lib.course.reading import describe
-from course_lib.course.sources import NotAlone, collect, names_defined, run_section
+from course_lib.course.sections import (
+    COURSES,
+    MINE,
+    Section,
+    clash,
+    find,
+    join,
+    make_section,
+    needed_by,
+    split,
+    with_section,
+)
+from course_lib.course.sources import NotAlone, collect
 
-NAME, PREVIOUS = "my_model.py", "my_model.previous.py"
-MINE, COURSES = "mine", "the course's"
-MARK = re.compile(rf"^# %% (\S+) \(({MINE}|{COURSES})\)\n", re.MULTILINE)
-HEAD = '''"""My language model: its parts, as I wrote them in the course Thirsty Tiger.
+NAME = "my_model.py"
+UNREADABLE = (*FILE_ERRORS, UnicodeDecodeError)
+HEAD = '''"""My language model: the parts that I wrote in the course Thirsty Tiger.
 
-A part comes here when it passes its check. The file is yours: change it as you like. In a notebook,
-mine("merge") gives back the part merge as it stands here.
+A part comes here when it passes its check, below a line that says "mine". Where one of mine needs a part that
+I haven't written yet, "the course's" stands in. I may change the file as I like: in a notebook, mine("merge")
+gives back the part merge as it stands here. Passing an exercise again replaces its part; the file as it was
+before is then kept as my_model.1.py, my_model.2.py and so on.
 """
 '''
-SPEAK = "speak"  # the last section, once there is a decoder
-SPEAK_TEXT = """if __name__ == "__main__":  # python my_model.py "Who was thirsty?"
+SPEAK = make_section(
+    "speak",
+    COURSES,
+    """if __name__ == "__main__":  # python my_model.py "Who was thirsty?"
     from course_lib.course.speak import speak
 
     speak(Decoder)
-"""
+""",
+)
 
 
 class MyModel:
-    """The sections of my_model.py in the learner's home."""
+    """The parts in my_model.py in the learner's home."""
 
     def kept(self) -> set[str]:
-        """Return the ids of the parts that are the learner's own."""
-        return {id for id, (owner, _) in self._sections().items() if owner == MINE}
+        """Return the ids of the parts that are the learner's own; none if the file can't be read."""
+        try:
+            return {section.id for section in split(self._text())[1:] if section.owner == MINE}
+        except UNREADABLE:
+            return set()
 
     def keep(self, exercise: Exercise, answer: Callable) -> str:
         """Write a passed answer into the file. Return a sentence that says so, or why it can't be kept."""
         name = exercise.solution.__name__
         try:
-            with locked():
-                return self._keep(exercise, answer)
+            while True:  # until no other kernel has written between reading and writing
+                before = self._text()
+                text, said = self._with(exercise, answer, before)
+                with locked():
+                    if self._text() == before:
+                        return f"{name} {said}{self._write(exercise, before, text)}."
         except NotAlone as error:
             return f"{name} isn't kept in {NAME}: {error}"
-        except (*FILE_ERRORS, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             return f"{name} can't be kept in {NAME} here: {error}"
 
     def find(self, exercise: Exercise) -> tuple[Callable | None, str]:
-        """Return the learner's own part, or None and, if there is one that doesn't work, why it doesn't."""
-        sections = self._sections()
-        if sections.get(exercise.id, ("", ""))[0] != MINE:
+        """Return the learner's own part, or None and, if there is one that can't be used, why it can't."""
+        try:
+            text = self._text()
+        except UNREADABLE as error:
+            return None, f"{NAME} can't be read: {error}"
+        section = find(split(text), exercise.id)
+        if section is None or section.owner != MINE:
             return None, ""
-        part, why_not = self._load(exercise, sections, _lines(self._text()))
+        part, why_not = self._load(exercise, text)
         return part, f"Yours, in {NAME}, doesn't pass its check any more: {why_not}." if why_not else ""
 
-    def _keep(self, exercise: Exercise, answer: Callable) -> str:
-        before = self._text()
-        head, sections = _split(before)
-        name = exercise.solution.__name__
-        parts = _parts()
-        text, needed = collect(answer, name, {part.solution.__name__ for part in parts.values()})
-        wanted = dict(sections)
-        wanted[exercise.id] = (MINE, text)
-        self._add_needed(wanted, needed, parts)
-        _refuse_clashes(wanted, exercise.id)
-        _, why_not = self._load(exercise, wanted, {})
-        if why_not:
-            raise NotAlone(f"apart from the notebook it doesn't pass: {why_not}")
-        if wanted == sections:
-            return f"{name} is in {NAME}."
-        if before:
-            write_file(self._file().with_name(PREVIOUS), before)
-        write_file(self._file(), _joined(head, wanted, parts))
-        replaces = sections.get(exercise.id, (COURSES,))[0] == MINE
-        return f"{name} is now in {NAME}" + f", and your earlier one in {PREVIOUS}" * replaces + "."
+    def _with(self, exercise: Exercise, answer: Callable, text: str) -> tuple[str, str]:
+        """Return the file's text with an answer, and what to say of it.
 
-    def _add_needed(self, sections: dict, names: set[str], parts: dict[str, Exercise]) -> None:
-        """Add the course's solution of each part that is needed and not there, and of those that it needs."""
-        for part in parts.values():
-            if part.solution.__name__ in names and part.id not in sections:
-                own = {other.solution.__name__ for other in parts.values()}
-                text, further = collect(part.solution, part.solution.__name__, own)
-                sections[part.id] = (COURSES, text)
-                self._add_needed(sections, further, parts)
-
-    def _load(
-        self, exercise: Exercise, sections: dict[str, tuple[str, str]], lines: dict[str, int]
-    ) -> tuple[Callable | None, str]:
-        """Run the sections, in their order, and judge a part. Return it, or None and what is wrong.
-
-        lines: where each section's text begins in the file.
+        Raises NotAlone if the answer wouldn't work there.
         """
-        names: dict[str, Any] = {"__name__": "my_model"}
-        for id in sorted(sections, key=_order(_parts())):
-            try:
-                run_section(sections[id][1], names, self._file(), lines.get(id, 0))
-            except Exception as error:  # noqa: BLE001  a learner's code may raise anything
-                if id == exercise.id:
-                    return None, describe(error)
-        part = names.get(exercise.solution.__name__)
+        sections = split(text or HEAD)
+        body, needed = collect(answer, exercise.solution.__name__, _names_of_parts())
+        sections = with_section(sections, make_section(exercise.id, MINE, body), list(_parts()))
+        lent = self._add_needed(sections, needed)
+        name, other = clash(find(sections, exercise.id), sections)
+        if name:
+            raise NotAlone(f"{name} is something else in your {other}: choose another name")
+        if find(sections, "decoder") and not find(sections, SPEAK.id):
+            sections.append(SPEAK)
+        new = join(sections)
+        _, why_not = self._load(exercise, new)
+        if why_not:
+            hint = f" (it uses {', '.join(sorted(needed))} as in {NAME})" if needed else ""
+            raise NotAlone(f"apart from the notebook it doesn't pass{hint}: {why_not}")
+        lending = f", with the course's {' and '.join(lent)} until yours is there" if lent else ""
+        return new, ("is in" if new == text else "is now in") + f" {NAME}{lending}"
+
+    def _add_needed(self, sections: list[Section], names: set[str]) -> list[str]:
+        """Add the course's solution of each part that is needed and isn't there. Return their names."""
+        lent = []
+        for part in _parts().values():
+            name = part.solution.__name__
+            if name in names and not find(sections, part.id):
+                body, further = collect(part.solution, name, _names_of_parts())
+                sections[:] = with_section(sections, make_section(part.id, COURSES, body), list(_parts()))
+                lent += [name, *self._add_needed(sections, further)]
+        return lent
+
+    def _write(self, exercise: Exercise, before: str, text: str) -> str:
+        """Write the file. Return words that name the copy of the earlier one, if something of it goes."""
+        old, words = find(split(before), exercise.id), ""
+        if text == before:
+            return words
+        if old and old.owner == MINE and old.text.strip() not in text:
+            copy = next_free(self._file())
+            write_file(copy, before)
+            words = f", and your earlier one in {copy.name}"
+        write_file(self._file(), text)
+        return words
+
+    def _load(self, exercise: Exercise, text: str) -> tuple[Callable | None, str]:
+        """Run a part and those that it needs as they stand in a text, and judge it.
+
+        Return it, or None and what is wrong.
+        """
+        sections, module, file = split(text), ModuleType("my_model"), str(self._file())
+        module.__file__ = file
+        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        earlier, sys.modules["my_model"] = sys.modules.get("my_model"), module
         try:
+            for section in needed_by(find(sections, exercise.id), sections):
+                if why_not := _run(section, module, file):
+                    own = section.id in ("", exercise.id)
+                    return None, why_not if own else f"{section.id}, which it needs, doesn't run: {why_not}"
+            part = getattr(module, exercise.solution.__name__, None)
             mistake = find_mistake(exercise, part)
         except NotStarted:
             mistake = "it isn't there"
+        finally:
+            sys.modules.pop("my_model")
+            if earlier:
+                sys.modules["my_model"] = earlier
         return (None, mistake.rstrip(".")) if mistake else (part, "")
-
-    def _sections(self) -> dict[str, tuple[str, str]]:
-        """Return {id: (owner, text)}, and nothing if the file can't be read."""
-        try:
-            return _split(self._text())[1]
-        except (*FILE_ERRORS, UnicodeDecodeError):
-            return {}
 
     def _text(self) -> str:
         """Return the file's text, "" if there is none."""
@@ -131,18 +170,16 @@ class MyModel:
         return home() / NAME
 
 
-def _split(text: str) -> tuple[str, dict[str, tuple[str, str]]]:
-    """Return a file's text above the first section, and {id: (owner, text)}."""
-    head, *rest = MARK.split(text or HEAD)
-    ids, owners, texts = rest[::3], rest[1::3], rest[2::3]
-    found = {id: (owner, text.strip("\n") + "\n") for id, owner, text in zip(ids, owners, texts, strict=True)}
-    found.pop(SPEAK, None)
-    return head, found
-
-
-def _lines(text: str) -> dict[str, int]:
-    """Return the line on which each section's text begins, counted from 0."""
-    return {mark[1]: text.count("\n", 0, mark.end()) for mark in MARK.finditer(text)}
+def _run(section: Section, module: ModuleType, file: str) -> str:
+    """Run a section where it stands in the file, so that errors name its lines. Return what failed."""
+    try:
+        code = compile("\n" * section.line + section.text, file, "exec")
+        exec(code, module.__dict__)  # noqa: S102  the learner's own, in their kernel
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a learner's code may raise anything
+        return describe(error)
+    except KeyboardInterrupt:
+        return "you stopped it while it ran"
+    return ""
 
 
 def _parts() -> dict[str, Exercise]:
@@ -150,23 +187,9 @@ def _parts() -> dict[str, Exercise]:
     return {part.id: part for lesson in all_lessons() for part in exercises_of(lesson) if part.part}
 
 
-def _order(parts: dict[str, Exercise]) -> Callable[[str], int]:
-    """Return a key that sorts ids in the order of the course, with what the learner added at the end."""
-    places = list(parts)
-    return lambda id: places.index(id) if id in places else len(places)
-
-
-def _refuse_clashes(sections: dict[str, tuple[str, str]], id: str) -> None:
-    own = names_defined(sections[id][1])
-    for other, (_, text) in sections.items():
-        if other != id and (both := own & names_defined(text)):
-            raise NotAlone(f"{', '.join(sorted(both))} is defined by your {other} too: choose another name")
-
-
-def _joined(head: str, sections: dict[str, tuple[str, str]], parts: dict[str, Exercise]) -> str:
-    if "decoder" in sections:
-        sections = {**sections, SPEAK: (COURSES, SPEAK_TEXT)}
-    texts = [
-        f"# %% {id} ({sections[id][0]})\n{sections[id][1]}" for id in sorted(sections, key=_order(parts))
-    ]
-    return "\n\n".join([head.rstrip("\n") + "\n", *texts])
+def _names_of_parts() -> dict[int | str, str]:
+    """Return the names of all parts, by themselves and by the identity of each solution."""
+    solutions = [part.solution for part in _parts().values()]
+    return {solution.__name__: solution.__name__ for solution in solutions} | {
+        id(solution): solution.__name__ for solution in solutions
+    }

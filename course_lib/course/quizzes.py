@@ -1,11 +1,9 @@
-"""Quiz questions: read from a lesson's `quiz.toml`, and shown as plain text and as buttons."""
+"""Quiz questions: made from a lesson's `quiz.toml`, and shown as plain text and as buttons."""
 
 import html
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -29,12 +27,11 @@ class Question:
         return dict(zip("abcdefgh", self.choices, strict=False))
 
 
-def read_quiz(path: Path) -> tuple[Question, ...]:
-    """Return the questions of a file: tables `[[question]]`, each with `[[question.choice]]`."""
-    questions = tomllib.loads(path.read_text(encoding="utf-8"))["question"]
+def make_questions(quiz: dict) -> tuple[Question, ...]:
+    """Return the questions of a quiz.toml: tables `[[question]]`, each with `[[question.choice]]`."""
     return tuple(
         Question(question["id"], question["text"], tuple(Choice(**choice) for choice in question["choice"]))
-        for question in questions
+        for question in quiz["question"]
     )
 
 

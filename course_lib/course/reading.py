@@ -1,12 +1,14 @@
 """Reading a learner's answer: short texts for values and exceptions, and tests for untouched stubs."""
 
 import ast
+import dis
 import inspect
 import os
 import reprlib
 import sys
 import textwrap
 import traceback
+import types
 from typing import Any
 
 COURSE_LIB = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -14,7 +16,8 @@ COURSE_LIB = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 def shown(value: Any) -> str:
     """Return a short text for a value, the same in every run and on every machine."""
-    return _ShortRepr().repr(value)
+    text = _ShortRepr().repr(value)
+    return text if len(text) <= 120 else text[:119] + "…"
 
 
 class _ShortRepr(reprlib.Repr):
@@ -24,6 +27,7 @@ class _ShortRepr(reprlib.Repr):
         super().__init__()
         self.maxdict = self.maxlist = self.maxtuple = self.maxset = 6
         self.maxstring = self.maxother = 60
+        self.maxlevel = 3
 
     def repr_float(self, value: float, level: int) -> str:
         return f"{value:.6g}"
@@ -52,12 +56,29 @@ def short_call(function: Any, args: tuple) -> str:
 
 
 def _short(value: Any, name: str) -> str:
-    if hasattr(value, "tolist") and getattr(value, "ndim", 9) < 3:
+    if hasattr(value, "tolist") and getattr(value, "ndim", 9) < 3 and 0 not in value.shape:
         value = value.tolist()
     if isinstance(value, float):
         return f"{value:g}"
     plain = isinstance(value, int | str | bytes | list | tuple | dict | set | type(None))
     return text if plain and len(text := repr(value)) <= 40 else name
+
+
+def calls_in(function: Any) -> set[str]:
+    """Return the names of methods, and of functions from elsewhere, that a function and those in it use."""
+    codes = [code] if (code := getattr(function, "__code__", None)) else []
+    for code in codes:  # which grows meanwhile
+        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    steps = [step for code in codes for step in dis.get_instructions(code)]
+    found = {step.argval for step in steps if step.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM")}
+    used = {step.argval for step in steps if step.opname == "LOAD_GLOBAL"}
+    return found | {name for name in used if not _is_defined_beside(name, function)}
+
+
+def _is_defined_beside(name: str, function: Any) -> bool:
+    """Return whether a name that a function uses is a function of the same notebook."""
+    value = getattr(function, "__globals__", {}).get(name)
+    return getattr(value, "__module__", None) == function.__module__
 
 
 def shape(array: Any) -> str:
@@ -68,12 +89,18 @@ def describe(error: Exception) -> str:
     """Return an exception's type and message, and the line of the learner's cell that raised it."""
     text = f"{type(error).__name__}: {error}".strip().split("\n")[0].removesuffix(":")
     text = text if len(text) <= 160 else text[:159] + "…"
+    if "torch.return_types" in text:
+        text += ". (topk, sort, and max or min with a dim, give two things: values and indices)"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_learners(frame.filename)]
-    return f"{text}\n  line {frames[-1].lineno} of your cell: {frames[-1].line}" if frames else text
+    if not frames:
+        return text
+    place = "my_model.py" if frames[-1].filename.endswith("my_model.py") else "your cell"
+    return f"{text}\n  line {frames[-1].lineno} of {place}: {frames[-1].line}"
 
 
 def _is_learners(filename: str) -> bool:
     installed = (COURSE_LIB, sys.prefix, sys.base_prefix, "<frozen")
+    filename = filename if filename.startswith("<") else os.path.abspath(filename)
     return not (filename.startswith(installed) or "site-packages" in filename or "dist-packages" in filename)
 
 

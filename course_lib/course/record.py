@@ -1,12 +1,11 @@
 """The learner's progress, stored in a JSON file."""
 
-import itertools
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from course_lib.course.home import FILE_ERRORS, earlier_home, home, locked, write_file
+from course_lib.course.home import FILE_ERRORS, earlier_home, home, locked, next_free, write_file
 
 KINDS = ("exercises", "quiz")
 OLD_IDS = Path(__file__).with_name("old_ids.json")  # what ids were called when lessons were known by number
@@ -105,7 +104,7 @@ def _renamed(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _set_aside(file: Path) -> str:
-    """Rename a file to the first free path of `progress.1.json`, `progress.2.json`… and return that path."""
-    free = next(name for n in itertools.count(1) if not (name := file.with_suffix(f".{n}.json")).exists())
+    """Rename a file to `progress.1.json`, or the next number that is free, and return that path."""
+    free = next_free(file)
     os.replace(file, free)
     return str(free)

@@ -72,11 +72,18 @@ class Session:
         part, why_not = self.model.find(exercise)
         name = exercise.solution.__name__
         if part is None:
-            until = f", until yours passes in the lesson {lesson_of(id).title}."
-            _print(f"{name}: the course's{f'. {why_not}' if why_not else until}")
+            _print(f"{name}: the course's{self._why_not_mine(exercise, why_not)}")
             return exercise.solution
         _print(f"{name}: yours, from my_model.py.")
         return part
+
+    def _why_not_mine(self, exercise: Exercise, why_not: str) -> str:
+        if why_not:
+            return f". {why_not}"
+        title = lesson_of(exercise.id).title
+        if exercise.id in self.record.done()["exercises"]:
+            return f". Yours isn't in my_model.py: run its check in the lesson {title} again."
+        return f", until yours passes in the lesson {title}."
 
     def quiz(self, id: str, letter: str | None = None) -> None:
         """Print question `id`, or answer it: `quiz("why-bytes", "b")`."""

@@ -1,123 +1,211 @@
-"""A function's source with all that it uses, so that it can stand in a file of its own."""
+"""The source of a function or class with all that it uses, so that it can stand in a file of its own.
+
+What a learner wrote may use helpers, imports and constants of other cells. They are found by name in the
+notebook: in its namespace, and in the cells that were run (IPython keeps these in `In`).
+
+Not handled: state that other cells changed, and names that are only made at run time (`exec`, `globals()`).
+"""
 
 import ast
 import builtins
 import inspect
+import re
+import sys
 import textwrap
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
+
+from course_lib.course.bindings import alias_name, bound_by, free_names, lines_of, parse, with_one_alias
+
+NOTEBOOK_ONLY = (
+    "display",
+    "get_ipython",
+    "exit",
+    "quit",
+)  # IPython's builtins, which a plain Python lacks or ends by
+LONGEST = 2000  # characters of a constant that is copied
 
 
 class NotAlone(Exception):
     """A function can't be taken out of its notebook. The message says why."""
 
 
-def collect(function: Any, name: str, parts: set[str]) -> tuple[str, set[str]]:
+def collect(function: Any, name: str, parts: Mapping[int | str, str]) -> tuple[str, set[str]]:
     """Return a text that defines a function or class as `name`, and the names of the parts that it uses.
 
-    The text has the imports, constants and helpers that the function uses; they are looked up where it was
-    defined. parts: the names of all parts, which have places of their own and aren't copied.
+    parts: the names of the model's other parts, by themselves and by the `id` of each object that is one.
+    They have places of their own, and aren't copied.
 
     Raises NotAlone if the source can't be found, or for a value that can't be written as text.
     """
-    collector = _Collector(function, parts - {name})
-    body = collector.source(function)
-    own = getattr(function, "__name__", "")
-    rename = "" if own == name else f"\n\n{name} = {own}\n"
+    collector = _Collector(function, name, parts)
+    body = collector.source_of(function, name)
+    own = getattr(function, "__name__", name)
+    if f"def {name}(" not in body and f"class {name}" not in body:
+        body += f"\n\n{name} = {own}\n"
     blocks = ["\n".join(sorted(collector.imports)), "\n".join(collector.constants), *collector.helpers, body]
-    return "\n\n\n".join(block.strip("\n") for block in blocks if block) + "\n" + rename, collector.parts_used
-
-
-def names_defined(text: str) -> set[str]:
-    """Return the functions, classes and variables that a text defines at its top level."""
-    found = set()
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Assign):
-            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return found
-
-
-def run_section(text: str, names: dict[str, Any], file: Path, line: int) -> None:
-    """Run a section of a file as if it stood at that line, so that errors and sources are found there."""
-    exec(compile("\n" * line + text, str(file), "exec"), names)  # noqa: S102  the learner's own, in their kernel
+    return "\n\n\n".join(block.strip("\n") for block in blocks if block) + "\n", collector.parts_used
 
 
 class _Collector:
     """What one function uses, found by following its free names."""
 
-    def __init__(self, function: Any, parts: set[str]) -> None:
-        self.names = _globals_of(function)
-        self.parts = parts
+    def __init__(self, function: Any, name: str, parts: Mapping[int | str, str]) -> None:
+        self.names = _namespace_of(function)
+        self.cells = list(_cells(self.names))
+        self.parts = {key: part for key, part in parts.items() if part != name}
         self.imports: set[str] = set()
         self.constants: list[str] = []
         self.helpers: list[str] = []
         self.parts_used: set[str] = set()
-        self._seen = {getattr(function, "__name__", "")}
+        self._seen = {name} | {key for key, value in self.names.items() if value is function}
 
-    def source(self, function: Any) -> str:
-        """Return the source of a function, after taking note of everything that it uses."""
-        try:
-            text = textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
-            tree = ast.parse(text)
-        except (OSError, TypeError, SyntaxError):
-            raise NotAlone("its source can't be found; write it with def or class, in a cell") from None
-        if not isinstance(tree.body[0], ast.FunctionDef | ast.ClassDef):
-            raise NotAlone("write it with def or class")
-        if getattr(function, "__closure__", None):
-            raise NotAlone("it uses variables of a function around it; write it at the top of a cell")
-        for name in free_names(tree):
-            if name not in self._seen and name in self.names:
-                self._seen.add(name)
-                self._add(name, self.names[name])
+    def source_of(self, function: Any, name: str) -> str:
+        """Return the source of a function or class, after taking note of everything that it uses."""
+        text = self._find_source(function, name)
+        if text is None:
+            raise NotAlone(f"the source of {name} can't be found; write it with def or class, in a cell")
+        if not isinstance(ast.parse(text).body[0], ast.FunctionDef | ast.ClassDef):
+            raise NotAlone(f"write {name} with def or class")
+        if getattr(_unwrapped(function), "__closure__", None) and "__class__" not in _free_variables(
+            function
+        ):
+            raise NotAlone(f"{name} uses variables of a function around it; write it at the top of a cell")
+        self._add_what_is_used(text)
         return text
 
+    def _find_source(self, function: Any, name: str) -> str | None:
+        if not isinstance(function, type):
+            try:
+                return textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
+            except (OSError, TypeError, SyntaxError):
+                pass
+        for cell in self.cells:  # a class's source isn't found by inspect in a notebook
+            for node in reversed(parse(cell).body):
+                if getattr(node, "name", "") in (name, getattr(function, "__name__", name)):
+                    return lines_of(cell, node)
+        try:
+            return textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
+        except (OSError, TypeError, SyntaxError):
+            return None
+
+    def _add_what_is_used(self, text: str) -> None:
+        for name in sorted(free_names(text) - self._seen):
+            self._seen.add(name)
+            if name in NOTEBOOK_ONLY:
+                raise NotAlone(f"it uses {name}, which only a notebook has")
+            if name in self.names and self.names[name] is not getattr(builtins, name, self):
+                self._add(name, self.names[name])
+
     def _add(self, name: str, value: Any) -> None:
-        home = getattr(value, "__module__", None)
-        if name in self.parts:
-            self.parts_used.add(name)
-        elif isinstance(value, ModuleType):
-            self.imports.add(f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else ""))
-        elif callable(value) and home == self.names.get("__name__"):
-            self.helpers.append(self.source(value))
-        elif callable(value) and home and (own := getattr(value, "__name__", "")).isidentifier():
-            self.imports.add(f"from {home} import {own}" + (f" as {name}" if name != own else ""))
-        elif _is_literal(value):
-            self.constants.append(f"{name} = {value!r}")
+        part = self.parts.get(id(value)) or self._part_from_my_model(value) or self.parts.get(name)
+        if part:
+            self.parts_used.add(part)
+            if part != name:
+                self.constants.append(f"{name} = {part}")
+        elif isinstance(value, ModuleType) or self._is_foreign(value):
+            self.imports.add(self._import_of(name, value))
+        elif callable(value) and not _is_instance(value):
+            self.helpers.append(self.source_of(value, name))
         else:
-            raise NotAlone(f"it uses {name} from another cell; give it as an argument, or make it inside")
+            self._add_constant(name, value)
+
+    def _part_from_my_model(self, value: Any) -> str | None:
+        """Return the name of the part that `mine` brought from my_model.py, if a value is one."""
+        if getattr(value, "__module__", None) != "my_model":
+            return None
+        there = getattr(value, "__globals__", {})
+        return next((part for part in self.parts.values() if there.get(part) is value), None)
+
+    def _is_foreign(self, value: Any) -> bool:
+        """Return whether a function or class comes from a module, and not from the notebook."""
+        home = getattr(value, "__module__", None)
+        return callable(value) and not _is_instance(value) and home not in (None, self.names.get("__name__"))
+
+    def _import_of(self, name: str, value: Any) -> str:
+        """Return the import of a name as the notebook has it, or one made from what the name stands for."""
+        for statement in self._statements_that_bind(name):
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                alias = next(alias for alias in statement.names if alias_name(alias) == name)
+                return ast.unparse(with_one_alias(statement, alias))
+        if isinstance(value, ModuleType):
+            return f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else "")
+        own = getattr(value, "__qualname__", name)
+        if "." in own or not own.isidentifier() or value.__module__ == "builtins":
+            raise NotAlone(f"it uses {name} from another cell; import or define it there by name")
+        return f"from {value.__module__} import {own}" + (f" as {name}" if name != own else "")
+
+    def _add_constant(self, name: str, value: Any) -> None:
+        """Add the statement that bound a constant, if it gives the same value again.
+
+        Where no cell is known that did it, the value itself is written.
+        """
+        refusal = NotAlone(f"it uses {name} from another cell; give it as an argument, or make it inside")
+        for statement in self._statements_that_bind(name):
+            text = ast.unparse(statement)
+            if isinstance(statement, ast.Import | ast.ImportFrom):
+                self.imports.add(self._import_of(name, value))
+            elif len(text) < LONGEST and self._gives(text, name, value):
+                self._add_what_is_used(text)
+                self.constants.append(text)
+            else:
+                raise refusal
+            return
+        if not _is_literal(value):
+            raise refusal
+        self.constants.append(f"{name} = {value!r}")
+
+    def _gives(self, text: str, name: str, value: Any) -> bool:
+        """Return whether a statement of the notebook, run again, gives the value that a name has now."""
+        names = dict(self.names)
+        try:
+            exec(compile(text, "<constant>", "exec"), names)  # noqa: S102  the learner's own, in their kernel
+            return type(names[name]) is type(value) and bool(names[name] == value)
+        except Exception:  # noqa: BLE001  a learner's code may raise anything
+            return False
+
+    def _statements_that_bind(self, name: str) -> Iterator[ast.stmt]:
+        """Yield the top-level statements of the cells that bind a name, the latest first."""
+        for cell in self.cells:
+            for statement in reversed(parse(cell).body):
+                if any(bound == name for bound, _ in bound_by(statement)):
+                    yield statement
 
 
-def _globals_of(function: Any) -> dict[str, Any]:
+def _cells(names: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the cells that were run in a notebook, the latest first. A cell under a magic is its inside."""
+    cells = names.get("In", ())
+    for cell in reversed(cells if isinstance(cells, list) else ()):
+        inside = re.fullmatch(r"get_ipython\(\)\.run_cell_magic\((.*)\)\n?", str(cell), re.DOTALL)
+        try:
+            yield ast.literal_eval(f"({inside[1]})")[2] if inside else str(cell)
+        except (ValueError, SyntaxError):
+            continue
+
+
+def _namespace_of(function: Any) -> dict[str, Any]:
     """Return the names of the notebook, or of the module, in which a function or class was defined."""
     if isinstance(function, type):
-        methods = [value for value in vars(function).values() if inspect.isfunction(value)]
-        function = methods[0] if methods else None
-    return getattr(inspect.unwrap(function) if function else None, "__globals__", {})
+        return vars(sys.modules.get(function.__module__, ModuleType("")))
+    return getattr(_unwrapped(function), "__globals__", {})
 
 
-def free_names(tree: ast.AST) -> Iterator[str]:
-    """Yield the names that a source reads and doesn't bind anywhere, in the order in which they come."""
-    nodes = list(ast.walk(tree))
-    bound = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    bound |= {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
-    bound |= {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
-    bound |= {
-        (alias.asname or alias.name).partition(".")[0]
-        for node in nodes
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-    for node in nodes:
-        if isinstance(node, ast.Name) and node.id not in bound and not hasattr(builtins, node.id):
-            yield node.id
+def _unwrapped(function: Any) -> Any:
+    return function if isinstance(function, type) else inspect.unwrap(function)
+
+
+def _free_variables(function: Any) -> tuple[str, ...]:
+    return getattr(getattr(_unwrapped(function), "__code__", None), "co_freevars", ())
+
+
+def _is_instance(value: Any) -> bool:
+    """Return whether something that can be called is an object with a state, such as a layer of a network."""
+    return not (inspect.isroutine(value) or isinstance(value, type) or hasattr(value, "__wrapped__"))
 
 
 def _is_literal(value: Any) -> bool:
     try:
-        return bool(ast.literal_eval(repr(value)) == value)
-    except (ValueError, SyntaxError, TypeError, RecursionError):
+        return len(repr(value)) < LONGEST and bool(ast.literal_eval(repr(value)) == value)
+    except Exception:  # noqa: BLE001  a value's repr may raise anything
         return False

@@ -42,7 +42,10 @@ def speak(decoder_class: type[nn.Module], arguments: list[str] | None = None, n_
     reader = gguf.GGUFReader(find_smollm2())
     config, chat = read_config(reader), read_chat(reader)
     model = decoder_class(config)
-    model.load_state_dict(read_weights(reader, config.d_head))
+    try:
+        model.load_state_dict(read_weights(reader, config.d_head))
+    except RuntimeError as error:  # which names the weights
+        sys.exit(f"Your {decoder_class.__name__} can't take the weights of SmolLM2. {error}")
     ids = chat.encode(question)
     end = chat.tokenizer.special["<|im_end|>"]
     for piece in chat.tokenizer.decode_stream(_next_tokens(model.eval(), ids, end, n_tokens)):

@@ -71,7 +71,7 @@ def test_several_results_are_told_apart_by_name(session):
     assert "should give 2 things, the pair and the counts,\nand gives" in session.check(
         "most-common", lambda ids: (1, 2, 3)
     )
-    assert "the pair of most_common([3, 1, 2, 1, 2])[0] should be 1, and is 3" in session.check(
+    assert "most_common([3, 1, 2, 1, 2]): the pair[0] should be 1, and is 3" in session.check(
         "most-common", lambda ids: ((3, 1), solution(ids)[1])
     )
 
@@ -148,6 +148,7 @@ def test_an_unknown_id_names_those_that_are_near(session):
         "def answer(ids):\n    n = ...\n    return len(ids) + n",
         "def answer(ids):\n    return ...",
         "def answer(ids):\n    total = sum(...)\n    return total",
+        "counts = ...\ndef answer(ids):\n    return counts, 1",
     ],
 )
 def test_a_stub_is_not_started(source, session):
@@ -161,7 +162,12 @@ def test_a_stub_is_not_started(source, session):
         ("def answer(ids):\n    n = len(ids)\n    ...", "answer gave back None"),
         ("def answer(ids):\n    return torch.tensor(ids)[..., None, 9]", "IndexError"),
         ("def answer(ids):\n    ids.clear()\n    return {}", "should have the key (1, 2)"),
-        ("def answer():\n    return {}", "is called with 1 arguments here, and yours takes ()"),
+        ("def answer(ids):\n    exit()", "your code calls exit()"),
+        (
+            "def answer(ids):\n    return torch.ones(2, 2).sort(0).softmax(0)",
+            "(topk, sort, and max or min with a dim, give two things",
+        ),
+        ("def answer():\n    return {}", "is called with 1 argument here, and yours takes ()"),
     ],
 )
 def test_code_that_was_begun_is_not_a_stub(source, message, session):
@@ -228,7 +234,7 @@ def test_equal_names_the_first_difference(got, want, message):
     [
         (0.25, 0.5, "it should be 0.5, and is 0.25"),
         ([0.5, 0.25], [0.5, 0.5], "it[1] should be 0.5, and is 0.25"),
-        (torch.ones(2, 3), np.ones((3, 2)), "it should have the shape (3, 2), and has (2, 3)"),
+        (torch.ones(2, 3), np.ones((3, 2)), "it should have the shape (3, 2), not (2, 3)"),
         (torch.tensor([[1.0, float("nan")]]), [[1, 2]], "it[0, 1] should be 2, and is nan"),
         (torch.ones(1, requires_grad=True, dtype=torch.bfloat16), [2], "it[0] should be 2, and is 1"),
         ("many", 2, "it should be numbers, and is 'many'"),
@@ -236,6 +242,9 @@ def test_equal_names_the_first_difference(got, want, message):
         (torch.ones(2, dtype=torch.bool), np.array([True, False]), "it[1] should be False, and is True"),
         (torch.ones(1), np.array([True]), "it should be truth values, and is of the type torch.float32"),
         (torch.ones(1), np.array([1]), "it should be whole numbers, and is of the type torch.float32"),
+        ([1, 2], torch.tensor(1.0), "it should be one number, and is [1, 2]"),
+        (torch.ones(2), 1.0, "it should be one number, and has the shape (2,)"),
+        ([torch.ones(2)] * 2, torch.ones(2, 2), "it should be one tensor, and is a list of 2 items"),
         (torch.tensor([49_152]), torch.tensor([49_151]), "it[0] should be 49151, and is 49152"),
         (None, 2, "it should be 2, and is nan"),
         (12345678, 12345, "it should be 12345, and is 1.23457e+07"),
@@ -260,7 +269,7 @@ def test_agree_takes_an_array_for_a_list_and_a_list_for_a_tuple():
         with pytest.raises(Mistake) as raised:
             agree(got, want, "it")
         assert str(raised.value) == message
-    with pytest.raises(Mistake, match="the sum of it should be 2"):
+    with pytest.raises(Mistake, match="it: the sum should be 2"):
         agree((1, 3), (1, 2), "it", returns=("the head", "the sum"))
 
 

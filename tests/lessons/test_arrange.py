@@ -48,24 +48,29 @@ def test_the_course_is_as_its_table_says():
 
 
 def test_one_line_and_one_command_renumber_a_lesson(copy, capsys):
-    before = texts(copy)
-    move(copy, "sampling", below="tokenization")
+    before, old = texts(copy), lesson_numbers()
+    last = list(old)[-1]
+    move(copy, last, below="start_here")
     arguments = ["--root", str(copy)]
     assert arrange.main([*arguments, "--check"]) == 1 and "make contents" in capsys.readouterr().err
     assert texts(copy) == before
     assert arrange.main(arguments) == 0
-    assert "21_sampling.ipynb is now 02_sampling.ipynb" in capsys.readouterr().out
+    new = numbers_in(copy)
+    assert new[last] == "01" and new["tokenization"] == "02"
+    assert f"{old[last]}_{last}.ipynb is now 01_{last}.ipynb" in capsys.readouterr().out
     after = texts(copy)
-    assert Path("notebooks", "02_sampling.ipynb") in after
-    assert Path("notebooks", "04_self_attention.ipynb") in after
-    assert not [path for path in after if "21_" in path.name or path.name.startswith(".")]
+    names = {f"{number}_{name}.ipynb" for name, number in new.items()}
+    assert {path.name for path in after if path.suffix == ".ipynb"} == names
     everything = "\n".join(after.values())
-    links = set(re.findall(r"\b\d\d_\w+\.ipynb", everything))
-    assert links <= {path.name for path in after}
-    assert "| 02 | [Sampling](notebooks/02_sampling.ipynb) |" in after[Path("README.md")]
-    assert "| 02 | [Sampling](02_sampling.ipynb) |" in after[Path("notebooks", "00_start_here.ipynb")]
-    assert '"# 02 · Sampling:' in after[Path("notebooks", "02_sampling.ipynb")]
-    assert '"# 04 · Self-attention:' in after[Path("notebooks", "04_self_attention.ipynb")]
+    assert set(re.findall(r"\b\d\d_\w+\.ipynb", everything)) <= names
+    title = find_lesson(last).title
+    assert f"| 01 | [{title}](notebooks/01_{last}.ipynb) |" in after[Path("README.md")]
+    assert f"| 01 | [{title}](01_{last}.ipynb) |" in after[Path("notebooks", "00_start_here.ipynb")]
+    for name, number in new.items():
+        head = (
+            nbformat.reads(after[Path("notebooks", f"{number}_{name}.ipynb")], as_version=4).cells[0].source
+        )
+        assert head.startswith(f"# {number} · {find_lesson(name).title}:")
     assert arrange.main([*arguments, "--check"]) == 0
     (copy / TABLE).write_bytes((ROOT / TABLE).read_bytes())
     read_table.cache_clear()
@@ -73,37 +78,45 @@ def test_one_line_and_one_command_renumber_a_lesson(copy, capsys):
     assert texts(copy) == before
 
 
+def numbers_in(copy):
+    """The number of each lesson in a copy, by name."""
+    read_table.cache_clear()
+    return {lesson.name: lesson.number for lesson in read_table(copy / TABLE) if lesson.title}
+
+
 def test_a_new_title_comes_everywhere(copy):
-    table = copy / TABLE
+    table, file = copy / TABLE, find_lesson("sampling").file
     table.write_text(table.read_text(encoding="utf-8").replace('title = "Sampling"', 'title = "Who chooses"'))
     assert arrange.main(["--root", str(copy)]) == 0
     after = texts(copy)
-    assert '"# 21 · Who chooses:' in after[Path("notebooks", "21_sampling.ipynb")]
-    assert "[Who chooses](notebooks/21_sampling.ipynb)" in after[Path("README.md")]
+    assert " · Who chooses:" in after[Path("notebooks", file)]
+    assert f"[Who chooses](notebooks/{file})" in after[Path("README.md")]
 
 
 def test_a_notebook_without_a_line_and_a_line_without_a_notebook_are_refused(copy, capsys):
+    file = copy / "notebooks" / find_lesson("sampling").file
     stranger = copy / "notebooks" / "77_stranger.ipynb"
-    shutil.copy(copy / "notebooks" / "00_start_here.ipynb", stranger)
+    shutil.copy(file, stranger)
     before = texts(copy)
     assert arrange.main(["--root", str(copy)]) == 1
     assert "no lesson with a title for the notebook of stranger" in capsys.readouterr().err
+    assert texts(copy) == before
     stranger.unlink()
-    (copy / "notebooks" / "21_sampling.ipynb").rename(copy / "sampling.ipynb")
+    file.rename(copy / "sampling.txt")
+    before = texts(copy)
     assert arrange.main(["--root", str(copy)]) == 1
     assert "there is no notebook of sampling" in capsys.readouterr().err
-    before.pop(Path("notebooks", "77_stranger.ipynb"))
-    before[Path("sampling.ipynb")] = before.pop(Path("notebooks", "21_sampling.ipynb"))
     assert texts(copy) == before
 
 
 def test_a_lesson_without_a_head_is_refused(copy, capsys):
-    path = copy / "notebooks" / "21_sampling.ipynb"
+    lesson = find_lesson("sampling")
+    path = copy / "notebooks" / lesson.file
     notebook = nbformat.read(path, as_version=4)
     notebook.cells[0].source = "Sampling\n\nWho chooses?"
     nbformat.write(notebook, path)
     assert arrange.main(["--root", str(copy)]) == 1
-    assert "should begin with “# 21 · Sampling: …”" in capsys.readouterr().err
+    assert f"should begin with “# {lesson.number} · Sampling: …”" in capsys.readouterr().err
 
 
 def test_numbers_stand_in_names_of_files_and_nowhere_in_the_code():
@@ -127,8 +140,8 @@ def test_prose_names_lessons_and_does_not_number_them():
 
 
 def test_the_table_knows_its_lessons():
-    assert find_lesson("sampling").file == "21_sampling.ipynb"
-    with pytest.raises(ValueError, match="there is no lesson 'positions', only start_here, tokenization"):
-        find_lesson("positions")
+    assert find_lesson("start_here").file == "00_start_here.ipynb"
+    with pytest.raises(ValueError, match="there is no lesson 'scaling', only start_here, "):
+        find_lesson("scaling")
     names = [lesson.name for lesson in read_table(ROOT / TABLE)]
     assert len(set(names)) == len(names) == 34

@@ -5,6 +5,8 @@ quiz.toml        the questions
 experiment.py    the long run whose log the lesson draws, where there is one
 """
 
+import tomllib
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
@@ -12,17 +14,19 @@ from pathlib import Path
 
 from course_lib.course.contents import Lesson, all_lessons
 from course_lib.course.exercise import Exercise
-from course_lib.course.quizzes import Question, read_quiz
+from course_lib.course.quizzes import Question, make_questions
 
 
 @cache
 def exercises_of(lesson: Lesson) -> tuple[Exercise, ...]:
-    return import_module(f"{__name__}.{lesson.name}.exercises").EXERCISES
+    exercises = import_module(f"{__name__}.{lesson.name}.exercises").EXERCISES
+    texts = _read(lesson, "texts.toml")
+    return tuple(replace(it, **texts[it.id] | {"hints": tuple(texts[it.id]["hints"])}) for it in exercises)
 
 
 @cache
 def questions_of(lesson: Lesson) -> tuple[Question, ...]:
-    return read_quiz(Path(__path__[0]) / lesson.name / "quiz.toml")
+    return make_questions(_read(lesson, "quiz.toml"))
 
 
 def find_exercise(id: str) -> Exercise:
@@ -40,9 +44,14 @@ def lesson_of(id: str) -> Lesson:
     return next(lesson for lesson in all_lessons() if any(id == it.id for it in exercises_of(lesson)))
 
 
+def _read(lesson: Lesson, name: str) -> dict:
+    return tomllib.loads((Path(__path__[0]) / lesson.name / name).read_text(encoding="utf-8"))
+
+
 def _find(id: str, kind: str, items_of):
     items = {item.id: item for lesson in all_lessons() for item in items_of(lesson)}
-    if id not in items:
-        near = get_close_matches(str(id), items, n=3, cutoff=0.3) or list(items)
+    wanted = str(id).replace("_", "-")  # the part causal_attention is that of the exercise causal-attention
+    if wanted not in items:
+        near = get_close_matches(wanted, items, n=3, cutoff=0.3) or list(items)
         raise ValueError(f"there is no {kind} {id!r}. Did you mean {' or '.join(map(repr, near[:3]))}?")
-    return items[id]
+    return items[wanted]

@@ -1,10 +1,12 @@
 """The exercises of the lesson on decoder-only models."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch.nn.functional import pad
 
+from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
 from course_lib.model import ModelConfig
 
@@ -46,9 +48,15 @@ def seeded(answer, part):
         return answer(part)
 
 
-def adding(share, place, to):
-    """A part that adds a share of the vector at a place to another one, and leaves the rest alone."""
-    return lambda x: x.index_add(1, torch.tensor([to]), share * x[:, place, None])
+def adding(share, place, *to):
+    """A part that adds a share of the vector at a place, if x is that long, to others."""
+
+    def part(x):
+        if place >= x.shape[1]:
+            return x
+        return x.index_add(1, torch.tensor(to), share * x[:, [place] * len(to)])
+
+    return part
 
 
 PARTS = {
@@ -58,10 +66,12 @@ PARTS = {
     "a mean over all of time, taken off": lambda x: x - x.mean(dim=1, keepdim=True),
     "each vector plus the one after it": lambda x: x + pad(x, (0, 0, -1, 1)),
     "each vector times the one after it": lambda x: x * pad(x, (0, 0, -1, 1)),
-    "the first vector plus the second, the others as they were": adding(1, 1, to=0),
-    "the third vector plus the fourth, the others as they were": adding(1, 3, to=2),
-    "the first vector plus the last, the others as they were": adding(1, -1, to=0),
-    "the first vector plus a millionth of the last": adding(1e-6, -1, to=0),
+    "the first vector plus the second, the others as they were": adding(1, 1, 0),
+    "the second vector plus the third, the others as they were": adding(1, 2, 1),
+    "the first vector plus the third, the others as they were": adding(1, 2, 0),
+    "the first and the second vector plus the third, the others as they were": adding(1, 2, 0, 1),
+    "the first vector plus the last, the others as they were": adding(1, -1, 0),
+    "the first vector plus a millionth of the last, the others as they were": adding(1e-6, -1, 0),
 }
 
 
@@ -73,9 +83,9 @@ def moved(part, place, start=torch.randn, tolerance=0.0):
     return ((part(x) - part(changed)).abs() > tolerance).any(dim=-1)[0]
 
 
-def any_moved(part, seen, **how):
+def any_moved(part, seen, places=range(1, 6), **how):
     """Whether some place moves an output of those that `seen(place)` selects."""
-    return any(moved(part, place, **how)[seen(place)].any() for place in range(1, 6))
+    return any(moved(part, place, **how)[seen(place)].any() for place in places)
 
 
 def sized(**sizes):
@@ -87,27 +97,33 @@ def one_story(numbers):
     return (numbers[:, None] == numbers).tril()
 
 
+TRUTH = "a mask is of truth values: take .bool()"
+
+
+def mask_of(answer, ids, end):
+    """The mask. Zeros and ones that are whole numbers pass for truth values elsewhere, and not here."""
+    mask = answer(ids, end)
+    if "int" in str(getattr(mask, "dtype", "")) and set(mask.flatten().tolist()) <= {0, 1}:
+        raise Mistake(TRUTH)
+    return mask
+
+
 EXERCISES = (
     Exercise(
         id="shift",
-        hints=(
-            "At place t the model has read the tokens up to t. What comes next stands at t + 1.",
-            "Both are slices of rows along time: one without the last column, one without the first.",
-        ),
-        learned="text needs no labels: each token is the label of those before it.",
         solution=shift,
         cases=(
             Case(torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 8]])),
             Case(torch.tensor([[7, 8, 2], [5, 0, 4], [1, 6, 9]])),
         ),
-        returns=("the tokens", "the targets"),
+        returns=("tokens", "targets"),
         wrong={
             lambda rows: (rows[:, :-1], rows[:, :-1]): (
-                "each target is the token itself: it would learn to repeat what it reads"
+                "each target is the token itself: the model would learn to repeat what it reads"
             ),
             lambda rows: (rows, rows): "each target is the token itself, which it has just read",
             lambda rows: (rows[:, 1:], rows[:, :-1]): (
-                "it reads a token and should guess the one before it; it is to write forwards"
+                "the model reads a token and should guess the one before it; it is to write forwards"
             ),
             lambda rows: (rows, rows.roll(-1, dims=1)): (
                 "the last target is the row's first token: roll goes round in a circle"
@@ -120,56 +136,65 @@ EXERCISES = (
     ),
     Exercise(
         id="find-the-leak",
-        hints=(
-            "Run the part on x, and on a copy of x in which one vector was changed.",
-            "Compare only the outputs that stand before the change.",
-            "A leak may reach back by one place only, or from the last to the first: try each place.",
-            "Compare with ==, bit for bit. A tolerance hides a small leak, and training may find it.",
-        ),
-        learned=(
-            "whatever a block is made of, this one test says whether it may be trained on the next token."
-        ),
         solution=leaks,
         cases=tuple(
             Case(part, name=f"the answer for “{name}”", probe=seeded) for name, part in PARTS.items()
         ),
         wrong={
             lambda part: moved(part, -1).any(): (
-                "it calls every part a leak. An output may depend on its own vector and on earlier ones"
+                "your test calls every part a leak; an output may depend on its own vector and earlier ones"
             ),
             lambda part: any_moved(part, lambda place: torch.arange(6) != place): (
-                "an output *after* the change may change, too: compare only what stands before it"
+                "an output after the change may change, too: compare only those before it, `[:, :place]`"
+            ),
+            lambda part: any_moved(part, lambda place: slice(place + 1, None)): (
+                "you compare outputs after the change, which may move: compare those before it, `[:, :place]`"
             ),
             lambda part: moved(part, 0)[:0].any(): (
-                "it finds no leak at all: change a vector in a copy of x, and compare the outputs before it"
+                "your test finds no leak at all: change a vector in a copy of x, and compare the outputs "
+                "before it"
+            ),
+            lambda part: moved(part, 1)[0]: (
+                "your test sees only what the second vector does to the first: change several vectors, one "
+                "at a time, and return False only after the loop"
             ),
             lambda part: moved(part, -1)[0]: (
-                "it sees only leaks from the last vector into the first output: try every other place, too"
+                "your test sees only what the last vector does to the first: change each vector in turn, and "
+                "compare all outputs before it"
             ),
             lambda part: moved(part, -1)[:-1].any(): (
-                "it sees what the last vector moves, but not what others do: change each place in turn"
+                "your test sees what the last vector moves, but not what others do: change each in turn"
+            ),
+            lambda part: any_moved(part, slice, places=range(1, 5)): (
+                "your test never changes the last vector, which may leak into the first"
+            ),
+            lambda part: any_moved(part, lambda place: slice(1)): (
+                "you compare the first output alone: compare all outputs before the change, `[:, :place]`"
             ),
             lambda part: any_moved(part, lambda place: place - 1): (
-                "it sees leaks that reach back by one place, but none from the last vector to the first"
+                "your test sees leaks that reach back by one place, and none from farther: compare all "
+                "outputs before the change, `[:, :place]`"
             ),
-            lambda part: any_moved(part, lambda place: slice(place), tolerance=1e-5): (
-                "it overlooks a millionth of the last vector in the first: compare bit for bit, with !="
+            lambda part: any_moved(part, lambda place: slice(place - 1)): (
+                "your test overlooks leaks that reach back by one place: compare all outputs before the "
+                "change, `[:, :place]`"
             ),
-            lambda part: any_moved(part, lambda place: slice(place), start=torch.zeros): (
-                "it overlooks a product with the next vector: don't start from zeros, but from random numbers"
+            lambda part: any(moved(part, place)[:place].all() for place in range(1, 6)): (
+                "one output that moves is a leak, even if others stay: .any(), not .all()"
+            ),
+            lambda part: any_moved(part, slice, tolerance=1e-5): (
+                "your test overlooks a millionth of the last vector in the first: change vectors by much, "
+                "and compare bit for bit, with !="
+            ),
+            lambda part: any_moved(part, slice, start=torch.zeros): (
+                "your test overlooks a product with the next vector: don't start from zeros, but from random "
+                "numbers"
             ),
             lambda part: not leaks(part): "the wrong way round: True is for a part that leaks",
         },
     ),
     Exercise(
         id="count-parameters",
-        hints=(
-            "One table. In each block four matrices of attention, three of the feed-forward layer, two norms",
-            "And a last norm, after the blocks.",
-            "query, output: d_model × (n_heads · d_head); key, value: d_model × (n_kv_heads · d_head).",
-            "The head's weights are the embedding table: count it once.",
-        ),
-        learned="so from a table of sizes in a paper you can check the number in its title.",
         solution=count,
         cases=(
             sized(vocab_size=49152, d_model=576, n_layers=30, n_heads=9, n_kv_heads=3, d_head=64, d_ff=1536),
@@ -197,24 +222,25 @@ EXERCISES = (
             lambda c: (
                 count(c)
                 + 2 * c.n_layers * c.d_model * (2 * c.d_model - (c.n_heads + c.n_kv_heads) * c.d_head)
-            ): "you took attention's four matrices for squares; their other side is the heads' width in all",
+            ): (
+                "you took attention's four matrices for squares; their other side is the width of all heads "
+                "together, for keys and values that of the n_kv_heads"
+            ),
+            lambda c: count(c) - c.n_layers * c.d_model * c.n_heads * c.d_head: (
+                "attention has four matrices: that of the queries or that of the output is missing"
+            ),
+            lambda c: count(replace(c, n_layers=1)): "you counted one block; there are n_layers of them",
+            lambda c: count(c) + (c.n_layers - 1) * (c.vocab_size + 1) * c.d_model: (
+                "the embedding table and the last norm are there once, not once for each block"
+            ),
         },
     ),
     Exercise(
         id="story-mask",
-        hints=(
-            "Give each token the number of its story. Two tokens see each other only if the numbers agree.",
-            "(ids == end).cumsum(dim=0) counts the end marks so far, this one included.",
-            "story[:, None] == story compares each with each; .tril() keeps what isn't later.",
-        ),
-        learned=(
-            "a mask says which tokens are one text, so several texts can share a window "
-            "and not see each other."
-        ),
         solution=story_mask,
         cases=(
-            Case(torch.tensor([5, 6, 0, 7, 8, 9, 0, 0, 4]), 0),
-            Case(torch.tensor([3, 0, 7, 0, 2, 7]), 7),
+            Case(torch.tensor([5, 6, 0, 7, 8, 9, 0, 0, 4]), 0, probe=mask_of),
+            Case(torch.tensor([3, 0, 7, 0, 2, 7]), 7, probe=mask_of),
         ),
         wrong={
             lambda ids, end: torch.ones(len(ids), len(ids), dtype=torch.bool).tril(): (
@@ -227,15 +253,25 @@ EXERCISES = (
                 "the end mark is on its own; it belongs to the story that it ends"
             ),
             lambda ids, end: story_mask(ids, end) | story_mask(ids, end).T: (
-                "a token may look at later ones of its story: .tril() is missing"
+                "your mask lets a token look at later ones of its story: .tril() is missing"
             ),
-            lambda ids, end: story_mask(ids, end).T: "each token looks ahead instead of back: take .tril()",
+            lambda ids, end: story_mask(ids, end).T: (
+                "each token looks ahead instead of back: rows look, columns are looked at"
+            ),
             lambda ids, end: story_mask(ids, end).tril(-1): "a token may look at itself: keep the diagonal",
+            lambda ids, end: story_mask(ids, 0): "you took 0 for the end mark; it is `end`, whatever that is",
+            lambda ids, end: story_mask(ids, end) & (ids != end): (
+                "an end mark may look at itself, as every token may"
+            ),
+            lambda ids, end: story_mask(ids, end) & (ids != end)[:, None]: (
+                "in your mask an end mark looks at nothing; it may look at its whole story and at itself"
+            ),
             lambda ids, end: ~story_mask(ids, end): "the wrong way round: true is where a token may look",
             lambda ids, end: torch.zeros(len(ids), len(ids)).masked_fill(~story_mask(ids, end), -math.inf): (
                 "true where a token may look and false elsewhere: minus infinity comes later"
             ),
-            lambda ids, end: story_mask(ids, end).float(): "a mask is of truth values: take .bool()",
+            lambda ids, end: story_mask(ids, end).float(): TRUTH,
+            lambda ids, end: story_mask(ids, end).long(): TRUTH,
         },
     ),
 )

@@ -25,7 +25,7 @@ def check_twins(answer):
     plain = [" ".join(text.lower().split()).rstrip(".!") for text in answer]
     if set(plain) == {"the tiger ate the fish", "the fish ate the tiger"}:
         raise Mistake("tiger and fish are taken: find a pair of your own")
-    if answer[0].strip() == answer[1].strip():
+    if " ".join(answer[0].split()) == " ".join(answer[1].split()):
         raise Mistake("the two are the same sentence")
     encode, name = real_tokenizer().encode, real_tokenizer().token_text
     one, other = (Counter(encode(text.rstrip())) for text in answer)
@@ -35,10 +35,12 @@ def check_twins(answer):
     if words != other_words:
         raise Mistake("they aren't made of the same words and marks, so any model can tell them apart")
     if one != other:
-        left, right = (", ".join(repr(name(i)) for i in rest) for rest in (one - other, other - one))
+        left, right = (
+            ", ".join(repr(name(i)) for i in rest) or "nothing" for rest in (one - other, other - one)
+        )
         raise Mistake(
             f"the words are the same, but the tokens aren't: {left} on one side, {right} on the other. "
-            "Capitals, full stops and the space before a word count; let both begin with the same word"
+            "Capitals, full stops and every single space count; let both begin with the same word"
         )
 
 
@@ -74,9 +76,24 @@ def read_next(q, k, v, keys, values):
     return weights @ values, keys, values
 
 
+def best(likeness, row, k, own=-math.inf):
+    """Return the k largest likenesses and their rows, after the row's own likeness was set to `own`."""
+    return likeness.index_fill(0, torch.tensor(row), own).topk(k)
+
+
 def nearest_by(like, own=-math.inf):
     """Take the rows most like this one by another measure, which for the row itself gives `own`."""
-    return lambda table, row, k: like(table, table[row]).index_fill(0, torch.tensor(row), own).topk(k).indices
+    return lambda table, row, k: best(like(table, table[row]), row, k, own).indices.tolist()
+
+
+def nearest_of_the_rest(table, row, k):
+    rest = torch.cat([table[:row], table[row + 1 :]])
+    return F.cosine_similarity(rest, table[row]).topk(k).indices.tolist()
+
+
+def turn_with_one_sign(sign):
+    """Give both sines the sign."""
+    return lambda x, at, b=1e4: mix(torch.cat([turn(x, -sign * at, b)[0::2], turn(x, sign * at, b)[1::2]]), 2)
 
 
 def turn_in_place(x, position, base=10_000.0):
@@ -101,15 +118,6 @@ def keep_keys_unturned(q, k, v, keys, values):
 EXERCISES = (
     Exercise(
         id="nearest",
-        hints=(
-            "table @ table[row] gives the dot product of every row with this one, all at once.",
-            "Divide by table.norm(dim=-1), the lengths of all rows, and by the length of this one.",
-            "Set the row's own similarity to -1, the lowest there is; then .topk(k).indices.tolist().",
-        ),
-        learned=(
-            "one matrix product compares a word with all others: "
-            "what a vector database does, with short cuts."
-        ),
         solution=nearest,
         cases=(Case(table_of(12, 7), 7, 3), Case(table_of(12, 7), 7, 11), Case(table_of(9, 0), 0, 4)),
         wrong={
@@ -117,7 +125,7 @@ EXERCISES = (
                 "the row is among its own neighbours: nothing is nearer to it than itself, so leave it out"
             ),
             nearest_by(lambda table, row: table @ row): (
-                "by the dot product alone long rows win: divide it by the lengths of both rows"
+                "long rows win: divide each dot product by the lengths of both of its rows"
             ),
             nearest_by(lambda table, row: -(table - row).norm(dim=-1)): (
                 "you measured the distance between the arrows' tips; the cosine asks only for their angle"
@@ -131,42 +139,43 @@ EXERCISES = (
             nearest_by(lambda table, row: -F.cosine_similarity(table, row)): (
                 "these are the rows that are least alike; the largest cosine comes first"
             ),
+            nearest_by(lambda table, row: -F.cosine_similarity(table, row), own=1): (
+                "the lowest come first, with the row itself in front of them: begin with the largest cosine"
+            ),
             lambda table, row, k: nearest(table, row, k)[::-1]: (
                 "the right rows, the wrong way round: the most alike should stand first"
             ),
             lambda table, row, k: F.cosine_similarity(table, table[row]).topk(k + 1).values[1:].tolist(): (
                 "these are the cosines; give back the numbers of the rows, which topk calls the indices"
             ),
+            lambda table, row, k: best(F.cosine_similarity(table, table[row]), row, k): (
+                "topk gives two things, the cosines and the indices: return the indices"
+            ),
+            lambda table, row, k: F.cosine_similarity(table, table[row]).topk(k).indices[1:].tolist(): (
+                "one neighbour is missing: if you take the row itself away at the end, ask for k + 1"
+            ),
+            lambda table, row, k: F.cosine_similarity(table, table[row]).topk(k + 1).indices.tolist(): (
+                "these are k + 1 rows, and the first is the row itself: leave it out"
+            ),
+            nearest_of_the_rest: (
+                "with the row taken out, the later ones move up: your numbers for those are one too small"
+            ),
         },
     ),
     Exercise(
         id="twins",
-        hints=(
-            "You need two nouns that can change places, and a verb that both can do.",
-            "Let both sentences begin with *The*, and put no full stop behind them (or one behind both).",
-        ),
-        learned=(
-            "whoever did what to whom is in the order alone, and so it must get into the vectors somehow."
-        ),
         solution=("The dog chased the cat", "The cat chased the dog"),
-        why="The same five tokens in another order: a bag is the same bag however you shake it.",
         check=check_twins,
         wrong={
             ("The dog bit the man", "The man was bitten by the dog"): "aren't made of the same words",
-            ("Dogs chase cats", "cats chase Dogs"): "the tokens aren't",
+            ("Dogs chase cats", "cats chase Dogs"): "'Dogs', ' cats' on one side, 'cats', ' Dogs' on the",
+            ("The dog chased the cat", "The cat chased  the dog"): "nothing on one side, ' ' on the other",
             ("The tiger ate the fish.", "The fish  ate the tiger!"): "are taken",
-            ("The dog barks", "The dog barks"): "the same sentence",
+            ("The dog chased the cat", "The dog chased  the cat"): "the same sentence",
         },
     ),
     Exercise(
         id="turn",
-        hints=(
-            "angle = position * base ** (-torch.arange(0, len(x), 2) / len(x)) has one angle for each pair.",
-            "x[0::2] are the first of each pair, x[1::2] the second.",
-            "(a, b) turned by t is (a cos t − b sin t, a sin t + b cos t).",
-            "torch.stack(…, dim=-1).flatten() puts the two results side by side again, pair by pair.",
-        ),
-        learned="that is rotary position embedding, and nothing in it is learned.",
         solution=turn,
         cases=(Case(random(6), 3), Case(random(6), 3, 100.0), Case(random(8), 1000)),
         wrong={
@@ -179,6 +188,15 @@ EXERCISES = (
             lambda x, at, b=1e4: turn(x, at, b**0.5): (
                 "the speeds fall too slowly: it is base^(−2i / d), and yours is base^(−i / d)"
             ),
+            lambda x, at, b=1e4: turn(x, at, b**2): (
+                "the speeds fall too fast: the exponent is −2i / d, and yours is twice that"
+            ),
+            lambda x, at, b=1e4: turn(x, 1, b): (
+                "the position isn't in the angle: t = position · base^(−2i / d)"
+            ),
+            lambda x, at, b=1e4: turn(x, at + 1, b): (
+                "it turns as if it stood one place further on: at position 0 nothing turns"
+            ),
             lambda x, at, b=1e4: turn(x, at, 1 / b): (
                 "the later pairs turn faster and faster: the exponent is −2i / d, with a minus"
             ),
@@ -189,9 +207,13 @@ EXERCISES = (
             lambda x, at, b=1e4: mix(turn(mix(x, 2), at, b), len(x) // 2): (
                 "you paired x[0] with x[d/2]; here neighbours are pairs, x[0] with x[1], x[2] with x[3]"
             ),
-            lambda x, at, b=1e4: mix(torch.cat([turn(x, -at, b)[0::2], turn(x, at, b)[1::2]]), 2): (
-                "both sines have the same sign: that mirrors a pair and doesn't turn it. One of them is minus"
-            ),
+            **{
+                turn_with_one_sign(sign): (
+                    "both sines have the same sign, which changes a pair's length and doesn't turn it: "
+                    "the first takes a minus, the second a plus"
+                )
+                for sign in (1, -1)
+            },
             lambda x, at, b=1e4: turn_in_place(x.clone(), at, b): (
                 "*b* was turned with the new *a* in place of the old: keep both until the pair is done"
             ),
@@ -203,12 +225,6 @@ EXERCISES = (
     ),
     Exercise(
         id="forgetful-reader",
-        hints=(
-            "Print the position that it turns to, for the first token, the second, the third.",
-            "As many tokens were read before as there are keys: len(keys).",
-            "Mended that? Which of query, key and value take part in finding, and which is only handed over?",
-        ),
-        learned="a fault can hide another; and a model with either still writes text, only worse.",
         solution=read_next,
         cases=tuple(
             Case(*random(3, 8), turned(random(n, 8, seed=6), range(n)), random(n, 8, seed=7))

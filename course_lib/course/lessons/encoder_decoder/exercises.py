@@ -1,6 +1,7 @@
 """The exercises of the lesson on encoder and decoder."""
 
 import math
+import operator
 
 import torch
 
@@ -17,9 +18,10 @@ def check_counterexample(answer):
     if not isinstance(answer, tuple | list) or [type(word) for word in answer] != [str] * 3:
         raise Mistake('give three words, such as ("giraffe", "nest", "thirsty")')
     animal, place, reason = answer
-    for word, words in ((animal, ANIMALS_HERE), (place, PLACES_HERE), (reason, REASONS_HERE)):
+    here = {"animal": ANIMALS_HERE, "place": PLACES_HERE, "reason": REASONS_HERE}
+    for (kind, words), word in zip(here.items(), answer, strict=True):
         if word not in words:
-            raise Mistake(f"{word!r} isn't among {', '.join(words)}")
+            raise Mistake(f"the {kind} {word!r} isn't among {', '.join(words)}")
     if REASONS_HERE[reason] == "animal":
         raise Mistake(f"a place isn't {reason}, so *it* is the {animal}, and the rule holds here")
     if NOUNS[animal].gender == NOUNS[place].gender:
@@ -52,8 +54,8 @@ def decoder_input(targets, start):
     return torch.cat([first, targets[:, :-1]], dim=1)
 
 
-# The words that may follow a text, each with its probability; <end> where none are given.
-TREE = {
+# The words that may follow a text, each with its probability; <end> alone where none are given.
+TREE = {  # the one in the notebook
     "": {"la": 0.6, "le": 0.4},
     "la": {"girafe": 0.35, "poule": 0.33, "vache": 0.32},
     "le": {"tigre": 0.9, "lion": 0.1},
@@ -62,18 +64,25 @@ TREE = {
 # Here it is best to write nothing at all.
 SHORT = {"": {"<end>": 0.4, "oui": 0.38, "si": 0.22}, "oui": {"<end>": 0.9, "non": 0.1}}
 # Here one text has ended before the likeliest one has.
-LATE = {"": {"bon": 1.0}, "bon": {"oui": 0.6, "<end>": 0.4}, "bon oui": {"oui": 1.0}}
+LATE = {"": {"bon": 1.0}, "bon": {"oui": 0.6, "<end>": 0.4}, "bon oui": {"oui": 0.98, "<end>": 0.02}}
 # Here the best text (b d, 0.24) begins with what a beam of 2 lets fall.
 FORGOTTEN = {
-    "": {"a": 0.6, "b": 0.4},
-    "a": {"c": 0.5, "d": 0.45, "<end>": 0.05},
-    "b": {"d": 0.6, "<end>": 0.4},
-    "a c": {"c": 0.4, "d": 0.3, "<end>": 0.3},
-    "a d": {"c": 0.4, "d": 0.3, "<end>": 0.3},
-}
+    "": {"a": 0.6, "b": 0.4}, "b": {"d": 0.6, "<end>": 0.4}, "a": {"c": 0.5, "d": 0.45, "<end>": 0.05},
+    "a c": {"c": 0.4, "d": 0.3, "<end>": 0.3}, "a d": {"c": 0.4, "d": 0.3, "<end>": 0.3},
+}  # fmt: skip
+# Found by trying many: only with these two do all wrong functions below differ from one another.
+DEEP = {
+    "": {"a": 0.4, "b": 0.35, "<end>": 0.25}, "a": {"c": 0.4, "d": 0.45, "<end>": 0.15},
+    "a d": {"e": 0.35, "<end>": 0.65}, "b": {"c": 0.15, "d": 0.6, "<end>": 0.25},
+    "b c": {"e": 0.35, "<end>": 0.65}, "b d": {"e": 0.75, "<end>": 0.25},
+}  # fmt: skip
+NARROW = {
+    "": {"a": 0.05, "b": 0.65, "<end>": 0.3},
+    "b": {"c": 0.3, "<end>": 0.7}, "b c": {"e": 0.05, "<end>": 0.95},
+}  # fmt: skip
 
 
-def beam_case(tree, width, name):
+def beam_case(tree, width, name=""):
     def next_words(words):
         if "<end>" in words:
             raise Mistake(f"next_words was asked what follows {words!r}; a text with <end> isn't lengthened")
@@ -82,7 +91,7 @@ def beam_case(tree, width, name):
             raise Mistake(f"next_words takes the list of all words so far, and was given {words!r}")
         return dict(tree.get(" ".join(words), {"<end>": 1.0}))
 
-    return Case(next_words, width, name=name)
+    return Case(next_words, width, name=f"with {name or f'tree = {tree}'}, beam_search(next_words, {width})")
 
 
 def beam_search(next_words, width):
@@ -98,63 +107,97 @@ def beam_search(next_words, width):
     return beams[0][0][:-1]
 
 
-def lengthened(beams, next_words):
-    """The beams with each of their next words, the likeliest first."""
-    longer = [(w + [x], chance * p) for w, chance in beams for x, p in next_words(w).items()]
-    return sorted(longer, key=lambda beam: beam[1], reverse=True)
+def ended(beam):
+    return beam[0][-1:] == ["<end>"]
 
 
-def beam_that_forgets_the_ended(next_words, width):
-    longer = lengthened([([], 1.0)], next_words)
-    while alive := [beam for beam in longer if beam[0][-1] != "<end>"]:
-        longer = lengthened(alive[:width], next_words)
-    return longer[0][0][:-1]
+def lengthened(beams, next_words, join=operator.mul, rank=operator.itemgetter(1)):
+    """The beams that have ended, and the others with each of their next words, the best first."""
+    longer = []
+    for w, c in beams:
+        longer += [(w, c)] if ended((w, c)) else [(w + [x], join(c, p)) for x, p in next_words(w).items()]
+    return sorted(longer, key=rank, reverse=True)
+
+
+def beam_with(join=operator.mul, rank=operator.itemgetter(1), stop=all):
+    """A beam search with other chances, another order or another end."""
+
+    def beam(next_words, width):
+        beams = [([], 1.0)]
+        while not stop(map(ended, beams)):
+            beams = lengthened(beams, next_words, join, rank)[:width]
+        return beams[0][0][:-1]
+
+    return beam
+
+
+def beam_without_the_ended(kept):
+    """The ended ones fall out, before or after the `width` best are chosen."""
+
+    def beam(next_words, width):
+        beams = [([], 1.0)]
+        while alive := [beam for beam in beams if not ended(beam)]:
+            beams = lengthened(alive[:width], next_words)[: kept or width]
+        return beams[0][0][:-1]
+
+    return beam
 
 
 def beam_that_puts_the_ended_aside(next_words, width):
-    longer, ended = lengthened([([], 1.0)], next_words), []
+    longer, done = lengthened([([], 1.0)], next_words), []
     while longer:
-        ended += [beam for beam in longer if beam[0][-1] == "<end>"]
-        longer = lengthened([beam for beam in longer if beam not in ended][:width], next_words)
-    return max(ended, key=lambda beam: beam[1])[0][:-1]
+        done += [beam for beam in longer if ended(beam)]
+        longer = lengthened([beam for beam in longer if not ended(beam)][:width], next_words)
+    return max(done, key=operator.itemgetter(1))[0][:-1]
 
 
-def beam_that_stops_at_the_first_end(next_words, width):
-    beams = lengthened([([], 1.0)], next_words)[:width]
-    while not (ended := [words for words, _ in beams if words[-1] == "<end>"]):
-        beams = lengthened(beams, next_words)[:width]
-    return ended[0][:-1]
+def beam_that_stops_at(ends):
+    """A beam search that stops when so many texts have ended."""
+
+    def beam(next_words, width):
+        beams, done = [([], 1.0)], []
+        while beams and len(done) < (ends or width):
+            beams = lengthened(beams, next_words)[:width]
+            done += [beam for beam in beams if ended(beam)]
+            beams = [beam for beam in beams if not ended(beam)]
+        return max(done, key=operator.itemgetter(1))[0][:-1]
+
+    return beam
+
+
+def each_first_word_alone(kept):
+    """Each of the `width` best first words is continued as if there were no others."""
+
+    def beam(next_words, width):
+        beams = lengthened([([], 1.0)], next_words)[:width]
+        while not all(map(ended, beams)):
+            beams = [new for beam in beams for new in lengthened([beam], next_words)[: kept or width]]
+        return max(beams, key=operator.itemgetter(1))[0][:-1]
+
+    return beam
+
+
+ENDED_FALL_OUT = "you let the ended ones fall out; one that has ended stays among the best, as it is"
+STOPS_EARLY = "you stop as soon as one has ended; another that is kept may be likelier, and still go on"
+MORE_THAN_WIDTH = "you keep more than `width`: lengthen all, then keep the best `width` of them together"
+BY_LENGTH = "you divide by the length; here the whole text's probability counts"
 
 
 EXERCISES = (
     Exercise(
         id="refute-a-rule",
-        hints=(
-            "The reason decides what *it* is. Only an animal is thirsty; only a place is dry or dusty.",
-            "Tiger, lion, nest and castle are masculine (le tigre), giraffe, otter, cave and tent feminine.",
-        ),
-        learned="a translator has to know what *it* is before it can write il or elle.",
         solution=("tiger", "cave", "dusty"),
-        why=(
-            "The cave is dusty, so *it* is the cave: la grotte, elle. "
-            "The rule says il, for le tigre. Other answers are as good."
-        ),
         check=check_counterexample,
         wrong={
             ("giraffe", "nest", "thirsty"): "a place isn't thirsty",
             ("tiger", "castle", "dry"): "right by luck",
-            ("tiger", "cave", "tall"): "isn't among thirsty",
+            ("tiger", "cave", "tall"): "the reason 'tall' isn't among thirsty",
+            ("cave", "tiger", "dusty"): "the animal 'cave' isn't among",
             "tiger cave dusty": "give three words",
         },
     ),
     Exercise(
         id="cross-attention",
-        hints=(
-            "It is self-attention's formula without mask. Only one thing is new: who asks and who answers.",
-            "Queries from x; keys and values from memory. The result has as many rows as x.",
-            "q, k, v = x @ W_query, memory @ W_key, memory @ W_value",
-        ),
-        learned="that is all there is between encoder and decoder.",
         solution=cross_attention,
         cases=(Case(*cross_inputs(7)), Case(*cross_inputs(4))),
         wrong={
@@ -167,9 +210,12 @@ EXERCISES = (
             lambda x, memory, W_q, W_k, W_v: (
                 (x @ W_q @ (memory @ W_k).T / 3**0.5).softmax(dim=-1) @ (x @ W_v)
             ): "the values come from `x`; keys and values both come from what was read, `memory`",
+            lambda x, memory, W_q, W_k, W_v: (
+                (x @ W_q @ (x @ W_k).T / 3**0.5).softmax(dim=-1) @ (memory @ W_v)
+            ): "the keys come from `x`; keys and values both come from what was read, `memory`",
             cross_with(
                 lambda scores, v: (scores - 1e9 * torch.ones_like(scores).triu(1)).softmax(dim=-1) @ v
-            ): ("there is a causal mask; all of the other text is there already, and may be seen"),
+            ): "take the causal mask away: the other text is all there already, and may be seen",
             cross_with(lambda scores, v: (scores * 3**0.5).softmax(dim=-1) @ v): (
                 "the scores aren't divided by the square root of the width of a query"
             ),
@@ -182,22 +228,17 @@ EXERCISES = (
             cross_with(lambda scores, v: scores.softmax(dim=0) @ v): (
                 "each column of your weights adds up to 1; each row should, one for each word written"
             ),
-            cross_with(lambda scores, v: scores @ v): (
-                "the scores weren't turned into weights: a softmax is missing"
-            ),
+            cross_with(lambda scores, v: scores @ v): "the scores aren't weights yet: a softmax is missing",
             cross_with(lambda scores, v: scores.softmax(dim=-1)): (
                 "these are the weights; the result is their product with the values"
+            ),
+            lambda x, memory, W_q, W_k, W_v: cross_attention(x, memory, W_q.T, W_k.T, W_v.T): (
+                "the matrices fit as they are: `W_query` is (d, k), so `x @ W_query`, without .T"
             ),
         },
     ),
     Exercise(
         id="decoder-input",
-        hints=(
-            "What is the decoder asked to write at the first place, and what has it read there?",
-            "At each place it should have read the word that comes before; at the first, the start mark.",
-            "torch.full((len(targets), 1), start) is a column of marks; targets[:, :-1] leaves the last out.",
-        ),
-        learned="a loss that is too good to be true usually is: look for the answer among the inputs.",
         solution=decoder_input,
         cases=(Case(torch.tensor([[7, 8, 9, 2], [5, 6, 2, 0]]), 1), Case(torch.tensor([[4]]), 3)),
         wrong={
@@ -205,7 +246,7 @@ EXERCISES = (
                 "the decoder still reads, at each place, the very word that it is to write there"
             ),
             lambda targets, start: torch.cat([targets[:, 1:], decoder_input(targets, start)[:, :1]], dim=1): (
-                "that is shifted the other way: it reads the word after the one that it is to write"
+                "that is shifted the other way: the decoder reads the word after the one that it is to write"
             ),
             lambda targets, start: targets.roll(1, dims=1): (
                 "the first thing read is what stood last in its row; it should be the start mark"
@@ -223,49 +264,59 @@ EXERCISES = (
                 "your start mark is 1, whatever number was handed in: use `start`"
             ),
             lambda targets, start: decoder_input(targets, start).float(): (
-                "a decoder reads whole numbers, the words' places in its table; yours have become fractions"
+                "a decoder reads whole numbers, the words' places in its table; yours have become floats"
+            ),
+            lambda targets, start: decoder_input(targets.T, start).T: (
+                "you moved whole sentences down by one; move the words of each to the right (dim=1)"
             ),
         },
     ),
     Exercise(
         id="beam-search",
-        hints=(
-            "Keep a list of (words, chance). Lengthen each by each possible next word; multiply the chances.",
-            "Of all these, the ended ones among them, keep the best `width`.",
-            "One that ends in <end> isn't lengthened, but stays in the running with the chance it has.",
-            "Stop when all of those kept have ended; the first of them is the answer, without its <end>.",
-        ),
-        learned="the best first word doesn't always begin the best sentence; the paper keeps four.",
         solution=beam_search,
         cases=(
-            beam_case(TREE, 2, "the text found with a beam of 2"),
-            beam_case(TREE, 1, "the text found with a beam of 1 (greedy)"),
-            beam_case(SHORT, 2, "the text where ending at once has 0.4, and every other text less"),
-            beam_case(LATE, 2, "the text where the likeliest is the longest"),
-            beam_case(FORGOTTEN, 2, "the text found among a, b, c and d"),
+            beam_case(TREE, 2, "the tree above"),
+            beam_case(TREE, 1, "the tree above"),
+            beam_case(SHORT, 2),
+            beam_case(LATE, 2),
+            beam_case(FORGOTTEN, 2),
+            beam_case(DEEP, 2),
+            beam_case(NARROW, 2),
         ),
         wrong={
             lambda next_words, width: beam_search(next_words, 1): (
-                "that is what greedy writes, 0.6 · 0.35 = 0.21; with a beam of 2 there is a better one"
+                "that is greedy, whatever the width: a beam of 2 finds a likelier text than la girafe (0.21)"
             ),
             lambda next_words, width: [*beam_search(next_words, width), "<end>"]: (
                 "leave the mark <end> out of the words that you return"
             ),
-            beam_that_forgets_the_ended: (
-                "you let the ended ones fall out; one that has ended stays among the best, as it is"
-            ),
+            beam_without_the_ended(kept=1000): ENDED_FALL_OUT,
+            beam_without_the_ended(kept=0): ENDED_FALL_OUT,
             beam_that_puts_the_ended_aside: (
                 "you put the ended ones aside; they take up places among the `width` best as all others do"
             ),
-            beam_that_stops_at_the_first_end: (
-                "you stop as soon as one has ended; another that is kept may be likelier, and still go on"
+            beam_that_stops_at(1): STOPS_EARLY,
+            beam_with(stop=any): STOPS_EARLY,
+            beam_that_stops_at(0): (
+                "you stop when `width` texts have ended; one that still goes on may be likelier than they are"
             ),
-            lambda next_words, width: beam_search(next_words, 1000 if width > 1 else 1): (
-                "you keep more than `width` in all: lengthen all, then keep the best `width` of them together"
+            lambda next_words, width: beam_search(next_words, 1000): MORE_THAN_WIDTH,
+            each_first_word_alone(kept=0): MORE_THAN_WIDTH,
+            each_first_word_alone(kept=1): (
+                "you lengthen each by its best word alone; take every word, then keep the best `width` of all"
             ),
-            lambda next_words, width: beam_search(
-                lambda words: {word: math.exp(p) for word, p in next_words(words).items()}, width
-            ): "you add up the probabilities; that of a text is the product of those of its words",
+            beam_with(operator.add): (
+                "you add up the probabilities; that of a text is the product of those of its words"
+            ),
+            beam_with(lambda chance, p: p): (
+                "only the last word's probability counts; multiply it by that of the words before it"
+            ),
+            beam_with(min): "a text's probability is the product of its words' probabilities, not the least",
+            beam_with(rank=lambda beam: beam[1] / max(1, len(beam[0]))): BY_LENGTH,
+            beam_with(rank=lambda beam: beam[1] ** (1 / max(1, len(beam[0])))): BY_LENGTH,
+            beam_with(rank=lambda beam: -beam[1]): (
+                "you keep the least likely ones: the likeliest come first with reverse=True"
+            ),
         },
     ),
 )

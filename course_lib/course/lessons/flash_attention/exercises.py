@@ -30,7 +30,18 @@ def merge_by(factors):
     return merged
 
 
-HALF, OTHER = three_numbers([1.0, 3.0, 2.0], [10.0, -2.0, 4.0]), three_numbers([5.0, 4.0], [3.0, 8.0])
+def merge_case(a, b, before=""):
+    """Name the case by a call that can be repeated in the notebook."""
+    return Case(a, b, name=f"{before}merge({a}, {b})".replace("inf", "np.inf"))
+
+
+def overflowing(x):
+    """Return e to the x as numpy does, which gives ∞ where math.exp raises."""
+    return math.exp(x) if x < 709 else math.inf
+
+
+HALF = 3.0, 1.5, 0.82  # what `three_numbers` gives, rounded: of scores 1, 3, 2 and values 10, −2, 4
+OTHER = 5.0, 1.37, 5.94  # of scores 5, 4 and values 3, 8
 FAR_HALF, FAR_OTHER = ((largest + 1000, *sums) for largest, *sums in (HALF, OTHER))
 NOTHING = -math.inf, 0.0, 0.0
 
@@ -50,11 +61,11 @@ def check_counterexample(answer):
     except (TypeError, ValueError, RuntimeError, OverflowError):
         scores = None
     if scores is None or isinstance(answer, str | bytes | dict | set):
-        raise Mistake("hand in a list of numbers, such as [1, 2]")
+        raise Mistake("hand in a list of numbers, such as [3, 1, 2]")
     if len(scores) < 2:
         raise Mistake("one score, or none, has a weight of 1 whatever is forgotten: it takes two at least")
     if not all(map(math.isfinite, scores)):
-        raise Mistake("finite numbers, please: ∞ breaks the right softmax as well")
+        raise Mistake("finite numbers, please: with ∞ or nan among them there is nothing to compare")
     if max(scores) == min(scores):
         raise Mistake("all of these are equal: the largest never grows, and the bug doesn't show")
     if max(scores) == scores[0]:
@@ -81,6 +92,16 @@ def first_tile(first_query, block_k, window):
     return seen // block_k * block_k
 
 
+FLOAT = "positions are whole numbers, and range() insists on it: divide with //"
+
+
+def whole(answer, *args):
+    result = answer(*args)
+    if "float" in str(getattr(result, "dtype", type(result))):
+        raise Mistake(FLOAT)
+    return result
+
+
 def tile_by(find):
     """Return `first_tile` with another way from the first key that is seen, and block_k, to the tile."""
     return lambda first_query, block_k, window: find(max(0, first_query - window + 1), block_k)
@@ -94,18 +115,13 @@ PLACES = (
 EXERCISES = (
     Exercise(
         id="merge-softmax",
-        hints=(
-            "The new largest is the larger; what was relative to the old one shrinks by exp(old − new).",
-            "Scale both sides, each by its own factor; one of the two factors is 1.",
-        ),
-        learned="three numbers are all that must be kept of any stretch of keys, however long.",
         solution=merge,
         cases=(
-            Case(HALF, OTHER, name="the merged result"),
-            Case(OTHER, HALF, name="the merged result, with the larger score in the first half,"),
-            Case(FAR_HALF, FAR_OTHER, name="the merged result of scores about 1,000"),
-            Case(NOTHING, HALF, name="what comes of no scores at all, (−∞, 0, 0), and some"),
-            Case(HALF, NOTHING, name="what comes of some scores and none at all, (−∞, 0, 0),"),
+            merge_case(HALF, OTHER),
+            merge_case(OTHER, HALF),
+            merge_case(FAR_HALF, FAR_OTHER),
+            merge_case(NOTHING, HALF, "where the first has no scores yet, "),
+            merge_case(HALF, NOTHING, "where the second has no scores yet, "),
         ),
         returns=("the largest score", "the sum", "the weighted sum"),
         wrong={
@@ -124,6 +140,9 @@ EXERCISES = (
             lambda a, b: (*merge(a, b)[:2], a[2] + b[2]): (
                 "you scaled the sums, and not the weighted sums: both are relative to the largest score"
             ),
+            lambda a, b: (merge(a, b)[0], a[1] + b[1], merge(a, b)[2]): (
+                "you scaled the weighted sums, and not the sums: both are relative to the largest score"
+            ),
             lambda a, b: (b[0], *merge_by(lambda a, b, new: (math.exp(a - b), 1))(a, b)[1:]): (
                 "with the two in the other order, the larger score in the first, the result differs: scale "
                 "both sides, relative to the larger score"
@@ -140,20 +159,14 @@ EXERCISES = (
             merge_by(lambda a, b, new: (math.exp(a) / math.exp(new), math.exp(b) / math.exp(new))): (
                 "for scores about 1,000 it stops with an OverflowError: take exp of differences alone"
             ),
+            merge_by(lambda a, b, new: [overflowing(old) / overflowing(new) for old in (a, b)]): (
+                "for scores about 1,000 it gives nan, since their exp is ∞: take exp of differences alone"
+            ),
         },
     ),
     Exercise(
         id="catch-the-bug",
-        hints=(
-            "What should happen to the sum when a larger score turns up? When is it harmless to forget it?",
-            "While the largest comes first. Put a small score first and a larger one after it.",
-        ),
-        learned="a test whose first number is the largest would never have found it.",
         solution=[0, 1],
-        why=(
-            "exp(0) counts 1, though relative to the later 1 it is exp(−1) = 0.37: "
-            "the sum is 2 instead of 1.37."
-        ),
         check=check_counterexample,
         wrong={
             (3, 1, 2): "the largest comes first",
@@ -161,21 +174,13 @@ EXERCISES = (
             (0, 0.01): "off by 0.002 only",
             (4,): "it takes two at least",
             (0, math.inf): "finite numbers",
+            (0, math.nan): "finite numbers",
             "scores": "hand in a list of numbers",
         },
     ),
     Exercise(
         id="count-the-bytes",
-        hints=(
-            "There are 2,048 / 64 = 32 programs. Each reads all keys and all values: 2 · 2,048 · 64 numbers.",
-            "Queries are read and outputs written once: 2 · 2,048 · 64 numbers more. Two bytes each.",
-        ),
-        learned=(
-            "32 of 33 parts of the traffic are keys and values, read again by each program: "
-            "so larger tiles of queries pay."
-        ),
         solution=TRAFFIC,
-        why="(2 · 2,048 · 64 + 32 · 2 · 2,048 · 64) numbers · 2 bytes = 17,301,504 bytes.",
         wrong={
             TRAFFIC // 2: "these are numbers; in 16 bits each has two bytes",
             2 * 4 * ROWS: "you read keys and values once; each of the 32 programs reads all of them",
@@ -191,9 +196,10 @@ EXERCISES = (
                 "that is with a causal mask; here each program reads all keys"
             ),
             2 * TRAFFIC: (
-                "twice too much: 16 bits are two bytes, not four (or these are the three steps, scores, "
-                "softmax and product?)"
+                "twice too much: 16 bits are two bytes, not four. (It is also what the three steps move: "
+                "scores, softmax, product.)"
             ),
+            8 * TRAFFIC: "these are bits; eight are a byte",
             2 * (2 + 2 * TOKENS) * ROWS: (
                 "it is each program that reads all keys and values, not each query: 64 queries share them"
             ),
@@ -205,20 +211,13 @@ EXERCISES = (
     ),
     Exercise(
         id="first-tile",
-        hints=(
-            "The first query looks back farthest: to key first_query − window + 1, or 0 if that is less.",
-            "seen // block_k * block_k is the beginning of the tile that the key `seen` lies in.",
-        ),
-        learned="with a window the work of a query no longer grows with the length of the text.",
         solution=first_tile,
         cases=(
             *(Case(*args) for args in PLACES),
-            Case(100, 16, 40, name="whether it is a float", probe=lambda f, *a: isinstance(f(*a), float)),
+            *(Case(*args, probe=whole) for args in ((100, 16, 40), (0, 16, 8))),
         ),
         wrong={
-            tile_by(lambda seen, block_k: seen / block_k // 1 * block_k): (
-                "positions are whole numbers, and range() insists on it: divide with //"
-            ),
+            tile_by(lambda seen, block_k: seen / block_k // 1 * block_k): FLOAT,
             tile_by(lambda seen, block_k: seen / block_k * block_k): (
                 "/ keeps the fraction of a tile: you are back at the first key that is seen. // drops it"
             ),

@@ -7,6 +7,7 @@ from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
 
 SCORES = torch.randn(9, 5, generator=torch.Generator().manual_seed(8))
+EVEN = torch.eye(4).repeat(3, 1)  # equal loads
 
 
 def pick(scores, n_active):
@@ -43,6 +44,11 @@ def pick_by(shares_of=lambda best: best.softmax(dim=-1), **how):
 def pick_over_tokens(scores, n_active):
     chosen = scores.topk(n_active, dim=-1).indices
     return scores.softmax(dim=0).gather(1, chosen), chosen
+
+
+def pick_over_all(scores, n_active):
+    best, chosen = scores.softmax(dim=-1).topk(n_active, dim=-1)
+    return best / best.sum(), chosen
 
 
 def layer(n_tokens):
@@ -84,6 +90,17 @@ def switched(x, share, chosen, experts):
     return share[:, None] * every[torch.arange(len(x)), chosen]
 
 
+def best_over_tokens(scores):
+    best, chosen = scores.max(dim=-1)
+    return best.softmax(dim=0), chosen
+
+
+def two_best(x, picked, experts):
+    """The sum of two experts' outputs, for shares and choices (tokens, 2)."""
+    shares, chosen = picked
+    return sum(switched(x, shares[:, i], chosen[:, i], experts) for i in range(2))
+
+
 def loads(scores, n_active):
     """f: which part of all choices falls on each expert."""
     chosen = scores.topk(n_active, dim=-1).indices.flatten()
@@ -98,13 +115,7 @@ def balance_short_counts(scores, n_active):
 EXERCISES = (
     Exercise(
         id="active-weights",
-        hints=(
-            "A SwiGLU expert has three matrices of d_model · d_ff weights. How many does a token take?",
-            "The router is a matrix of d_model · n_experts weights, and all of it works on every token.",
-        ),
-        learned="a quarter of the layer works on a token, and the router's part is small.",
         solution=25_600,
-        why="4 experts · 3 matrices · 64 · 32 = 24,576, and the router's 64 · 16 = 1,024.",
         wrong={
             24_576: "these are the four experts; the router works on every token too, and for all 16 experts",
             98_304: "these are all 16 experts; a token takes only 4 of them, and the router",
@@ -112,19 +123,18 @@ EXERCISES = (
             17_408: "you gave each expert two matrices; SwiGLU has three: gate, up and down",
             24_832: "the router can't score 4 experts alone: to know which are best it must score all 16",
             7_168: "that is one expert and the router; a token takes 4 experts",
+            6_144: "that is one expert; a token takes 4 experts, and the router",
+            16_384: "you gave each expert two matrices; SwiGLU has three, and the router counts, too",
+            28_672: "the router is one matrix of d_model · n_experts weights, for the whole layer",
+            24_592: "the router isn't 16 numbers: it has a row of d_model weights for each of the 16 experts",
         },
         otherwise="add up the weights of the experts that a token takes, and those of the router",
     ),
     Exercise(
         id="pick-experts",
-        hints=(
-            "scores.topk(n_active, dim=-1) gives two things: the largest scores, and where they stand.",
-            "The chosen probabilities, divided by their sum, are the softmax of the chosen scores alone.",
-        ),
-        learned="these two lines decide which of a model's weights a token will meet.",
         solution=pick,
-        cases=(Case(SCORES, 2), Case(SCORES, 3)),
-        returns=("the shares", "the chosen experts"),
+        cases=(Case(torch.tensor([[3.0, 1, 0], [0, 2, 1]]), 2), Case(SCORES, 2), Case(SCORES, 3)),
+        returns=("shares", "chosen"),
         forbids=("route",),
         wrong={
             lambda scores, n: scores.softmax(dim=-1).topk(n, dim=-1): (
@@ -145,20 +155,25 @@ EXERCISES = (
             pick_by(lambda best: best / best.sum(dim=-1, keepdim=True)): (
                 "scores may be negative, so dividing them by their sum gives no shares: take a softmax"
             ),
+            lambda scores, n: scores.softmax(dim=0).topk(n): (
+                "the softmax ran over the tokens (dim=0), so even the choice changes; each token has its own "
+                "shares"
+            ),
+            lambda scores, n: pick(scores.softmax(dim=-1), n): (
+                "that is the softmax of a softmax: take one, of the chosen scores"
+            ),
+            pick_over_all: (
+                "the shares of all tokens together add up to 1, and each token's should: sum over dim=-1, "
+                "with keepdim=True"
+            ),
             lambda scores, n: pick(scores, n)[0]: "return two things: `return shares, chosen`",
+            lambda scores, n: pick(scores, n)[1]: (
+                "these are the chosen experts; return two things: `return shares, chosen`"
+            ),
         },
     ),
     Exercise(
         id="switch-layer",
-        hints=(
-            "What is the softmax of a single number, whatever the number?",
-            "Take the softmax over all experts first: the best one's share is below 1, and moves with scores",
-            "share, chosen = router(x).softmax(dim=-1).max(dim=-1)",
-        ),
-        learned=(
-            "the choice itself has no gradient; the router learns only through the share that multiplies the "
-            "output."
-        ),
         solution=switch,
         cases=(
             Case(*layer(20), probe=output_and_gradients),
@@ -167,10 +182,11 @@ EXERCISES = (
         returns=("the output", "the router's gradient", "the experts' gradient"),
         wrong={
             lambda x, router, experts: switched(x, torch.ones(len(x)), router(x).argmax(dim=-1), experts): (
-                "every expert's output counts in full, whatever the router thought: the share is still 1"
+                "every expert's output counts in full, whatever the router thought: the share is 1, or isn't "
+                "used"
             ),
             lambda x, router, experts: switched(x, *router(x).max(dim=-1), experts): (
-                "the outputs are multiplied with raw scores, which may be negative or huge; use shares"
+                "the outputs are multiplied by raw scores, which may be negative or huge; use shares"
             ),
             lambda x, router, experts: switched(x, *router(x).sigmoid().max(dim=-1), experts): (
                 "a sigmoid would teach the router too, but a token's shares of all four must add up to 1"
@@ -178,35 +194,41 @@ EXERCISES = (
             lambda x, router, experts: switched(x, *router(x).softmax(dim=0).max(dim=-1), experts): (
                 "the softmax ran over the tokens (dim=0); each token has its own shares"
             ),
+            lambda x, router, experts: switched(x, *best_over_tokens(router(x)), experts): (
+                "the softmax of the best scores ran over the tokens (dim=0): take it over each token's four "
+                "scores, and then choose"
+            ),
+            lambda x, router, experts: two_best(x, router(x).softmax(dim=-1).topk(2), experts): (
+                "two experts worked on each token; only the best one should"
+            ),
+            lambda x, router, experts: two_best(x, pick(router(x), 2), experts): (
+                "two experts worked on each token, with shares that add up to 1; only the best one should, "
+                "with its share of all four"
+            ),
             lambda x, router, experts: sum(
                 router(x).softmax(dim=-1)[:, [e]] * expert(x) for e, expert in enumerate(experts)
             ): "all four experts worked on each token; only the best one should",
             lambda x, router, experts: switch(x, lambda x: router(x).detach(), experts): (
-                "the output is right, but no gradient reaches the router: somewhere it was cut off"
+                "the output is right, but no gradient reaches the router: something cut it off, such as "
+                ".detach(), no_grad(), .item() or .tolist()"
             ),
             lambda x, router, experts: switch(x, router, [lambda x, e=e: e(x).detach() for e in experts]): (
-                "the output is right, but no gradient reaches the experts"
+                "the output is right, but no gradient reaches the experts: something cut it off, such as "
+                ".detach() or no_grad()"
             ),
             lambda x, router, experts: switch(x, router, experts).detach(): (
-                "the output is right, but it has no gradient at all: .detach() or no_grad() cut it off"
+                "the output is right, but it has no gradient at all: something cut it off, such as "
+                ".detach(), no_grad(), .numpy() or .tolist()"
             ),
         },
     ),
     Exercise(
         id="load-balancing",
-        hints=(
-            "P = scores.softmax(dim=-1).mean(dim=0) is how likely each expert is, and has a gradient.",
-            "f counts topk(…).indices.flatten().bincount(minlength=n_experts), divided by all choices.",
-            "The loss is n_experts times the sum of f · P.",
-        ),
-        learned=(
-            "the busy experts' probabilities are pushed down hardest, for each is weighted with its own load."
-        ),
         solution=balance,
         cases=(
+            Case(EVEN, 1, name="balance(torch.eye(4).repeat(3, 1), 1)", probe=loss_and_gradient),
+            Case(torch.eye(4)[:2], 1, name="balance(torch.eye(4)[:2], 1)", probe=loss_and_gradient),
             Case(SCORES, 2, probe=loss_and_gradient),
-            Case(torch.eye(4).repeat(3, 1), 1, name="equal loads", probe=loss_and_gradient),
-            Case(torch.eye(4)[:2], 1, name="two tokens for four experts", probe=loss_and_gradient),
         ),
         returns=("the loss", "the gradient"),
         forbids=("load_balancing_loss",),
@@ -222,7 +244,22 @@ EXERCISES = (
                 "you counted only each token's best expert; it takes n_active of them"
             ),
             lambda scores, n: balance(scores, n) / scores.shape[-1]: (
-                "the factor n_experts is missing: with equal loads the loss should be 1"
+                "your loss is n_experts times too small: with equal loads it should be 1. Is the factor "
+                "there, and did you take the sum of f · P, not its mean?"
+            ),
+            lambda scores, n: balance(scores, n) / scores.shape[-1] * n: (
+                "your loss is n_active times the sum of f · P: n is the number of experts, not of those that "
+                "a token takes"
+            ),
+            lambda scores, n: balance(scores, n) / scores.shape[-1] * len(scores): (
+                "your loss is the number of tokens times the sum of f · P: n is the number of experts, and P "
+                "a mean over the tokens"
+            ),
+            lambda scores, n: balance(scores, n) * len(scores): (
+                "your loss is too large by a factor, the number of tokens: P is a mean over them, not a sum"
+            ),
+            lambda scores, n: scores.shape[-1] * (loads(scores, n) * scores.mean(dim=0)).sum(): (
+                "P is a mean of probabilities: take the softmax of the scores first"
             ),
             lambda scores, n: balance(scores, n) * n: (
                 "the f should add up to 1: divide the counts by all choices, tokens times n_active"
@@ -237,7 +274,8 @@ EXERCISES = (
                 "experts that nobody chose are missing from your counts: use bincount(minlength=n_experts)"
             ),
             lambda scores, n: balance(scores, n).item(): (
-                "the number is right, but it has no gradient: don't detach the probabilities or call .item()"
+                "the number is right, but no gradient reaches the scores: something cut it off, such as "
+                ".detach(), no_grad(), .item() or .numpy()"
             ),
         },
     ),

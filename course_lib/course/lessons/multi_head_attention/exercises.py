@@ -1,5 +1,6 @@
 """The exercises of the lesson on multi-head attention."""
 
+import re
 from functools import cache
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
 
-EXAMPLE = np.array([[1, 0, 0, 0], [0.9, 0.1, 0, 0], [0.2, 0.5, 0.3, 0], [0.3, 0.2, 0.1, 0.4]])
+EXAMPLE = [[1, 0, 0], [0.9, 0.1, 0], [0.2, 0.5, 0.3]]
 ON_THE_PAGE = """tiger jumped out, letter from the bank, elephant sat on the chair, bird flew to the nest,
 dog barked at the car, robot opened the door, boat hit the rock, horse crossed the river, lamp on the desk,
 aunt bought a lamp, boy found a coin, sister baked a cake, children built a castle, king wore a crown,
@@ -26,6 +27,10 @@ def real_model():
     return load_smollm2()
 
 
+def words_of(text):
+    return re.findall(r"\w+", text)
+
+
 def check_fooled(answer):
     from course_lib.show import attention
 
@@ -40,14 +45,19 @@ def check_fooled(answer):
         att = attention(real_model(), text)
     except ValueError as error:
         raise Mistake(str(error)) from None
-    places = [i for i, token in enumerate(att.tokens) if token.strip() == "it"]
+    names = [token.strip() for token in att.tokens]
+    places = [i for i, name in enumerate(names) if name == "it"]
+    if not places and "It" in names:
+        raise Mistake("this 'It' has a capital: put the noun first, and after it a small 'it'")
     if not places:
         raise Mistake("there is no 'it' in the sentence")
-    if noun not in text:
-        raise Mistake(f"{noun!r} is not in the sentence")
-    nouns = [i for i, token in enumerate(att.tokens[: places[-1]]) if token.strip() == noun]
+    if noun not in words_of(text):
+        raise Mistake(f"the sentence doesn't have the word {noun!r}")
+    if noun not in words_of("".join(att.tokens[: places[-1]])):
+        raise Mistake(f"{noun!r} must stand before the 'it'")
+    nouns = [i for i, name in enumerate(names[: places[-1]]) if name == noun]
     if not nouns:
-        raise Mistake(f"{noun!r} must stand before the 'it', as one token (then choose a more common noun)")
+        raise Mistake(f"{noun!r} is more than one token: choose a more common noun")
     if nouns == [0]:
         raise Mistake("the first token is where heads rest; begin with another word, such as The")
     row = att.row(13, 8, places[-1])
@@ -84,6 +94,18 @@ def replace(weights, query, key, by=0.0):
     return changed
 
 
+def shared_out(among):
+    """Give the weight that is cut off to other keys, `among(row, query, key)`, in equal shares."""
+
+    def changed(weights, query, key):
+        rest = replace(weights, query, key)
+        takers = among(rest[0, 0, query], query, key)
+        rest[:, :, query, takers] += weights[:, :, query, key, None] / len(takers)
+        return rest
+
+    return changed
+
+
 def random_weights(*shape, ahead=0):
     weights = (torch.rand(shape, generator=torch.Generator().manual_seed(5)) + 0.1).tril(ahead)
     return weights / weights.sum(dim=-1, keepdim=True)
@@ -92,12 +114,6 @@ def random_weights(*shape, ahead=0):
 EXERCISES = (
     Exercise(
         id="split-heads",
-        hints=(
-            "Cut each token's d_model channels into (n_heads, d_head); then bring the heads to the front.",
-            "x.reshape(time, n_heads, d_head) keeps each token's channels together. Which order is that?",
-            "…, and .transpose(0, 1) swaps the first two.",
-        ),
-        learned="a multi-head layer is one wide layer and this change of view.",
         solution=split_heads,
         cases=(
             Case(torch.arange(24.0).reshape(4, 6), 2),
@@ -109,23 +125,20 @@ EXERCISES = (
                 "the shape is right and the numbers aren't: head 0 gets the first tokens, whole. Split each "
                 "token's channels first, then change the order of the dimensions"
             ),
-            lambda x, n: x.view(len(x), n, -1): "it is (time, heads, d_head): swap the first two dimensions",
+            lambda x, n: x.view(len(x), n, -1): (
+                "this is (time, heads, d_head): swap the first two dimensions"
+            ),
             lambda x, n: x.reshape(len(x), -1, n).permute(2, 0, 1): (
-                "head 0 got every second channel or so; its channels are the first d_head, side by side"
+                "head 0 got every n_heads-th channel; its channels are the first d_head, side by side"
             ),
             lambda x, n: split_heads(x, n).mT: "this is (heads, d_head, time); swap the last two dimensions",
         },
     ),
     Exercise(
         id="previous-token-score",
-        hints=(
-            "Token i's weight on the token before it is weights[i, i - 1]. For which i is there one?",
-            "i runs from 1 to len(weights) - 1; take the mean. (Or: the diagonal below the main one.)",
-        ),
-        learned="with a number for a habit, all heads can be compared, not only the ones with nice pictures.",
         solution=previous_token_score,
         cases=(
-            Case(EXAMPLE, name="the score of the example, (0.9 + 0.5 + 0.1) / 3,"),
+            Case(np.array(EXAMPLE), name=f"previous_token_score({EXAMPLE})"),
             Case(random_weights(7, 7).numpy()),
         ),
         wrong={
@@ -136,7 +149,12 @@ EXERCISES = (
                 "these are the weights of tokens on themselves, the main diagonal; you want the one below it"
             ),
             lambda w: np.diagonal(w, -1).sum() / len(w): (
-                "the first token has none before it and doesn't count: 4 tokens give a mean of 3 weights"
+                "the first token has none before it and doesn't count: 3 tokens give a mean of 2 weights"
+            ),
+            lambda w: np.diagonal(w, -1).tolist(): "these are the weights; their mean is wanted",
+            lambda w: np.diagonal(w, -1)[1:].mean(): "you left out the second token's weight on the first",
+            lambda w: np.diagonal(w, -1)[:-1].mean(): (
+                "you left out the last token's weight: range(1, len(weights)) goes up to the last token"
             ),
             lambda w: np.diagonal(w, -1).sum(): "this is the sum; the mean of the weights is wanted",
             lambda w: np.median(np.diagonal(w, -1)): "this is the median; the mean of the weights is wanted",
@@ -144,33 +162,23 @@ EXERCISES = (
     ),
     Exercise(
         id="fool-the-head",
-        hints=(
-            "What do the dog and the car, which it got wrong above, have in common with your sentence?",
-            "Put the noun that you mean far away, or an attractive thing between it and the pronoun.",
-            "Animals next to machines do well.",
-        ),
-        learned="one counterexample weighs more than a dozen pictures.",
         solution=("The cat watched the train while it ate.", "cat"),
-        why="The head prefers the train, of all things that eat.",
         check=check_fooled,
         wrong={
             ("The tiger jumped out of a tree because it was thirsty.", "tiger"): "head 13.8 is not fooled",
             ("The dog barked at the car while it slept.", "dog"): "stands on the page",
             ("The old  robot opened the door and then it smiled.", "door"): "stands on the page",
             ("The dog barked at the car and ran away.", "dog"): "there is no 'it'",
+            ("The cat slept. It ate.", "cat"): "this 'It' has a capital",
             ("Because it was thirsty, the tiger drank.", "tiger"): "must stand before the 'it'",
-            ("The old robot opened the door and then it smiled.", "cat"): "is not in the sentence",
+            ("The hippopotamus watched the train while it ate.", "hippopotamus"): "is more than one token",
+            ("The cats watched the train while it ate.", "cat"): "doesn't have the word 'cat'",
+            ("The old robot opened the door and then it smiled.", "cat"): "doesn't have the word 'cat'",
             ("The cat watched the train while it ate.", "while"): "isn't a noun",
         },
     ),
     Exercise(
         id="cut-an-edge",
-        hints=(
-            "changed = weights.clone(); then one entry of each head is 0: changed[:, :, query, key] = 0.",
-            "Now that row is too small. Divided by its sum, it adds up to 1 and keeps the proportions.",
-            "changed.sum(dim=-1, keepdim=True) has the sums of all rows; where nothing changed, they are 1.",
-        ),
-        learned="an intervention like this tests what a picture only suggests.",
         solution=cut,
         cases=(Case(random_weights(2, 3, 4, 4), 2, 1), Case(random_weights(2, 3, 4, 4, ahead=3), 1, 3)),
         wrong={
@@ -197,6 +205,20 @@ EXERCISES = (
             lambda w, q, k: cut(w.copy_(replace(w, q, k)), q, k): (
                 "you wrote on the tensor that you were given: work on weights.clone()"
             ),
+            lambda w, q, k: w.copy_(replace(w, q, k)): (
+                "you wrote on the tensor that you were given, so work on weights.clone(); and the rows no "
+                "longer add up to 1, so divide by the new sum of each row"
+            ),
+            **{
+                shared_out(among): (
+                    "the others should keep their proportions: add nothing to them, divide the row by its sum"
+                )
+                for among in (
+                    lambda row, query, key: [i for i in range(len(row)) if i != key],
+                    lambda row, query, key: row.nonzero()[:, 0],
+                    lambda row, query, key: [query],
+                )
+            },
         },
     ),
 )

@@ -22,16 +22,29 @@ def path_scaled(scale):
     return lambda x, W, A, B, alpha: x @ W.T + scale(alpha, A, B) * (x @ A.T @ B.T)
 
 
-def lora_untransposed(x, W, A, B, alpha):
-    return x @ W + alpha / A.shape[0] * (x @ A.T @ B.T)
+def lora_sideways(turn):
+    """Return LoRA from the other side: `turn`(x) lies on its side, and so does the result."""
+    return lambda x, W, A, B, alpha: W @ turn(x) + alpha / A.shape[0] * B @ (A @ turn(x))
 
 
-def lora_sideways(x, W, A, B, alpha):
-    return W @ x.t() + alpha / A.shape[0] * B @ (A @ x.t())
+def turned(x):
+    """Return x.T, without PyTorch's warning for more than two dimensions."""
+    return x.permute(*reversed(range(x.ndim)))
 
 
-def lora_in_place(x, W, A, B, alpha):
-    return x @ W.add_(alpha / A.shape[0] * B @ A).T
+def lora_by_mm(x, W, A, B, alpha):
+    return torch.mm(x, W.T) + alpha / A.shape[0] * torch.mm(torch.mm(x, A.T), B.T)
+
+
+def lora_by_rows(x, W, A, B, alpha):
+    return torch.stack([W @ row + alpha / A.shape[0] * B @ (A @ row) for row in x])
+
+
+SIDEWAYS = "the result lies on its side: the last dimension should be n_out, as in x @ W.T"
+TWO_DIMENSIONS = (
+    "your function takes an x of (5, 6), but not one of (2, 5, 6): any number of dimensions may stand before "
+    "n_in. x.T reverses all of them; mm, and a loop over rows, want exactly two; x @ W.T takes any number"
+)
 
 
 def first(n_out, n_in, rank):
@@ -39,8 +52,22 @@ def first(n_out, n_in, rank):
     return A, torch.zeros(n_out, rank)
 
 
+CHANGED = (
+    "B A isn't zero: the model would be another one before it has learned anything; one of the two must be "
+    "zeros throughout"
+)
+TOO_SMALL = (
+    "the random numbers are too small: the other matrix's gradient, and what its first steps change, are "
+    "products with them. A spread of 1 / √n_in is usual; that of torch.randn will do"
+)
+TOO_LARGE = (
+    "the random numbers are too large: what the other matrix's first small steps change is multiplied by "
+    "them. A spread of 1 / √n_in is usual; that of torch.randn will do"
+)
+
+
 def started(answer, n_out, n_in, rank):
-    """Return the learner's A and B. Raises Mistake unless both have the right shapes."""
+    """Return the learner's A and B. Raises Mistake unless both have the right shapes, and finite numbers."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(17)
         pair = answer(n_out, n_in, rank)
@@ -49,12 +76,16 @@ def started(answer, n_out, n_in, rank):
     shapes = " and ".join(str(tuple(matrix.shape)) for matrix in pair)
     if shapes != (wanted := f"{(rank, n_in)} and {(n_out, rank)}"):
         raise Mistake(f"for first({n_out}, {n_in}, {rank}) A and B should be {wanted}, and are {shapes}")
+    if not all(matrix.isfinite().all() for matrix in pair):
+        raise Mistake("A or B holds nan or ∞: did you fill both?")
     return [matrix.detach().cpu().double() for matrix in pair]
 
 
 def changes_at_first(answer, *sizes):
     A, B = started(answer, *sizes)
-    return (B @ A).any().item()
+    if (B @ A).any():
+        raise Mistake(CHANGED)
+    return False
 
 
 def rank_after_a_step(answer, n_out, n_in, rank):
@@ -68,31 +99,21 @@ def rank_after_a_step(answer, n_out, n_in, rank):
 
 
 def size(answer, n_out, n_in, rank):
-    """Say how large the numbers are, of whichever matrix has the larger ones.
+    """Judge how large the numbers are, of whichever matrix has the larger ones.
 
     torch.randn's spread, 1, is ordinary, as hint 3 says, and so is 1 over the root of a width; a fifth of the
     smaller such root is let pass, for the other customs: 1 / √(3 n_in), as in the library, or 0.02.
     """
     spread = max(matrix.square().mean().sqrt().item() for matrix in started(answer, n_out, n_in, rank))
     if spread > 1.5:
-        return "too large"
-    return "ordinary" if spread >= 0.2 / math.sqrt(max(n_out, n_in)) else "too small"
-
-
-def size_case(*sizes):
-    return Case(*sizes, name=f"the size of the random numbers of first{sizes}", probe=size)
-
-
-def first_sideways(n_out, n_in, rank):
-    return torch.randn(n_in, rank) / n_in**0.5, torch.zeros(rank, n_out)
+        raise Mistake(TOO_LARGE)
+    if spread < 0.2 / math.sqrt(max(n_out, n_in)):
+        raise Mistake(TOO_SMALL)
+    return "ordinary"
 
 
 def first_random(n_out, n_in, rank):
     return torch.randn(rank, n_in) / n_in**0.5, torch.randn(n_out, rank) / rank**0.5
-
-
-def first_nearly_zero(n_out, n_in, rank):
-    return 1e-4 * torch.randn(rank, n_in), 1e-4 * torch.randn(n_out, rank)
 
 
 def targets_of(prompt, reply):
@@ -106,13 +127,7 @@ def targets_by_value(prompt, reply):
 EXERCISES = (
     Exercise(
         id="lora-size",
-        hints=(
-            "A has rank · in numbers, B has out · rank: together rank · (in + out), for each matrix.",
-            "A query matrix is 576 × 576, a value matrix 192 × 576, and there are 30 blocks.",
-        ),
-        learned="one number in 292 is trained, and the other 291 stay as they are.",
         solution=460_800,
-        why="30 · 8 · ((576 + 576) + (576 + 192)) = 460,800",
         wrong={
             30 * 8 * (576 * 576 + 576 * 192): (
                 "you multiplied height by width; A and B together have rank · (height + width) numbers"
@@ -144,16 +159,18 @@ EXERCISES = (
     ),
     Exercise(
         id="lora",
-        hints=(
-            "Two results are added: that of the old layer, x @ W.T, and that of the path.",
-            "The path goes through A first: x @ A.T is (…, rank), and then @ B.T is (…, out).",
-            "The scale is alpha / rank, and the rank is A.shape[0].",
-        ),
-        learned="W was never written to; take the path away, and the old layer is there.",
         solution=lora,
         cases=(  # most wrong products have the right shape in the first
-            Case(*random((5, 6), (6, 6), (2, 6), (6, 2)), 7.0, name="with x (5, 6), the output"),
-            Case(*random((2, 5, 6), (4, 6), (3, 6), (4, 3)), 6.0, name="with x (2, 5, 6), the output"),
+            Case(
+                *random((5, 6), (6, 6), (2, 6), (6, 2)),
+                7.0,
+                name="with x of shape (5, 6), lora(x, W, A, B, 7)",
+            ),
+            Case(
+                *random((2, 5, 6), (4, 6), (3, 6), (4, 3)),
+                6.0,
+                name="with x of shape (2, 5, 6), lora(x, W, A, B, 6)",
+            ),
         ),
         wrong={
             path_scaled(lambda alpha, A, B: 1): (
@@ -190,40 +207,34 @@ EXERCISES = (
             lambda x, W, A, B, alpha: alpha / A.shape[0] * (x @ W.T + x @ A.T @ B.T): (
                 "the scale belongs to the path alone; here it multiplies the old layer as well"
             ),
-            lora_untransposed: "W is used as it lies: its rows are the outputs, so it is x @ W.T",
+            lambda x, W, A, B, alpha: x @ W + alpha / A.shape[0] * (x @ A.T @ B.T): (
+                "W isn't transposed: its rows are the outputs, so it is x @ W.T"
+            ),
             lambda x, W, A, B, alpha: x @ (W + alpha / A.shape[0] * B @ A): (
-                "W and the change are used as they lie: their rows are the outputs, so transpose their sum"
+                "W and the change aren't transposed: their rows are the outputs, so transpose their sum"
             ),
             lambda x, W, A, B, alpha: x @ W.T + alpha / A.shape[0] * (x @ B @ A): (
                 "you went through B first; A comes first and narrows, B comes second and widens"
             ),
-            lora_sideways: "the result lies on its side: the last dimension should be n_out, as in x @ W.T",
-            lambda *inputs: lora_sideways(*inputs).T: (
-                "an x of (5, 6) it can do, an x of (2, 5, 6) it can't. x.T turns more than the last two "
-                "dimensions; x @ W.T works for any (…, n_in)"
-            ),
-            lora_in_place: (
+            lora_sideways(turned): SIDEWAYS,
+            lora_sideways(torch.t): SIDEWAYS,
+            lambda *inputs: lora_sideways(turned)(*inputs).T: TWO_DIMENSIONS,
+            lambda *inputs: lora_sideways(torch.t)(*inputs).T: TWO_DIMENSIONS,
+            lora_by_mm: TWO_DIMENSIONS,
+            lora_by_rows: TWO_DIMENSIONS,
+            lambda x, W, A, B, alpha: x @ W.add_(alpha / A.shape[0] * B @ A).T: (
                 "the result is right, but your function writes into W: the old layer would be lost"
             ),
         },
     ),
     Exercise(
         id="lora-start",
-        hints=(
-            "B A must be zero at first. How many of the two must be zero for that?",
-            "B's gradient is made with A, and A's with B. If both are zero, so are both gradients.",
-            "One torch.zeros, the other torch.randn, in the shapes (rank, n_in) for A, (n_out, rank) for B.",
-        ),
-        learned=(
-            "one matrix of zeros keeps the first output, and the other one's random numbers let the gradient "
-            "through."
-        ),
         solution=first,
         cases=(
-            Case(4, 6, 2, name="whether B A changes the model at first", probe=changes_at_first),
+            Case(4, 6, 2, probe=changes_at_first),
             Case(5, 7, 3, name="the rank of B A after the first step of training", probe=rank_after_a_step),
-            size_case(192, 576, 8),
-            size_case(576, 1536, 16),
+            Case(192, 576, 8, probe=size),
+            Case(576, 1536, 16, probe=size),
         ),
         wrong={
             lambda n_out, n_in, rank: (torch.zeros(rank, n_in), torch.zeros(n_out, rank)): (
@@ -233,14 +244,11 @@ EXERCISES = (
             lambda *sizes: first(*sizes)[::-1]: (
                 "these two have each other's shapes: A narrows, (rank, n_in), and B widens, (n_out, rank)"
             ),
-            first_sideways: (
+            lambda *sizes: [matrix.T for matrix in first(*sizes)]: (
                 "both lie on their sides: A is (rank, n_in), as x @ A.T wants it, and B (n_out, rank)"
             ),
-            first_random: (
-                "B A isn't zero: the model would be another one before it has learned anything; one of the "
-                "two must be zeros throughout"
-            ),
-            first_nearly_zero: (
+            first_random: CHANGED,
+            lambda *sizes: [1e-4 * matrix for matrix in first_random(*sizes)]: (
                 "small numbers aren't zeros: the model would be another one, if ever so slightly, before it "
                 "has learned anything; one of the two must be zeros throughout"
             ),
@@ -248,27 +256,12 @@ EXERCISES = (
                 "the rank would stay 1: directions of the path that begin as the same get equal gradients "
                 "for ever, and those that are zeros in A and in B get none"
             ),
-            lambda *sizes: [1e-6 * matrix for matrix in first(*sizes)]: (
-                "the random numbers are too small: the other matrix's gradient, and what its first steps "
-                "change, are products with them. A spread of 1 / √n_in is usual; that of torch.randn will do"
-            ),
-            lambda *sizes: [1e3 * matrix for matrix in first(*sizes)]: (
-                "the random numbers are too large: what the other matrix's first small steps change is "
-                "multiplied by them. A spread of 1 / √n_in is usual; that of torch.randn will do"
-            ),
+            lambda *sizes: [1e-6 * matrix for matrix in first(*sizes)]: TOO_SMALL,
+            lambda *sizes: [1e3 * matrix for matrix in first(*sizes)]: TOO_LARGE,
         },
     ),
     Exercise(
         id="answer-targets",
-        hints=(
-            "A target is the token that comes next. What are the targets if everything counts?",
-            "[*prompt, *reply][1:] has the prompt's tokens but the first, then the reply's: hide the former.",
-            "How many of the prompt's tokens are a target? One fewer than it has.",
-        ),
-        learned=(
-            "the prompt's last token predicts the answer's first, and the answer's last is the one that "
-            "says: done."
-        ),
         solution=targets_of,
         cases=(Case([5, 6, 7], [8, 9, 2]), Case([4], [3]), Case([5, 6, 7, 8], [8, 2])),
         wrong={
@@ -309,7 +302,11 @@ EXERCISES = (
                 "hidden places hold 0 here, and 0 is some token's id: -100 is what the loss ignores"
             ),
             lambda prompt, reply: [-100] * (len(reply) - 1) + reply: (
-                "you hide as many places as the reply has; it is the prompt's tokens that are hidden"
+                "you counted the reply's tokens to know how many places to hide; count the prompt's, since "
+                "those are hidden"
+            ),
+            lambda prompt, reply: [token if token in reply else -100 for token in [*prompt, *reply][1:]]: (
+                "a token of the prompt counts because the reply has it, too: hide by place, not by token"
             ),
             targets_by_value: (
                 "a token of the reply is hidden because the prompt has it, too: hide by place, not by token"

@@ -4,7 +4,9 @@ import struct
 
 import torch
 
+from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.reading import describe
 
 
 def some_weights():
@@ -29,6 +31,17 @@ def grid_by(steps=lambda bits: 2 ** (bits - 1) - 1, largest=lambda w: w.abs().ma
     return grid
 
 
+def grid_from_the_smallest(w, bits):
+    scale = (w.max() - w.min()) / (2**bits - 1)
+    return ((w - w.min()) / scale).round(), scale
+
+
+FROM_THE_SMALLEST = (
+    "your levels go from the smallest weight to the largest; here they go equally far to both sides of zero, "
+    "as far as the largest absolute value"
+)
+
+
 def grid_with(codes):
     """A wrong function, with the right scale and `codes`(w / scale, scale)."""
 
@@ -51,6 +64,10 @@ def read_block(block):
     return [scale * code + minimum for code in low + high]
 
 
+def block_case(block):
+    return Case(block, name=f'read_block(bytes.fromhex("{block.hex()}"))')
+
+
 def codes_of(block):
     return [byte % 16 for byte in block] + [byte // 16 for byte in block]
 
@@ -58,6 +75,9 @@ def codes_of(block):
 def block_by(weight, form="<2e", codes=codes_of):
     """A wrong function: `weight`(first number, second number, code) for each of `codes`(the 16 bytes)."""
     return lambda block: [weight(*struct.unpack(form, block[:4]), code) for code in codes(block[4:])]
+
+
+WHOLE_NUMBERS = '"h" and "H" read whole numbers; scale and minimum are floating point numbers of 16 bits, "e"'
 
 
 def weight_of(scale, minimum, code):
@@ -75,16 +95,36 @@ def on_own_grid(x):
 
 
 def numbers_and_gradient(answer, w, rounding):
-    """The gradient is that of the sum; None where nothing leads back to w."""
+    """The gradient is None where nothing leads back to w.
+
+    What comes in from the loss differs from weight to weight, so that it can be seen whether it is handed on.
+    """
     with torch.enable_grad():
         result = answer(w.requires_grad_(), rounding)
-        if not isinstance(result, torch.Tensor) or not result.requires_grad:
+        if not w.requires_grad:
+            raise Mistake(
+                "w itself takes no gradient any more. w.detach_() changes w for good; w.detach() gives "
+                "another tensor, and leaves w as it is"
+            )
+        if getattr(result, "shape", None) != w.shape or not getattr(result, "requires_grad", False):
             return result, None
-        return result.detach(), torch.autograd.grad(result.sum(), w, allow_unused=True)[0]
+        incoming = torch.linspace(1, 2, len(w), dtype=result.dtype)
+        try:
+            gradient = torch.autograd.grad(result, w, incoming, allow_unused=True)[0]
+        except RuntimeError as error:
+            raise Mistake(f"the way back from your result to w stopped with {describe(error)}") from None
+        return result.detach(), None if gradient is None else gradient / incoming
 
 
 def straight_through(w, rounding):
     return w + (rounding(w) - w).detach()
+
+
+def through_ones(w, rounding):
+    """Like a `backward` that gives 1 without looking at the gradient that comes in."""
+    result = straight_through(w, rounding)
+    result.register_hook(torch.ones_like)
+    return result
 
 
 def through_overwriting(w, rounding):
@@ -95,16 +135,7 @@ def through_overwriting(w, rounding):
 EXERCISES = (
     Exercise(
         id="matrix-bytes",
-        hints=(
-            "A code takes half a byte. How many weights are there, and how many blocks of 32?",
-            "Each block has a scale and a minimum, 16 bits each: 4 bytes.",
-        ),
-        learned="four bits are five once scales and minima are counted; 32 bits are 6.4 times as many.",
         solution=207_360,
-        why=(
-            "331,776 weights / 2 = 165,888 bytes of codes, and 10,368 blocks · 4 = 41,472 bytes of scales "
-            "and minima."
-        ),
         wrong={
             165_888: (
                 "these are the codes alone: each block also has a scale and a minimum, of two bytes each"
@@ -117,50 +148,48 @@ EXERCISES = (
             373_248: "you gave each code a whole byte; four bits are half of one",
             20: "that is one block; the matrix has 10,368 of them",
             1_658_880: "these are bits; eight of them are a byte",
-            1_327_104: "that would be four bytes a weight, as in 32 bits; here a weight has four bits",
+            1_327_104: (
+                "that is four times the number of weights. At four bits each these are bits, and eight of "
+                "them are a byte; four bytes each would be 32 bits. And the scales and minima are missing"
+            ),
         },
-        otherwise="not this. Add up the codes of all weights, and the scales and minima of all blocks",
+        otherwise="that is not it. Add up the codes of all weights, and the scales and minima of all blocks",
     ),
     Exercise(
         id="round-to-grid",
-        hints=(
-            "With b bits and a sign there are 2**(b − 1) − 1 steps on either side of zero: 7 for 4 bits.",
-            "The largest absolute value is on the last step: scale = w.abs().max() / (2 ** (bits - 1) - 1).",
-            "codes = (w / scale).round()",
-        ),
-        learned="one number, the largest, decides how finely all the others are told apart.",
         solution=round_to_grid,
         cases=(
-            Case(some_weights(), 4),
-            Case(torch.tensor([-0.125, -0.375, -1.5]), 3),
             Case(torch.tensor([0.25, -0.75, 1.0]), 8),
             Case(torch.tensor([0.25, -0.75, 1.0]), 2),
+            Case(torch.tensor([-0.125, -0.375, -1.5]), 3),
+            Case(some_weights(), 4),
         ),
         returns=("the codes", "the scale"),
         wrong={
             grid_by(lambda bits: 2 ** (bits - 1)): (
-                "the largest weight gets the code 8 or −8, and those of 4 bits go from −7 to 7: divide by "
-                "2 ** (bits - 1) - 1"
+                "with 4 bits the largest weight gets the code 8 or −8, and codes go from −7 to 7: one step "
+                "fewer on each side"
             ),
             grid_by(lambda bits: 2**bits - 1): (
-                "you spread all levels from 0 to the largest weight; of 4 bits 7 lie on either side of zero"
+                "you spread all levels from 0 to the largest weight; with 4 bits, 7 lie on either side"
             ),
             grid_by(lambda bits: 7): (
-                "right for 4 bits; for 3 the last step is 3, not 7: 2 ** (bits - 1) - 1"
+                "right for 4 bits; 3 bits have three steps on either side: work the 7 out from `bits`"
             ),
             grid_by(largest=lambda w: w.max()): (
                 "the largest weight may be negative: take the largest absolute value"
             ),
-            grid_by(lambda bits: 2**bits - 1, lambda w: w.max() - w.min()): (
-                "your levels go from the smallest weight to the largest; here they go equally far to both "
-                "sides of zero, as far as the largest absolute value"
-            ),
+            grid_by(lambda bits: 2**bits - 1, lambda w: w.max() - w.min()): FROM_THE_SMALLEST,
+            grid_from_the_smallest: FROM_THE_SMALLEST,
             grid_with(lambda steps, scale: steps): "the codes aren't whole numbers yet: round them",
             grid_with(lambda steps, scale: steps.trunc()): (
                 "you cut the decimals off; the nearest level may be the next one: round"
             ),
             grid_with(lambda steps, scale: steps.floor()): (
                 "floor goes down to the next level, even where the one above is nearer: round"
+            ),
+            lambda w, bits: (w // round_to_grid(w, bits)[1], round_to_grid(w, bits)[1]): (
+                "// goes down to the next level, even where the one above is nearer: divide with / and round"
             ),
             grid_with(lambda steps, scale: steps.round() * scale): (
                 "these are the rounded weights already; the codes are whole numbers, for 4 bits −7 to 7"
@@ -181,14 +210,8 @@ EXERCISES = (
     ),
     Exercise(
         id="read-block",
-        hints=(
-            'struct.unpack("<2e", block[:4]) reads two 16-bit numbers, the scale and the minimum.',
-            "Of a byte, byte % 16 is the low half and byte // 16 the high half.",
-            "First the low halves of all 16 bytes, then their high halves: weights 0 to 15, then 16 to 31.",
-        ),
-        learned="these lines, over and over, are how the 98 MB of a file become 135 million weights.",
         solution=read_block,
-        cases=(Case(block_of(0.25, -2.0, seed=1)), Case(block_of(0.03125, -0.125, seed=2))),
+        cases=(block_case(block_of(0.25, -2.0, seed=1)), block_case(block_of(0.03125, -0.125, seed=2))),
         wrong={
             lambda block: torch.tensor(read_block(block)).view(2, 16).T.flatten().tolist(): (
                 "byte i holds weight i and weight i + 16, not two neighbours"
@@ -214,9 +237,8 @@ EXERCISES = (
             block_by(weight_of, form=">2e"): (
                 'the two numbers lie in the file with their low byte first: "<2e", not ">2e"'
             ),
-            block_by(weight_of, form="<2h"): (
-                '"h" reads whole numbers; scale and minimum are floating point numbers of 16 bits, "e"'
-            ),
+            block_by(weight_of, form="<2h"): WHOLE_NUMBERS,
+            block_by(weight_of, form="<2H"): WHOLE_NUMBERS,
             lambda block: codes_of(block[4:]): "these are the codes; scale and minimum make weights of them",
             block_by(weight_of, codes=list): (
                 "a block holds 32 weights: each of the 16 bytes after the fourth has two of them"
@@ -231,11 +253,6 @@ EXERCISES = (
     ),
     Exercise(
         id="straight-through",
-        hints=(
-            "The value is rounding(w), the gradient that of w. detach() makes a number without a gradient.",
-            "What must be added to w to get rounding(w)? Add just that, detached.",
-        ),
-        learned="forward a staircase, backward a ramp: a lie that works.",
         solution=straight_through,
         cases=(
             Case(some_weights(), quarters, probe=numbers_and_gradient),
@@ -249,6 +266,9 @@ EXERCISES = (
             ),
             lambda w, rounding: rounding(w).detach(): (
                 "the numbers are right, but nothing leads back to w: it must come in outside of detach()"
+            ),
+            through_ones: (
+                "the gradient is 1 whatever comes in from the loss: hand on what comes in, unchanged"
             ),
             through_overwriting: "you changed w itself: training needs the full weight at the next step",
             lambda w, rounding: w: (

@@ -1,6 +1,7 @@
 """The exercises of the lesson on sampling."""
 
 import math
+from itertools import combinations, combinations_with_replacement
 
 import torch
 
@@ -18,7 +19,7 @@ def nucleus_case(p):
 def how_many_stay(answer, logits, p):
     """Of equal logits it doesn't matter which ones stay."""
     kept = answer(logits, p)
-    return int(kept.isfinite().sum()) if isinstance(kept, torch.Tensor) else kept
+    return int(torch.as_tensor(kept).isfinite().sum()) if hasattr(kept, "shape") else kept
 
 
 def nucleus_of(logits, p):
@@ -45,6 +46,14 @@ def nucleus_by(goes, descending=True):
     return nucleus
 
 
+def sums(ordered):
+    return ordered.softmax(dim=-1).cumsum(dim=-1)
+
+
+def but_the_first(goes):
+    return goes & (torch.arange(goes.shape[-1]) > 0)
+
+
 def nucleus_unsorted(logits, p):
     return logits.masked_fill(before(logits) >= p, -math.inf)
 
@@ -53,6 +62,7 @@ def nucleus_misplaced(logits, p):
     return nucleus_unsorted(logits.sort(dim=-1, descending=True).values, p)
 
 
+UNSORTED = "the probabilities were added up in the order of the vocabulary; the likeliest comes first"
 TOKEN_MISSING = "the token that crosses p is missing: those that are kept must *reach* p"
 PROBABILITIES = "these are probabilities; knobs take logits and give logits, so that they compose"
 LOG_PROBABILITIES = (
@@ -98,29 +108,35 @@ def best_with_replacement(scores, n):
     return sum(score * (((i + 1) / size) ** n - (i / size) ** n) for i, score in enumerate(ordered))
 
 
+def mean_of_largest(picks):
+    largest = [max(pick) for pick in picks]
+    return sum(largest) / len(largest)
+
+
 def best_of_slices(scores, n, step):
     slices = [scores[i : i + n] for i in range(0, len(scores) - n + 1, step)]
-    return sum(map(max, slices)) / len(slices)
+    return mean_of_largest(slices)
+
+
+WITH_REPLACEMENT = (
+    "you drew with replacement: one candidate may be picked twice, and the n are different ones"
+)
+EQUAL_PICKS = (
+    "equal picks were taken for one: candidates with equal scores are still different ones, so that each "
+    "pick counts"
+)
 
 
 EXERCISES = (
     Exercise(
         id="cooler",
-        hints=(
-            "Divide each logit by 0.5. What are they then?",
-            "They are 4, 2 and 0. Their weights are e⁴ = 54.6, e² = 7.39 and e⁰ = 1.",
-        ),
-        learned=(
-            "half the temperature doubles every distance between logits, so that ratios of probabilities "
-            "are squared."
-        ),
         solution=0.867,
-        why="54.6 / (54.6 + 7.39 + 1) = 0.867.",
         tolerance=4e-3,
         wrong={
             0.666: (
-                "0.665 is the share at temperature 1, and 0.667 is 2 of 2 + 1 + 0: divide the logits by the "
-                "temperature first; and the share isn't taken of the logits themselves, but of e to each"
+                "a step is missing: 0.665 is the share at temperature 1, the logits undivided; 0.667 is "
+                "2 / (2 + 1 + 0), the logits' own share, without e. Divide each logit by the temperature, "
+                "then take e to each"
             ),
             0.5065: "you multiplied the logits by 0.5; dividing by 0.5 doubles them",
             54.6: "that is the weight, e to the 4th; a share is the weight divided by the sum of all three",
@@ -128,18 +144,12 @@ EXERCISES = (
             0.1173: "that is *lion*'s share; the question is about *tiger*, whose logit is the largest",
         },
         otherwise=(
-            "not this. Three steps: each logit by the temperature, e to each, and *tiger*'s share of the sum"
+            "that is not it. Three steps: divide each logit by the temperature, take e to each, and find "
+            "*tiger*'s share of the sum"
         ),
     ),
     Exercise(
         id="nucleus",
-        hints=(
-            "logits.sort(dim=-1, descending=True) gives the sorted logits, and where each came from.",
-            "chances.cumsum(dim=-1) - chances is what all likelier tokens have together.",
-            "A token goes when that has reached p already.",
-            "torch.zeros_like(logits).scatter(-1, places, ordered) puts each back where it came from.",
-        ),
-        learned="the nucleus is as large as the model's doubt asks for, and never empty.",
         solution=nucleus_of,
         cases=(
             *map(nucleus_case, (0.8, 0.3, 1.0)),
@@ -151,17 +161,19 @@ EXERCISES = (
             ),
         ),
         wrong={
-            nucleus_by(lambda ordered, p: ordered.softmax(dim=-1).cumsum(dim=-1) > p): TOKEN_MISSING,
-            nucleus_by(lambda ordered, p: ordered.softmax(dim=-1).cumsum(dim=-1) >= p): TOKEN_MISSING,
+            nucleus_by(lambda ordered, p: sums(ordered) > p): TOKEN_MISSING,
+            nucleus_by(lambda ordered, p: sums(ordered) >= p): TOKEN_MISSING,
+            nucleus_by(lambda ordered, p: but_the_first(sums(ordered) > p)): TOKEN_MISSING,
+            nucleus_by(lambda ordered, p: but_the_first(sums(ordered) >= p)): TOKEN_MISSING,
             nucleus_by(lambda ordered, p: (before(ordered) >= p).cumsum(dim=-1) > 1): (
                 "one token too many: stop with the token that crosses p"
             ),
             nucleus_by(lambda ordered, p: before(ordered) > p): (
-                "of four equally likely tokens, two together *reach* 0.5, and yours keeps three: one goes as "
-                "soon as the likelier ones have p, so >= and not >"
+                "of four equally likely tokens, two together *reach* 0.5, and yours keeps three: a token "
+                "goes as soon as the likelier ones *have* p (your > or <: on which side does equality fall?)"
             ),
             nucleus_by(lambda ordered, p: before(ordered) >= p, descending=False): (
-                "you began to add at the least likely, so that the tail stays and the likeliest goes"
+                "you began adding at the least likely token, so that the tail stays and the likeliest goes"
             ),
             nucleus_by(lambda ordered, p: (before(ordered) >= p)[0]): (
                 "every row was cut where the first is: each row has a nucleus of its own"
@@ -172,27 +184,31 @@ EXERCISES = (
             nucleus_by(lambda ordered, p: ordered.cumsum(dim=-1) - ordered >= p): (
                 "you added up the logits; it is their probabilities that reach p"
             ),
-            nucleus_unsorted: (
-                "the probabilities were added up in the order of the vocabulary; the likeliest comes first"
-            ),
+            nucleus_unsorted: UNSORTED,
+            lambda logits, p: logits.masked_fill(sums(logits) > p, -math.inf): UNSORTED,
+            lambda logits, p: logits.masked_fill(sums(logits) >= p, -math.inf): UNSORTED,
             nucleus_misplaced: (
                 "sorted, and never put back: each logit must stand at its own token's place again"
             ),
             lambda logits, p: logits.masked_fill(nucleus_misplaced(logits, p).isinf(), -math.inf): (
-                "what goes was found among the sorted, and crossed out among the unsorted: put it back first"
+                "what goes was found among the sorted, and crossed out among the unsorted: put the mask back "
+                "into the vocabulary's order first"
             ),
             lambda logits, p: nucleus_misplaced(logits, p).gather(-1, logits.argsort(-1, descending=True)): (
                 "gather takes from the places, and scatter puts into them: putting back needs scatter"
             ),
             lambda logits, p: nucleus_of(logits, p).softmax(dim=-1): PROBABILITIES,
             lambda logits, p: logits.softmax(dim=-1) * nucleus_of(logits, p).isfinite(): PROBABILITIES,
+            lambda logits, p: logits.softmax(-1).where(nucleus_of(logits, p) > -math.inf, -math.inf): (
+                PROBABILITIES
+            ),
             lambda logits, p: nucleus_of(logits, p).log_softmax(dim=-1): LOG_PROBABILITIES,
             lambda logits, p: nucleus_of(logits, p) - logits.logsumexp(-1, keepdim=True): LOG_PROBABILITIES,
             lambda logits, p: logits.masked_fill(nucleus_of(logits, p).isinf(), 0): (
                 "a logit of 0 is an ordinary logit, e⁰ = 1 and not nothing: what can't come is −∞"
             ),
             lambda logits, p: logits.masked_fill(logits.softmax(dim=-1) < p, -math.inf): (
-                "p was compared with each token's own probability; compare it with the sum of likelier ones"
+                "p was compared with each token's own probability; compare it with the likelier ones' sum"
             ),
             nucleus_by(lambda ordered, p: ordered < ordered[..., :1] + math.log(p)): (
                 "that is min-p, a share of the likeliest one's probability; top-p asks for a sum"
@@ -201,16 +217,9 @@ EXERCISES = (
     ),
     Exercise(
         id="repetition-penalty",
-        hints=(
-            "Work out a weaker version of *every* logit first: torch.where(logits < 0, …, …).",
-            "Put it in their places: logits.scatter(-1, tokens, weaker.gather(-1, tokens)).",
-        ),
-        learned=(
-            "the penalty asks only whether a token occurred: the words *the* and *and* pay like any other."
-        ),
         solution=penalize,
         cases=(
-            Case(torch.tensor([[2.0, -2.0, 4.0, -1.0, 0.5]]), torch.tensor([[0, 1, 1, 4, 4, 4]]), 2.0),
+            Case(torch.tensor([[2.0, -2.0, 4.0, -1.0, 0.5]]), torch.tensor([[0, 1, 4, 1, 4, 4]]), 2.0),
             Case(torch.tensor([[1.0, 2.0], [1.0, 2.0]]), torch.tensor([[0], [1]]), 2.0),
             Case(torch.tensor([[-0.5, 3.0, -1.0], [6.0, -0.1, 0.3]]), torch.tensor([[0, 2], [1, 2]]), 1.5),
         ),
@@ -247,25 +256,21 @@ EXERCISES = (
     ),
     Exercise(
         id="best-of-n",
-        hints=(
-            "Sort the scores. The one at `place` (from 0) is the largest of n if the others stand below it.",
-            "The other n − 1 come from the `place` below: math.comb(place, n - 1) ways.",
-            "There are math.comb(len(scores), n) ways in all.",
-        ),
-        learned=(
-            "one pool of N texts tells what the best of 1, 2, …, N is worth, with no luck in it beyond the "
-            "pool's own."
-        ),
         solution=best,
         cases=(
             Case([0, 1, 2], 2),
             *(Case(SCORES, n) for n in (2, 4, 1)),
-            Case([0.5, -3.0, -1.5, 0.25], 3),
+            Case([0.5, -3.0, -1.5, -0.25], 2),
             Case([1, 5, 2], 3),
         ),
         wrong={
-            best_with_replacement: (
-                "you drew with replacement: one candidate may be picked twice, and the n are different ones"
+            best_with_replacement: WITH_REPLACEMENT,
+            lambda scores, n: mean_of_largest(combinations_with_replacement(scores, n)): WITH_REPLACEMENT,
+            lambda scores, n: mean_of_largest(set(combinations(scores, n))): EQUAL_PICKS,
+            lambda scores, n: mean_of_largest(set(combinations(sorted(scores), n))): EQUAL_PICKS,
+            lambda scores, n: mean_of_largest((0, *pick) for pick in combinations(scores, n)): (
+                "a pick of negative scores alone counts as 0: its largest score is negative, too, so don't "
+                "begin with 0"
             ),
             lambda scores, n: max(scores[:n]): (
                 "these are the first n only: one pick of many, and one that depends on the order of the list"
@@ -286,7 +291,8 @@ EXERCISES = (
                 "the scores weren't sorted: how many stand below one isn't its place in the list as it came"
             ),
             best_by(lambda place, n: math.comb(place, n - 1), order=lambda it: sorted(it, reverse=True)): (
-                "that is the average of the *smallest* of each pick: sort with the smallest score first"
+                "that is the average of the *smallest* of each pick, and the largest is asked for. (If you "
+                "sort: the smallest score first, so that a score's place says how many stand below it.)"
             ),
             best_by(lambda place, n: math.comb(place + 1, n)): (
                 "that counts the picks from this score and all below it, and many of these don't hold it: "

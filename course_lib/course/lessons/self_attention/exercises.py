@@ -18,13 +18,19 @@ def check_query(answer):
         raise Mistake("a query here is a list of two numbers, such as [2.0, 0.0]")
     weights = (keys @ query / math.sqrt(2)).softmax(dim=0)
     if weights[0].isclose(weights[1]) and not weights[0].isclose(weights[2]):
-        raise Mistake(
-            f"tiger and tree get the same, {weights[0]:.3f}, but "
-            f"'it', whose key is [0, 0], gets {weights[2]:.3f}"
-        )
+        same, other = rounded_apart(*weights[1:])
+        raise Mistake(f"tiger and tree get the same, {same}, but 'it', whose key is [0, 0], gets {other}")
     if not weights.isclose(torch.tensor(1 / 3)).all():
-        shares = ", ".join(f"{weight:.3f}" for weight in weights)
-        raise Mistake(f"tiger, tree and 'it' get {shares}; an indifferent query gives each of them 0.333")
+        a_third, *shares = rounded_apart(1 / 3, *weights)
+        raise Mistake(
+            f"tiger, tree and 'it' get {', '.join(shares)}; an indifferent query gives each of them {a_third}"
+        )
+
+
+def rounded_apart(*numbers):
+    """Return the numbers with three places, or with six if they would look alike."""
+    short, long = ([f"{number:.{places}f}" for number in numbers] for places in (3, 6))
+    return long if len(set(short)) == 1 else short
 
 
 def random(*shapes):
@@ -53,49 +59,23 @@ def scaled(q, k):
     return q @ k.T / math.sqrt(q.shape[-1])
 
 
-def masked(scores, hidden):
+def masked(scores, hidden, dim=-1):
     """Attention weights, with the hidden scores (a function of a matrix of ones) at minus infinity."""
-    return scores.masked_fill(hidden(torch.ones_like(scores)).bool(), -math.inf).softmax(dim=-1)
+    return scores.masked_fill(hidden(torch.ones_like(scores)).bool(), -math.inf).softmax(dim=dim)
 
 
-def causal_after_the_softmax(q, k, v):
-    weights = scaled(q, k).softmax(dim=-1).tril()
-    return weights @ v, weights
+def with_weights(weigh):
+    """Return a function that gives the output and the weights, which are weigh(q, k)."""
+
+    def answer(q, k, v):
+        weights = weigh(q, k)
+        return weights @ v, weights
+
+    return answer
 
 
-def causal_with_zeros(q, k, v):
-    weights = scaled(q, k).tril().softmax(dim=-1)
-    return weights @ v, weights
-
-
-def causal_upside_down(q, k, v):
-    weights = masked(scaled(q, k), lambda ones: ones.tril(-1))
-    return weights @ v, weights
-
-
-def causal_without_itself(q, k, v):
-    weights = masked(scaled(q, k), lambda ones: ones.triu())
-    return weights @ v, weights
-
-
-def causal_one_ahead(q, k, v):
-    weights = masked(scaled(q, k), lambda ones: ones.triu(2))
-    return weights @ v, weights
-
-
-def causal_down_the_columns(q, k, v):
-    weights = scaled(q, k).masked_fill(torch.ones(len(q), len(k)).triu(1).bool(), -math.inf).softmax(dim=0)
-    return weights @ v, weights
-
-
-def causal_unscaled(q, k, v):
-    weights = masked(q @ k.T, lambda ones: ones.triu(1))
-    return weights @ v, weights
-
-
-def not_causal(q, k, v):
-    weights = scaled(q, k).softmax(dim=-1)
-    return weights @ v, weights
+def causal(scores):
+    return masked(scores, lambda ones: ones.triu(1))
 
 
 def softmax_clipped(scores):
@@ -108,6 +88,21 @@ def softmax_minus_the_largest_of_all(scores):
     return powers / powers.sum(dim=-1, keepdim=True)
 
 
+def softmax_down_dimension_1(scores):
+    powers = (scores - scores.amax(dim=1, keepdim=True)).exp()
+    return powers / powers.sum(dim=1, keepdim=True)
+
+
+def softmax_without_keepdim(scores):
+    powers = (scores - scores.amax(dim=-1)).exp()
+    return powers / powers.sum(dim=-1)
+
+
+def softmax_with_flat_sums(scores):
+    powers = (scores - scores.amax(dim=-1, keepdim=True)).exp()
+    return powers / powers.sum(dim=-1)
+
+
 def softmax_minus_the_smallest(scores):
     powers = (scores - scores.amin(dim=-1, keepdim=True)).exp()
     return powers / powers.sum(dim=-1, keepdim=True)
@@ -116,13 +111,7 @@ def softmax_minus_the_smallest(scores):
 EXERCISES = (
     Exercise(
         id="indifferent-query",
-        hints=(
-            "Weights are equal when scores are equal. 'it' has the key [0, 0], so its score is always 0.",
-            "Which query has a dot product of 0 with every key there is?",
-        ),
-        learned="a token with nothing to ask takes the plain average of all values.",
         solution=[0.0, 0.0],
-        why="Every dot product with [0, 0] is 0, so all scores are equal and the softmax gives each 1/3.",
         check=check_query,
         wrong={
             (1.0, 1.0): "but 'it', whose key is [0, 0]",
@@ -132,20 +121,24 @@ EXERCISES = (
     ),
     Exercise(
         id="attention",
-        hints=(
-            "Three steps: scores (n, m), weights (n, m), output (n, e).",
-            "q @ k.T gives all dot products at once. d is q.shape[-1].",
-            "scores.softmax(dim=-1) makes each row add up to 1; then @ v.",
-        ),
-        learned="that is equation 1 of Attention is all you need.",
         solution=attention_once,
-        cases=(Case(*random((5, 4), (7, 4), (7, 3))),),
+        cases=(
+            Case(*random((5, 4), (7, 4), (7, 3))),
+            Case(*random((3, 9), (2, 9), (2, 6)), name="with d = 9, attention_once(q, k, v)"),
+        ),
         wrong={
             lambda q, k, v: (
                 (q @ k.T).softmax(dim=-1) @ v
             ): "the scores aren't divided by the square root of d",
             lambda q, k, v: (q @ k.T / q.shape[-1]).softmax(dim=-1) @ v: (
                 "you divided by d; it is the square root of d"
+            ),
+            lambda q, k, v: (q @ k.T / math.sqrt(2)).softmax(dim=-1) @ v: (
+                "you divided by √2, which was right for vectors of two numbers; d is the width of a query, "
+                "whatever that is"
+            ),
+            lambda q, k, v: (q @ k.T / math.sqrt(v.shape[-1])).softmax(dim=-1) @ v: (
+                "you divided by the root of e, the width of a value; d is the width of a query"
             ),
             lambda q, k, v: (q @ k.T / math.sqrt(len(q))).softmax(dim=-1) @ v: (
                 "you divided by the root of n, the number of queries; d is the width of one, q.shape[-1]"
@@ -159,8 +152,11 @@ EXERCISES = (
             lambda q, k, v: scaled(q, k) @ v: (
                 "the scores went straight to the values; the softmax that makes shares of them is missing"
             ),
-            lambda q, k, v: (q @ k.T).softmax(dim=-1) / math.sqrt(q.shape[-1]) @ v: (
-                "you divided the weights; it is the scores that are divided, before the softmax"
+            lambda q, k, v: q @ k.T @ v: (
+                "these are the bare scores times v: divide them, and make shares of them, first"
+            ),
+            lambda q, k, v: (q @ k.T).softmax(dim=-1) @ v / math.sqrt(q.shape[-1]): (
+                "you divided after the softmax; it is the scores that are divided, before it"
             ),
             lambda q, k, v: scaled(q, k).softmax(dim=-1): (
                 "these are the weights; the output is their product with v"
@@ -169,33 +165,55 @@ EXERCISES = (
     ),
     Exercise(
         id="causal-attention",
-        hints=(
-            "torch.ones(n, n, dtype=torch.bool).tril() is true where a token may look: at itself and before.",
-            "scores.masked_fill(~allowed, -math.inf), and only then the softmax.",
-        ),
-        learned="with this, and nothing else about its attention, a model can be trained to write.",
         solution=causal_attention,
-        cases=(Case(*random((5, 4), (5, 4), (5, 3))),),
+        cases=(
+            Case(*random((5, 4), (5, 4), (5, 3))),
+            Case(*random((3, 9), (3, 9), (3, 2)), name="with d = 9, causal_attention(q, k, v)"),
+        ),
         returns=("the output", "the weights"),
         part=True,
         wrong={
-            causal_after_the_softmax: (
+            with_weights(lambda q, k: scaled(q, k).softmax(dim=-1).tril()): (
                 "the rows no longer add up to 1: mask the scores before the softmax, not the weights after it"
             ),
-            causal_with_zeros: (
-                "hidden scores were set to 0, and e to the 0 is 1: still a share. Minus infinity makes it 0"
+            with_weights(lambda q, k: scaled(q, k).tril().softmax(dim=-1)): (
+                "a hidden score of 0, or near it, still gets a share, since e to the 0 is 1. "
+                "Minus infinity makes the share 0"
             ),
-            causal_upside_down: "the mask is the wrong way round: each token sees itself and the later ones",
-            causal_without_itself: (
-                "a token may see itself: hidden from itself, the first has nothing left to look at, and nan"
+            with_weights(lambda q, k: masked(scaled(q, k), lambda ones: ones.tril())): (
+                "what may be seen was hidden: each token sees only the later ones, and the last sees "
+                "nothing, hence nan. Fill the places that are not allowed"
             ),
-            causal_one_ahead: "each token sees the next one too: tril() keeps the diagonal and nothing above",
-            causal_down_the_columns: "the softmax runs down the columns; it is each row that adds up to 1",
-            causal_unscaled: "the scores aren't divided by the square root of d",
-            not_causal: "nothing is hidden: every token sees the later ones too",
-            lambda q, k, v: causal_attention(q, k, v)[0]: (
-                "return two things, the output and the weights: `return weights @ v, weights`"
+            with_weights(lambda q, k: masked(scaled(q, k), lambda ones: ones.tril(-1))): (
+                "the mask is the wrong way round: each token sees itself and the later ones"
             ),
+            with_weights(lambda q, k: masked(scaled(q, k), lambda ones: ones.triu())): (
+                "a token may see itself: hidden from itself, the first token sees nothing, hence nan"
+            ),
+            with_weights(lambda q, k: masked(scaled(q, k), lambda ones: ones.triu(2))): (
+                "each token sees the next one too: tril() keeps the diagonal and nothing above"
+            ),
+            with_weights(
+                lambda q, k: (scaled(q, k) + torch.ones(len(q), len(k)).triu(1) * -math.inf).softmax(dim=-1)
+            ): "0 times minus infinity is nan: put minus infinity in, don't multiply by it",
+            with_weights(lambda q, k: masked(scaled(q, k), lambda ones: ones.triu(1), dim=0)): (
+                "the softmax runs down the columns; it is each row that adds up to 1"
+            ),
+            with_weights(lambda q, k: causal(q @ k.T)): "the scores aren't divided by the square root of d",
+            with_weights(lambda q, k: causal(q @ k.T / q.shape[-1])): (
+                "you divided by d; it is the square root of d"
+            ),
+            with_weights(lambda q, k: causal(q @ k.T / math.sqrt(2))): (
+                "you divided by √2, which was right for vectors of two numbers; d is the width of a query, "
+                "whatever that is"
+            ),
+            with_weights(lambda q, k: causal(q @ k.T / math.sqrt(len(q)))): (
+                "you divided by the root of n, the number of queries; d is the width of one, q.shape[-1]"
+            ),
+            with_weights(lambda q, k: scaled(q, k).softmax(dim=-1)): (
+                "nothing is hidden: every token sees the later ones too"
+            ),
+            lambda q, k, v: causal_attention(q, k, v)[0]: "return two things, the output and the weights",
             lambda q, k, v: causal_attention(q, k, v)[::-1]: (
                 "the two are there in the other order: the output first, then the weights"
             ),
@@ -203,21 +221,15 @@ EXERCISES = (
     ),
     Exercise(
         id="softmax",
-        hints=(
-            "Subtracting c from every score multiplies every power by e^(-c): the shares don't change.",
-            "So choose c such that no power can overflow, and at least one is as large as 1.",
-            "c is the largest score of each row: scores.amax(dim=-1, keepdim=True).",
-        ),
-        learned=(
-            "every library's softmax subtracts the largest score first, and FlashAttention is built on it."
-        ),
         solution=softmax,
-        forbids=("softmax", "log_softmax", "logsumexp"),
+        forbids=("softmax", "Softmax", "softmin", "Softmin", "log_softmax", "LogSoftmax", "logsumexp"),
         cases=(
             Case(*random((3, 4))),
             Case(torch.tensor([[1000.0, 1001.0]])),
             Case(torch.tensor([[-1000.0, -1001.0], [0.0, -1000.0]])),
             Case(torch.tensor([[1.0, -math.inf, 2.0]])),
+            Case(*random((2, 3, 4)), name="with three dimensions, softmax(scores)"),
+            Case(torch.tensor([1000.0, 1001.0])),
         ),
         wrong={
             lambda scores: scores.exp() / scores.exp().sum(dim=-1, keepdim=True): (
@@ -225,6 +237,20 @@ EXERCISES = (
             ),
             lambda scores: scores.exp() / scores.exp().sum(): (
                 "you divided by the sum of everything; each row has its own sum (dim=-1, keepdim=True)"
+            ),
+            softmax_down_dimension_1: (
+                "you went along dimension 1; it is the last one, dim=-1, whatever the shape"
+            ),
+            lambda scores: softmax(scores.movedim(0, -1)).movedim(-1, 0): (
+                "you went along dimension 0, down the columns; it is the last one, dim=-1, whatever the shape"
+            ),
+            softmax_without_keepdim: (
+                "the largest scores and the sums need keepdim=True: without it their last dimension is gone, "
+                "and they no longer fit the rows"
+            ),
+            softmax_with_flat_sums: (
+                "the sums need keepdim=True: without it their last dimension is gone, and each row isn't "
+                "divided by its own sum"
             ),
             softmax_clipped: (
                 "scores beyond your limit become equal, and [1000, 1001] gets halves: subtract, don't clip"
@@ -234,8 +260,8 @@ EXERCISES = (
                 "subtracted, and all its powers became 0. Each row has its own largest"
             ),
             softmax_minus_the_smallest: (
-                "you subtract the smallest of the row, which leaves the largest as large as ever, and is "
-                "minus infinity where something is hidden"
+                "what you subtract leaves a score far above 0 in [0, -1000], and is minus infinity where "
+                "something is hidden: both give nan. Subtract so much that no score is above 0"
             ),
         },
     ),

@@ -34,7 +34,7 @@ def number(text):
 
 
 def letters(text):
-    return {1: "bc", 3: "d", 4: "efg", 7: "h", 8: "ij"}.get(len(text), "!")
+    return {1: "bc", 3: "d", 4: "efg", 7: "h", 8: "bc"}.get(len(text), "!")
 
 
 def counted(answer, text, n, next_token):
@@ -43,9 +43,10 @@ def counted(answer, text, n, next_token):
     def guess(text):
         asked.append(text)
         if len(asked) > 20:
-            raise Mistake(f"does your loop end? guess was asked more than 20 times, and n is {n}")
+            raise Mistake(f"does it come to an end? guess was asked more than 20 times, and n is {n}")
         return next_token(text)
 
+    guess.__qualname__ = "guess"
     return answer(text, n, guess), len(asked)
 
 
@@ -59,18 +60,18 @@ def until(text, end, length, guess):
     return text
 
 
+def write_after_the_last_token(text, n, guess):
+    token = text
+    for _ in range(n):
+        token = guess(token)
+        text += token
+    return text
+
+
 EXERCISES = (
     Exercise(
         id="violets",
-        hints=(
-            "It isn't what the poem says. Ask the model.",
-            'next_tokens("Roses are red, violets are") lists its five best guesses, the likeliest first.',
-        ),
-        learned=(
-            "it doesn't recite, it weighs what tends to come next; and what it finds likeliest can be wrong."
-        ),
         solution="white",
-        why='next_tokens("Roses are red, violets are") puts white first, blue second.',
         check=check_violets,
         wrong={
             "blue": "so the poem goes",
@@ -81,16 +82,11 @@ EXERCISES = (
     ),
     Exercise(
         id="write",
-        hints=(
-            "Do the same thing n times: guess a token, put it at the end of the text.",
-            "for _ in range(n): and inside it text = text + guess(text). What do you return?",
-        ),
-        learned="you have written a text generator, and the loop is the same in the largest of them.",
         solution=write,
         cases=(
             Case("zero", 3, number, name="write('zero', 3, guess) where guess counts words", probe=counted),
             Case("zero", 0, number, probe=counted),
-            Case("a", 5, letters, name="write('a', 5, guess) with tokens bc, d, efg, h, ij", probe=counted),
+            Case("a", 5, letters, name="write('a', 5, guess) with tokens bc, d, efg, h, bc", probe=counted),
         ),
         returns=("the text", "the number of guesses"),
         part=True,
@@ -105,8 +101,10 @@ EXERCISES = (
             lambda text, n, guess: write(text, 1, guess) if n else None: (
                 "only one token: the return belongs after the loop, not in it"
             ),
+            lambda text, n, guess: write(text, 1, guess): "one token, whatever n is; repeat that n times",
             lambda text, n, guess: write(text, min(n, 3), guess): "never more than three; there should be n",
             lambda text, n, guess: write(text, n + 1, guess): "that is one token more than n",
+            lambda text, n, guess: write(text, n - 1, guess): "that is one token fewer than n",
             lambda text, n, guess: write(text, n, guess)[len(text) :]: "return the beginning of the text too",
             lambda text, n, guess: text + "".join(guess(text) for _ in range(n)): (
                 "every guess was made from the first text; give guess the text with what was written so far"
@@ -114,11 +112,23 @@ EXERCISES = (
             lambda text, n, guess: "".join(guess(text) for _ in range(n)): (
                 "every guess was made from the first text, which is also missing from what you return"
             ),
+            lambda text, n, guess: [text, *(text + guess(text) for _ in range(n))][-1]: (
+                "each round began with the first text again; begin with the text that the last one made"
+            ),
+            lambda text, n, guess: text + write("", n, guess): (
+                "guess was given only the new tokens; give it the whole text"
+            ),
+            write_after_the_last_token: "guess was given only the last token; give it the whole text",
             loop(lambda text, guess: guess(text) and text + guess(text)): "ask guess only once for a token",
-            loop(lambda text, guess: guess(text) and text): "text + guess(text) makes a new string: keep it",
+            loop(lambda text, guess: guess(text) and text): (
+                "guess was asked, but its tokens aren't in the text: add each to it, and keep the result"
+            ),
             loop(lambda text, guess: guess(text)): "each token took the text's place; put it at the end",
             loop(lambda text, guess: guess(text) + text): "a token goes at the end of the text",
             loop(lambda text, guess: f"{text} {guess(text)}"): "no space of your own between text and token",
+            loop(lambda text, guess: text + guess(text).strip()): (
+                "the space at the beginning of a token is a part of it: leave it there"
+            ),
         },
     ),
 )

@@ -1,5 +1,7 @@
 """The exercises of the lesson on tokenization."""
 
+import codecs
+import math
 from ast import literal_eval
 from functools import cache
 from itertools import accumulate, pairwise
@@ -13,7 +15,7 @@ real_tokenizer = cache(lambda: load_smollm2().tokenizer)
 
 def check_word(answer):
     if not isinstance(answer, str):
-        raise Mistake(f"a word is a string in quotes, not {type(answer).__name__}")
+        raise Mistake("a word is a string in quotes")
     word = answer.strip().lower()
     if not (word.isascii() and word.isalpha()):
         raise Mistake(f"{answer!r} is not one word of the letters a to z")
@@ -26,7 +28,8 @@ def check_word(answer):
     if inside != 1:
         raise Mistake(f"after a space {word!r} is {inside} tokens; look for a more common word")
     if first < 3:
-        raise Mistake(f"{word.capitalize()!r} at the start is {first} token(s); it must be 3 or more")
+        count = "one token" if first == 1 else "two tokens"
+        raise Mistake(f"{word.capitalize()!r} at the start is {count}; it must be three or more")
 
 
 def merge(ids, pair, new):
@@ -72,6 +75,10 @@ def merge_only_the_first(ids, pair, new):
     return [ord(letter) for letter in text.replace(found, chr(new), 1)]
 
 
+def merge_keeping_the_last_twice(ids, pair, new):
+    return [*merge_losing_the_end(ids, pair, new), ids[-1]]
+
+
 def from_the_left(text, merges):
     ids = list(text.encode())
     while pair := next((pair for pair in pairwise(ids) if pair in merges), None):
@@ -79,8 +86,29 @@ def from_the_left(text, merges):
     return ids
 
 
+def by_the_lowest_id(text, merges):
+    ids = list(text.encode())
+    while len(ids) > 1:
+        pair = min(pairwise(ids), key=lambda pair: merges.get(pair, math.inf))
+        if pair not in merges:
+            break
+        ids = merge(ids, pair, merges[pair])
+    return ids
+
+
+def each_from_the_bytes(text, merges):
+    ids = merged = list(text.encode())
+    for pair, new in merges.items():
+        merged = merge(ids, pair, new)
+    return merged
+
+
 def of_bytes(merges):
     return {pair: new for pair, new in merges.items() if max(pair) < 256}
+
+
+def stream_throwing_away(tokens):
+    return ["" if "�" in token.decode(errors="replace") else token.decode() for token in tokens]
 
 
 def stream_holding_whole_tokens(tokens):
@@ -95,14 +123,6 @@ def stream_holding_whole_tokens(tokens):
 EXERCISES = (
     Exercise(
         id="merge",
-        hints=(
-            "Walk along the list with an index i, and build a second list.",
-            "At i, compare (ids[i], ids[i + 1]) with the pair. Equal: append new and go on at i + 2.",
-            "If not: append ids[i] and go on at i + 1.",
-            "A for loop can't jump by two; a while loop can.",
-            "The last element has no right neighbour: tuple(ids[i : i + 2]) is safe there.",
-        ),
-        learned="that is the one operation that all of BPE is made of.",
         solution=merge,
         cases=(
             *(Case(ids, (1, 2), 9) for ids in ([1, 2, 3, 1, 2], [2, 1, 3], [11, 2, 1, 23], [])),
@@ -112,17 +132,25 @@ EXERCISES = (
         part=True,
         wrong={
             lambda ids, pair, new: list(ids): (
-                "nothing was merged. [1, 2] == (1, 2) is false: compare tuple(ids[i : i + 2]) with the pair"
+                "nothing was merged: is the pair ever found? (A list never equals a tuple: "
+                "[1, 2] == (1, 2) is false.)"
             ),
             lambda ids, pair, new: [new if pair == (*ids[i : i + 2],) else ids[i] for i in range(len(ids))]: (
                 "after a merge you go on at i + 1, where half of the pair still stands: jump over both"
             ),
             merge_reusing_the_middle: "of [1, 1, 1] the middle 1 was used twice. Once merged, it is gone",
             merge_losing_the_end: "the last element gets lost: it has no right neighbour, but must be kept",
+            merge_keeping_the_last_twice: (
+                "the last element was added even where it had been merged: add it only if it is left over"
+            ),
             merge_only_the_first: "only the first occurrence was replaced; go on after it",
             merge_in_place: "you changed the list that you were given; build a new one",
-            lambda ids, pair, new: merge(ids[::-1], pair[::-1], new)[::-1]: "read them from left to right",
-            lambda ids, pair, new: merge(merge(ids, pair, new), pair[::-1], new): "(2, 1) isn't the pair",
+            lambda ids, pair, new: merge(ids[::-1], pair[::-1], new)[::-1]: (
+                "pairs are read from left to right: of [1, 1, 1] the first two are merged"
+            ),
+            lambda ids, pair, new: merge(merge(ids, pair, new), pair[::-1], new): (
+                "(2, 1) isn't the pair (1, 2): the order counts"
+            ),
             lambda ids, pair, new: literal_eval(str(ids).replace(str(pair)[1:-1], str(new))): (
                 "in [11, 2, 1, 23] there is no pair (1, 2): compare the numbers, not their digits in a text"
             ),
@@ -130,28 +158,18 @@ EXERCISES = (
     ),
     Exercise(
         id="hunt-a-word",
-        hints=(
-            "Which nouns often follow 'the' or 'a', which verbs stand in the middle? Try real.encode.",
-            "Fruit, animals, things in a kitchen: common in the middle of sentences, seldom first.",
-        ),
-        learned="to a model, the same word in two places can be quite different numbers.",
         solution="butterfly",
-        why="' butterfly' is one token; 'Butterfly', at the start of a text, is several.",
         check=check_word,
         wrong={
             "strawberry": "strawberry is taken",
             "antidisestablishmentarianism": "look for a more common word",
-            "computer": "it must be 3 or more",
+            "computer": "is one token; it must be three or more",
+            "elephant": "is two tokens; it must be three or more",
             "cat": "has only 3 letters",
         },
     ),
     Exercise(
         id="encode",
-        hints=(
-            "text.encode() gives the bytes, and list(…) makes numbers of them.",
-            "No search is needed: go through merges.items() in order, and merge each pair where it stands.",
-        ),
-        learned="the list of merges is the tokenizer, and encoding is replaying it in order.",
         solution=encode,
         cases=(
             *(Case(text, {(98, 99): 256, (97, 98): 257}) for text in ("abc", "bcabbc", "é", "")),
@@ -166,6 +184,10 @@ EXERCISES = (
             from_the_left: (
                 "of 'abc' you merged ab, but bc was learned first: that decides, not the place in the text"
             ),
+            by_the_lowest_id: (
+                "you took the pair with the lowest id; what counts is the order of the dictionary, "
+                "whatever the ids are"
+            ),
             lambda text, merges: from_the_left(text, of_bytes(merges)): (
                 "you went along the text; go along the merges: the first, wherever it stands, then the next"
             ),
@@ -173,20 +195,22 @@ EXERCISES = (
             lambda text, merges: encode(text, dict([*merges.items()][:1])) if merges else None: (
                 "only the first of the merges was applied: the return belongs after the loop"
             ),
-            lambda text, merges: [*text.encode()]: "nothing was merged: do you keep what merge returns?",
+            each_from_the_bytes: (
+                "each merge began with the bytes again; go on with the list that the last merge returned"
+            ),
+            lambda text, merges: encode(text, {pair: 256 + i for i, pair in enumerate(merges)}): (
+                "the new ids are in `merges`: use those, they needn't be 256, 257 …"
+            ),
+            lambda text, merges: [*text.encode()]: (
+                "nothing was merged: do you keep what merge returns, and does it get a pair and a new id?"
+            ),
             lambda text, merges: [*map(ord, text)] if "é" in text else encode(text, merges): (
-                "é is two bytes: start from text.encode(), not from the numbers of the characters"
+                "é is two bytes in UTF-8: start from the bytes that text.encode() gives"
             ),
         },
     ),
     Exercise(
         id="stream",
-        hints=(
-            "A byte can't know what comes next; something has to remember the bytes that are still waiting.",
-            "Python has such a thing: an incremental decoder, in the module codecs.",
-            'decoder = codecs.getincrementaldecoder("utf-8")(), then decoder.decode(token) for each token.',
-        ),
-        learned="every chat window that streams does this, or shows � when you write to it in Chinese.",
         solution=stream,
         cases=(
             Case([b"A", b" \xf0\x9f", b"\x90", b"\xaf", b"!"], name="stream(tokens of 'A 🐯!')"),
@@ -200,7 +224,16 @@ EXERCISES = (
             lambda tokens: [token.decode(errors="ignore") for token in tokens]: (
                 "the tiger is lost: bytes that can't be decoded yet must be kept for the next token"
             ),
-            lambda tokens: "".join(stream(tokens)): "give a list, not one string: one for each token",
+            stream_throwing_away: (
+                "bytes that couldn't be decoded were thrown away: keep them for the next token"
+            ),
+            lambda tokens: [codecs.getincrementaldecoder("utf-8")().decode(token) for token in tokens]: (
+                "each token was decoded on its own, which fails where a character is cut in two: "
+                "something must remember the bytes that are still waiting"
+            ),
+            lambda tokens: "".join(stream(tokens)): (
+                "give a list of strings, one for each token, not one long string"
+            ),
             lambda tokens: ["".join(stream(tokens))]: "one string came out for all tokens; give one for each",
             lambda tokens: [text for text in stream(tokens) if text]: "give an empty string while it waits",
             lambda tokens: [*accumulate(stream(tokens))]: "each string repeats the last; give the new part",

@@ -35,8 +35,6 @@ def check_vowel(answer):
 EXERCISES = (
     Exercise(
         id="count-pairs",
-        hints=("itertools.pairwise walks a list in pairs.", "counts.get(pair, 0) + 1 counts up."),
-        learned="pairs that overlap count too.",
         solution=count_pairs,
         part=True,
         cases=(Case([1, 2, 1, 2]), Case([], name="the counts of no ids")),
@@ -47,25 +45,18 @@ EXERCISES = (
     ),
     Exercise(
         id="half",
-        hints=("Count the heads.", "Divide by all."),
-        learned="half is 0.5.",
         solution=0.5,
         wrong={2: "that is the other way round"},
         otherwise="that isn't it: heads, divided by all throws",
-        why="One of two.",
     ),
     Exercise(
         id="vowel",
-        hints=("There are five.", "a is one."),
-        learned="that is one.",
         solution="a",
         check=check_vowel,
         wrong={"b": "no vowel"},
     ),
     Exercise(
         id="most-common",
-        hints=("Count first.", "max takes a key."),
-        learned="the first of the most common wins.",
         solution=most_common,
         part=True,
         returns=("the pair", "the counts"),

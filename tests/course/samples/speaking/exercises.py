@@ -96,8 +96,6 @@ def logits(decoder, seed):
 EXERCISES = (
     Exercise(
         id="decoder",
-        hints=("Take the blocks one after the other.", "The head comes last."),
-        learned="it can speak.",
         solution=Decoder,
         part=True,
         cases=(Case(1, probe=logits),),
