@@ -107,16 +107,9 @@ def close(got: Any, want: Any, name: str, tolerance: float = 1e-4) -> None:
     """
     import numpy as np  # imported here, so that start() can still say that numpy is missing
 
-    if _is_array(want) and want.shape == () and isinstance(got, list | tuple):
-        raise Mistake(f"{name} should be one number, and is {shown(got)}")
-    if _is_array(want) and isinstance(got, list | tuple):
-        kind = "tensor" if type(want).__module__ == "torch" else "array"
-        raise Mistake(f"{name} should be one {kind}, and is a {type(got).__name__} of {len(got)} items")
     exact = _is_array(want) and not _is_fractional(want)
     truth = exact and "bool" in str(want.dtype)
-    if exact and _is_array(got) and _is_fractional(got):
-        kind = "truth values" if truth else "whole numbers"
-        raise Mistake(f"{name} should be {kind}, and is of the type {got.dtype}")
+    _check_kind(got, want, name, "truth values" if truth else "whole numbers" if exact else "")
     got, want = _to_array(got, name), _to_array(want, name)
     if want.shape == () != got.shape:
         raise Mistake(f"{name} should be one number, and has the shape {shape(got)}")
@@ -148,6 +141,17 @@ def _agree_in_parts(got: Any, want: tuple, name: str, tolerance: float, returns:
         raise Mistake(f"{name} should give {len(want)} things{listed} and gives {shown(got)}")
     for i, (got_part, want_part) in enumerate(zip(got, want, strict=True)):
         agree(got_part, want_part, f"{name}: {returns[i]}" if returns else f"{name}[{i}]", tolerance)
+
+
+def _check_kind(got: Any, want: Any, name: str, exact: str) -> None:
+    """Raise Mistake for a list where an array or a number is wanted, and for floats where these are exact."""
+    if _is_array(want) and isinstance(got, list | tuple):
+        if want.shape == ():
+            raise Mistake(f"{name} should be one number, and is {shown(got)}")
+        kind = "tensor" if type(want).__module__ == "torch" else "array"
+        raise Mistake(f"{name} should be one {kind}, and is a {type(got).__name__} of {len(got)} items")
+    if exact and _is_array(got) and _is_fractional(got):
+        raise Mistake(f"{name} should be {exact}, and is of the type {got.dtype}")
 
 
 def _check_arguments(answer: Callable, args: tuple) -> None:

@@ -1,8 +1,11 @@
 """The lessons' exercises, quizzes and long experiments: a folder for each lesson, under the lesson's name.
 
-exercises.py     EXERCISES, from easy to hard
-quiz.toml        the questions
-experiment.py    the long run whose log the lesson draws, where there is one
+Each folder has
+
+    exercises.py     EXERCISES, from easy to hard: solutions, cases, known mistakes
+    texts.toml       their hints, and what passing them teaches
+    quiz.toml        the questions
+    experiment.py    the long run whose log the lesson draws, where there is one
 """
 
 import tomllib

@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import seeded
 from course_lib.model import ModelConfig
 
 
@@ -40,12 +41,6 @@ def story_mask(ids, end):
     ended = (ids == end).cumsum(dim=0)
     story = ended - (ids == end).long()  # how many stories ended before this token
     return (story[:, None] == story).tril()
-
-
-def seeded(answer, part):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(7)
-        return answer(part)
 
 
 def adding(share, place, *to):
@@ -122,12 +117,8 @@ EXERCISES = (
                 "each target is the token itself: the model would learn to repeat what it reads"
             ),
             lambda rows: (rows, rows): "each target is the token itself, which it has just read",
-            lambda rows: (rows[:, 1:], rows[:, :-1]): (
-                "the model reads a token and should guess the one before it; it is to write forwards"
-            ),
-            lambda rows: (rows, rows.roll(-1, dims=1)): (
-                "the last target is the row's first token: roll goes round in a circle"
-            ),
+            lambda rows: (rows[:, 1:], rows[:, :-1]): "a token's target is the next one, not the one before",
+            lambda rows: (rows, rows.roll(-1, dims=1)): "roll goes round: the last target is the first token",
             lambda rows: (rows[:-1], rows[1:]): "you cut off a row of the batch; time is dimension 1",
             lambda rows: (rows[:, :-2], rows[:, 2:]): "each target stands two places on, not one",
             lambda rows: (rows[:, :-1], rows[:, -1]): "every place has a target, not the last one alone",
@@ -151,16 +142,13 @@ EXERCISES = (
                 "you compare outputs after the change, which may move: compare those before it, `[:, :place]`"
             ),
             lambda part: moved(part, 0)[:0].any(): (
-                "your test finds no leak at all: change a vector in a copy of x, and compare the outputs "
-                "before it"
+                "your test finds no leak: change a vector in a copy of x, and compare the outputs before it"
             ),
             lambda part: moved(part, 1)[0]: (
-                "your test sees only what the second vector does to the first: change several vectors, one "
-                "at a time, and return False only after the loop"
+                "your test tries only the second vector: try each in turn, and return False after the loop"
             ),
             lambda part: moved(part, -1)[0]: (
-                "your test sees only what the last vector does to the first: change each vector in turn, and "
-                "compare all outputs before it"
+                "your test sees only the last vector in the first: try each, and compare every output before"
             ),
             lambda part: moved(part, -1)[:-1].any(): (
                 "your test sees what the last vector moves, but not what others do: change each in turn"
@@ -172,23 +160,19 @@ EXERCISES = (
                 "you compare the first output alone: compare all outputs before the change, `[:, :place]`"
             ),
             lambda part: any_moved(part, lambda place: place - 1): (
-                "your test sees leaks that reach back by one place, and none from farther: compare all "
-                "outputs before the change, `[:, :place]`"
+                "your test sees leaks from the next place alone: compare all outputs before it, `[:, :place]`"
             ),
             lambda part: any_moved(part, lambda place: slice(place - 1)): (
-                "your test overlooks leaks that reach back by one place: compare all outputs before the "
-                "change, `[:, :place]`"
+                "your test overlooks leaks from the next place: compare all outputs before it, `[:, :place]`"
             ),
             lambda part: any(moved(part, place)[:place].all() for place in range(1, 6)): (
                 "one output that moves is a leak, even if others stay: .any(), not .all()"
             ),
             lambda part: any_moved(part, slice, tolerance=1e-5): (
-                "your test overlooks a millionth of the last vector in the first: change vectors by much, "
-                "and compare bit for bit, with !="
+                "your test overlooks small leaks: change vectors by much, and compare bit for bit, with !="
             ),
             lambda part: any_moved(part, slice, start=torch.zeros): (
-                "your test overlooks a product with the next vector: don't start from zeros, but from random "
-                "numbers"
+                "your test overlooks a product with the next vector: start from random numbers, not zeros"
             ),
             lambda part: not leaks(part): "the wrong way round: True is for a part that leaks",
         },
@@ -219,12 +203,8 @@ EXERCISES = (
             lambda c: count(c) + 2 * c.n_layers * c.d_model * c.d_head * (c.n_heads - c.n_kv_heads): (
                 "keys and values have n_kv_heads heads, which may be fewer than n_heads"
             ),
-            lambda c: (
-                count(c)
-                + 2 * c.n_layers * c.d_model * (2 * c.d_model - (c.n_heads + c.n_kv_heads) * c.d_head)
-            ): (
-                "you took attention's four matrices for squares; their other side is the width of all heads "
-                "together, for keys and values that of the n_kv_heads"
+            lambda c: count(replace(c, n_heads=c.d_model, n_kv_heads=c.d_model, d_head=1)): (
+                "attention's matrices aren't square: one side is n_heads · d_head, or n_kv_heads · d_head"
             ),
             lambda c: count(c) - c.n_layers * c.d_model * c.n_heads * c.d_head: (
                 "attention has four matrices: that of the queries or that of the output is missing"
@@ -255,14 +235,10 @@ EXERCISES = (
             lambda ids, end: story_mask(ids, end) | story_mask(ids, end).T: (
                 "your mask lets a token look at later ones of its story: .tril() is missing"
             ),
-            lambda ids, end: story_mask(ids, end).T: (
-                "each token looks ahead instead of back: rows look, columns are looked at"
-            ),
+            lambda ids, end: story_mask(ids, end).T: "tokens look ahead: rows look, columns are looked at",
             lambda ids, end: story_mask(ids, end).tril(-1): "a token may look at itself: keep the diagonal",
             lambda ids, end: story_mask(ids, 0): "you took 0 for the end mark; it is `end`, whatever that is",
-            lambda ids, end: story_mask(ids, end) & (ids != end): (
-                "an end mark may look at itself, as every token may"
-            ),
+            lambda ids, end: story_mask(ids, end) & (ids != end): "an end mark may look at itself, too",
             lambda ids, end: story_mask(ids, end) & (ids != end)[:, None]: (
                 "in your mask an end mark looks at nothing; it may look at its whole story and at itself"
             ),

@@ -3,20 +3,15 @@
 import math
 import re
 from collections import Counter
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import random, smollm2
 
-
-@cache
-def real_tokenizer():
-    from course_lib.families import load_smollm2
-
-    return load_smollm2().tokenizer
+cosine = F.cosine_similarity
 
 
 def check_twins(answer):
@@ -27,7 +22,7 @@ def check_twins(answer):
         raise Mistake("tiger and fish are taken: find a pair of your own")
     if " ".join(answer[0].split()) == " ".join(answer[1].split()):
         raise Mistake("the two are the same sentence")
-    encode, name = real_tokenizer().encode, real_tokenizer().token_text
+    encode, name = smollm2().tokenizer.encode, smollm2().tokenizer.token_text
     one, other = (Counter(encode(text.rstrip())) for text in answer)
     if one.total() < 3:
         raise Mistake("of so few tokens no sentence is made; use three or more")
@@ -44,15 +39,11 @@ def check_twins(answer):
         )
 
 
-def random(*shape, seed=5):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
 def table_of(rows, longest):
     """Random rows of very different lengths, one of them far longer than the others."""
     lengths = torch.linspace(0.1, 0.5, rows)[torch.randperm(rows, generator=torch.Generator().manual_seed(2))]
     lengths[longest] = 2
-    return F.normalize(random(rows, 5), dim=-1) * lengths[:, None]
+    return F.normalize(*random((rows, 5), seed=5), dim=-1) * lengths[:, None]
 
 
 def nearest(table, row, k):
@@ -88,7 +79,7 @@ def nearest_by(like, own=-math.inf):
 
 def nearest_of_the_rest(table, row, k):
     rest = torch.cat([table[:row], table[row + 1 :]])
-    return F.cosine_similarity(rest, table[row]).topk(k).indices.tolist()
+    return cosine(rest, table[row]).topk(k).indices.tolist()
 
 
 def turn_with_one_sign(sign):
@@ -115,46 +106,47 @@ def keep_keys_unturned(q, k, v, keys, values):
     return output, torch.cat([keys, k[None]]), values
 
 
+def reader_case(n):
+    q, k, v, keys, values = random((8,), (8,), (8,), (n, 8), (n, 8))
+    return Case(q, k, v, turned(keys, range(n)), values)
+
+
 EXERCISES = (
     Exercise(
         id="nearest",
         solution=nearest,
         cases=(Case(table_of(12, 7), 7, 3), Case(table_of(12, 7), 7, 11), Case(table_of(9, 0), 0, 4)),
         wrong={
-            nearest_by(F.cosine_similarity, own=math.inf): (
-                "the row is among its own neighbours: nothing is nearer to it than itself, so leave it out"
-            ),
-            nearest_by(lambda table, row: table @ row): (
-                "long rows win: divide each dot product by the lengths of both of its rows"
-            ),
+            nearest_by(cosine, own=math.inf): "the row is among its own neighbours: leave it out",
+            nearest_by(lambda table, row: table @ row): "long rows win: divide by the lengths of both rows",
             nearest_by(lambda table, row: -(table - row).norm(dim=-1)): (
                 "you measured the distance between the arrows' tips; the cosine asks only for their angle"
             ),
-            nearest_by(lambda table, row: F.cosine_similarity(table, row).abs()): (
+            nearest_by(lambda table, row: cosine(table, row).abs()): (
                 "without its sign a cosine of -1 counts as 1, but opposite rows are the least alike"
             ),
             nearest_by(lambda table, row: table @ row / table.norm(dim=-1), own=-1): (
                 "-1 is the lowest cosine, but your values go lower: divide by the row's own length too"
             ),
-            nearest_by(lambda table, row: -F.cosine_similarity(table, row)): (
+            nearest_by(lambda table, row: -cosine(table, row)): (
                 "these are the rows that are least alike; the largest cosine comes first"
             ),
-            nearest_by(lambda table, row: -F.cosine_similarity(table, row), own=1): (
+            nearest_by(lambda table, row: -cosine(table, row), own=1): (
                 "the lowest come first, with the row itself in front of them: begin with the largest cosine"
             ),
             lambda table, row, k: nearest(table, row, k)[::-1]: (
                 "the right rows, the wrong way round: the most alike should stand first"
             ),
-            lambda table, row, k: F.cosine_similarity(table, table[row]).topk(k + 1).values[1:].tolist(): (
+            lambda table, row, k: cosine(table, table[row]).topk(k + 1).values[1:].tolist(): (
                 "these are the cosines; give back the numbers of the rows, which topk calls the indices"
             ),
-            lambda table, row, k: best(F.cosine_similarity(table, table[row]), row, k): (
+            lambda table, row, k: best(cosine(table, table[row]), row, k): (
                 "topk gives two things, the cosines and the indices: return the indices"
             ),
-            lambda table, row, k: F.cosine_similarity(table, table[row]).topk(k).indices[1:].tolist(): (
+            lambda table, row, k: cosine(table, table[row]).topk(k).indices[1:].tolist(): (
                 "one neighbour is missing: if you take the row itself away at the end, ask for k + 1"
             ),
-            lambda table, row, k: F.cosine_similarity(table, table[row]).topk(k + 1).indices.tolist(): (
+            lambda table, row, k: cosine(table, table[row]).topk(k + 1).indices.tolist(): (
                 "these are k + 1 rows, and the first is the row itself: leave it out"
             ),
             nearest_of_the_rest: (
@@ -177,41 +169,22 @@ EXERCISES = (
     Exercise(
         id="turn",
         solution=turn,
-        cases=(Case(random(6), 3), Case(random(6), 3, 100.0), Case(random(8), 1000)),
+        cases=(Case(*random((6,)), 3), Case(*random((6,)), 3, 100.0), Case(*random((8,)), 1000)),
         wrong={
-            lambda x, at, b=1e4: turn(x, -at, b): (
-                "it turns the other way round, by minus the angle: look at the signs of the two sines"
-            ),
-            lambda x, at, b=1e4: turn(x, at, 1.0): (
-                "every pair turns by the same angle; pair i should turn by position · base^(−2i / d)"
-            ),
-            lambda x, at, b=1e4: turn(x, at, b**0.5): (
-                "the speeds fall too slowly: it is base^(−2i / d), and yours is base^(−i / d)"
-            ),
-            lambda x, at, b=1e4: turn(x, at, b**2): (
-                "the speeds fall too fast: the exponent is −2i / d, and yours is twice that"
-            ),
-            lambda x, at, b=1e4: turn(x, 1, b): (
-                "the position isn't in the angle: t = position · base^(−2i / d)"
-            ),
-            lambda x, at, b=1e4: turn(x, at + 1, b): (
-                "it turns as if it stood one place further on: at position 0 nothing turns"
-            ),
-            lambda x, at, b=1e4: turn(x, at, 1 / b): (
-                "the later pairs turn faster and faster: the exponent is −2i / d, with a minus"
-            ),
-            lambda x, at, b=1e4: turn(x, math.radians(at), b): (
-                "the angle is in radians already, as cos and sin want it: don't convert it from degrees"
-            ),
+            lambda x, at, b=1e4: turn(x, -at, b): "it turns the other way: look at the signs of the sines",
+            lambda x, at, b=1e4: turn(x, at, 1.0): "all pairs turn alike: pair i's speed is base^(−2i / d)",
+            lambda x, at, b=1e4: turn(x, at, b**0.5): "the speed is base^(−2i / d), and yours base^(−i / d)",
+            lambda x, at, b=1e4: turn(x, at, b**2): "the speed is base^(−2i / d), and yours base^(−4i / d)",
+            lambda x, at, b=1e4: turn(x, 1, b): "the position is missing: t = position · base^(−2i / d)",
+            lambda x, at, b=1e4: turn(x, at + 1, b): "it turns a place too far: at position 0 nothing turns",
+            lambda x, at, b=1e4: turn(x, at, 1 / b): "later pairs turn faster: the exponent lacks its minus",
+            lambda x, at, b=1e4: turn(x, math.radians(at), b): "the angle is in radians: don't convert it",
             lambda x, at, b=1e4: turn(x, at): "it turns with 10,000 whatever `base` is: use the argument",
             lambda x, at, b=1e4: mix(turn(mix(x, 2), at, b), len(x) // 2): (
                 "you paired x[0] with x[d/2]; here neighbours are pairs, x[0] with x[1], x[2] with x[3]"
             ),
             **{
-                turn_with_one_sign(sign): (
-                    "both sines have the same sign, which changes a pair's length and doesn't turn it: "
-                    "the first takes a minus, the second a plus"
-                )
+                turn_with_one_sign(sign): "both sines have the same sign: only the first takes a minus"
                 for sign in (1, -1)
             },
             lambda x, at, b=1e4: turn_in_place(x.clone(), at, b): (
@@ -226,10 +199,7 @@ EXERCISES = (
     Exercise(
         id="forgetful-reader",
         solution=read_next,
-        cases=tuple(
-            Case(*random(3, 8), turned(random(n, 8, seed=6), range(n)), random(n, 8, seed=7))
-            for n in (0, 2, 5)
-        ),
+        cases=tuple(map(reader_case, (0, 2, 5))),
         returns=("the output", "the keys", "the values"),
         wrong={
             lambda q, k, v, ks, vs: read_next(turn(q, -len(ks)), turn(k, -len(ks)), v, ks, vs): (

@@ -4,9 +4,11 @@ import math
 import operator
 
 import torch
+from torch.nn.functional import pad
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import random
 from course_lib.world.words import NOUNS
 
 ANIMALS_HERE = ("tiger", "lion", "giraffe", "otter")
@@ -33,9 +35,7 @@ def check_counterexample(answer):
 
 def cross_inputs(read):
     """Four words written, and the given number of words read."""
-    generator = torch.Generator().manual_seed(6)
-    shapes = ((4, 5), (read, 5), (5, 3), (5, 3), (5, 2))
-    return [torch.randn(shape, generator=generator) for shape in shapes]
+    return random((4, 5), (read, 5), (5, 3), (5, 3), (5, 2))
 
 
 def cross_attention(x, memory, W_query, W_key, W_value):
@@ -47,6 +47,21 @@ def cross_attention(x, memory, W_query, W_key, W_value):
 def cross_with(attend):
     """Cross-attention in which `attend(scores, values)` is all that comes after the scores."""
     return lambda x, memory, W_q, W_k, W_v: attend(x @ W_q @ (memory @ W_k).T / 3**0.5, memory @ W_v)
+
+
+def scaled(factor):
+    """Cross-attention whose scores are multiplied by a factor."""
+    return cross_with(lambda scores, v: (factor * scores).softmax(dim=-1) @ v)
+
+
+def cross_from(sources):
+    """Attention whose queries, keys and values are made from the three `sources(x, memory)`."""
+
+    def cross(x, memory, *matrices):
+        q, k, v = (source @ W for source, W in zip(sources(x, memory), matrices, strict=True))
+        return (q @ k.T / 3**0.5).softmax(dim=-1) @ v
+
+    return cross
 
 
 def decoder_input(targets, start):
@@ -201,37 +216,19 @@ EXERCISES = (
         solution=cross_attention,
         cases=(Case(*cross_inputs(7)), Case(*cross_inputs(4))),
         wrong={
-            lambda x, memory, *matrices: cross_attention(x, x, *matrices): (
-                "that is self-attention: the text that is read, `memory`, plays no part"
-            ),
-            lambda x, memory, *matrices: cross_attention(memory, x, *matrices): (
-                "you have one row for each word read; those who ask are the words written, `x`"
-            ),
-            lambda x, memory, W_q, W_k, W_v: (
-                (x @ W_q @ (memory @ W_k).T / 3**0.5).softmax(dim=-1) @ (x @ W_v)
-            ): "the values come from `x`; keys and values both come from what was read, `memory`",
-            lambda x, memory, W_q, W_k, W_v: (
-                (x @ W_q @ (x @ W_k).T / 3**0.5).softmax(dim=-1) @ (memory @ W_v)
-            ): "the keys come from `x`; keys and values both come from what was read, `memory`",
+            cross_from(lambda x, memory: (x, x, x)): "that is self-attention: `memory` plays no part in it",
+            cross_from(lambda x, memory: (memory, x, x)): "x and memory have changed places: x should ask",
+            cross_from(lambda x, memory: (x, memory, x)): "the values, too, should come from memory, not x",
+            cross_from(lambda x, memory: (x, x, memory)): "the keys, too, should come from memory, not x",
             cross_with(
                 lambda scores, v: (scores - 1e9 * torch.ones_like(scores).triu(1)).softmax(dim=-1) @ v
             ): "take the causal mask away: the other text is all there already, and may be seen",
-            cross_with(lambda scores, v: (scores * 3**0.5).softmax(dim=-1) @ v): (
-                "the scores aren't divided by the square root of the width of a query"
-            ),
-            cross_with(lambda scores, v: (scores / 3**0.5).softmax(dim=-1) @ v): (
-                "you divided by the width of a query; it is the square root of that width"
-            ),
-            cross_with(lambda scores, v: (scores * (3 / 5) ** 0.5).softmax(dim=-1) @ v): (
-                "you divided by the root of the width of x; what counts is the width of a query, q.shape[-1]"
-            ),
-            cross_with(lambda scores, v: scores.softmax(dim=0) @ v): (
-                "each column of your weights adds up to 1; each row should, one for each word written"
-            ),
+            scaled(3**0.5): "the scores aren't divided by the square root of the width of a query",
+            scaled(1 / 3**0.5): "you divided by the width of a query; it is the square root of that width",
+            scaled((3 / 5) ** 0.5): "you divided by the root of x's width; use a query's width, q.shape[-1]",
+            cross_with(lambda scores, v: scores.softmax(dim=0) @ v): "take the softmax over each row: dim=-1",
             cross_with(lambda scores, v: scores @ v): "the scores aren't weights yet: a softmax is missing",
-            cross_with(lambda scores, v: scores.softmax(dim=-1)): (
-                "these are the weights; the result is their product with the values"
-            ),
+            cross_with(lambda scores, v: scores.softmax(dim=-1)): "multiply these weights by the values",
             lambda x, memory, W_q, W_k, W_v: cross_attention(x, memory, W_q.T, W_k.T, W_v.T): (
                 "the matrices fit as they are: `W_query` is (d, k), so `x @ W_query`, without .T"
             ),
@@ -242,30 +239,18 @@ EXERCISES = (
         solution=decoder_input,
         cases=(Case(torch.tensor([[7, 8, 9, 2], [5, 6, 2, 0]]), 1), Case(torch.tensor([[4]]), 3)),
         wrong={
-            lambda targets, start: targets: (
-                "the decoder still reads, at each place, the very word that it is to write there"
-            ),
-            lambda targets, start: torch.cat([targets[:, 1:], decoder_input(targets, start)[:, :1]], dim=1): (
+            lambda targets, start: targets: "the decoder still reads the very word that it is to write there",
+            lambda targets, start: pad(targets[:, 1:], (0, 1), value=start): (
                 "that is shifted the other way: the decoder reads the word after the one that it is to write"
             ),
-            lambda targets, start: targets.roll(1, dims=1): (
-                "the first thing read is what stood last in its row; it should be the start mark"
-            ),
-            lambda targets, start: torch.cat([decoder_input(targets, start), targets[:, -1:]], dim=1): (
-                "there is one column too many: the last word is written and never read"
-            ),
-            lambda targets, start: torch.cat([decoder_input(targets, start)[:, :1], targets[:, 1:]], dim=1): (
+            lambda targets, start: targets.roll(1, dims=1): "each row begins with its last word: use `start`",
+            lambda targets, start: pad(targets, (1, 0), value=start): "cut off the last word: it isn't read",
+            lambda targets, start: pad(targets[:, 1:], (1, 0), value=start): (
                 "only the first place has changed; all the others have to move on by one"
             ),
-            lambda targets, start: targets[:, :-1]: (
-                "the last word is gone, and nothing stands before the first: the start mark is missing"
-            ),
-            lambda targets, start: decoder_input(targets, 1): (
-                "your start mark is 1, whatever number was handed in: use `start`"
-            ),
-            lambda targets, start: decoder_input(targets, start).float(): (
-                "a decoder reads whole numbers, the words' places in its table; yours have become floats"
-            ),
+            lambda targets, start: targets[:, :-1]: "the start mark before the first word is missing",
+            lambda targets, start: decoder_input(targets, 1): "your start mark is always 1: use `start`",
+            lambda targets, start: decoder_input(targets, start).float(): "give whole numbers, not floats",
             lambda targets, start: decoder_input(targets.T, start).T: (
                 "you moved whole sentences down by one; move the words of each to the right (dim=1)"
             ),
@@ -292,31 +277,19 @@ EXERCISES = (
             ),
             beam_without_the_ended(kept=1000): ENDED_FALL_OUT,
             beam_without_the_ended(kept=0): ENDED_FALL_OUT,
-            beam_that_puts_the_ended_aside: (
-                "you put the ended ones aside; they take up places among the `width` best as all others do"
-            ),
+            beam_that_puts_the_ended_aside: "the ended ones, too, take up places among the `width` best",
             beam_that_stops_at(1): STOPS_EARLY,
             beam_with(stop=any): STOPS_EARLY,
-            beam_that_stops_at(0): (
-                "you stop when `width` texts have ended; one that still goes on may be likelier than they are"
-            ),
+            beam_that_stops_at(0): "you stop once `width` have ended; one that goes on may be likelier",
             lambda next_words, width: beam_search(next_words, 1000): MORE_THAN_WIDTH,
             each_first_word_alone(kept=0): MORE_THAN_WIDTH,
-            each_first_word_alone(kept=1): (
-                "you lengthen each by its best word alone; take every word, then keep the best `width` of all"
-            ),
-            beam_with(operator.add): (
-                "you add up the probabilities; that of a text is the product of those of its words"
-            ),
-            beam_with(lambda chance, p: p): (
-                "only the last word's probability counts; multiply it by that of the words before it"
-            ),
+            each_first_word_alone(kept=1): "lengthen each by every word; then keep the best `width` of all",
+            beam_with(operator.add): "multiply the probabilities of a text's words; you add them up",
+            beam_with(lambda chance, p: p): "only the last word's probability counts; multiply them all",
             beam_with(min): "a text's probability is the product of its words' probabilities, not the least",
             beam_with(rank=lambda beam: beam[1] / max(1, len(beam[0]))): BY_LENGTH,
             beam_with(rank=lambda beam: beam[1] ** (1 / max(1, len(beam[0])))): BY_LENGTH,
-            beam_with(rank=lambda beam: -beam[1]): (
-                "you keep the least likely ones: the likeliest come first with reverse=True"
-            ),
+            beam_with(rank=lambda beam: -beam[1]): "you keep the least likely: sort them with reverse=True",
         },
     ),
 )

@@ -125,27 +125,17 @@ EXERCISES = (
         ),
         returns=("the largest score", "the sum", "the weighted sum"),
         wrong={
-            merge_by(lambda a, b, new: (1, 1)): (
-                "the sums are relative to different largest scores: scale each by "
-                "exp(its largest − the new largest) first"
-            ),
+            merge_by(lambda a, b, new: (1, 1)): "first scale each side by exp(its largest − the new largest)",
             lambda a, b: (*merge(a, b)[:2], merge(a, b)[2] / merge(a, b)[1]): (
-                "you divided already: a result that is divided can't be merged again; hand back the "
-                "weighted sum itself"
+                "a result that is divided already can't be merged again: hand back the weighted sum itself"
             ),
             merge_by(lambda a, b, new: (math.exp(new - a), math.exp(new - b))): (
-                "the exponent's sign is wrong: what is relative to the smaller largest must shrink, "
-                "exp(old − new)"
+                "the sign is wrong: the side with the smaller score must shrink, so it is exp(old − new)"
             ),
-            lambda a, b: (*merge(a, b)[:2], a[2] + b[2]): (
-                "you scaled the sums, and not the weighted sums: both are relative to the largest score"
-            ),
-            lambda a, b: (merge(a, b)[0], a[1] + b[1], merge(a, b)[2]): (
-                "you scaled the weighted sums, and not the sums: both are relative to the largest score"
-            ),
+            lambda a, b: (*merge(a, b)[:2], a[2] + b[2]): "the weighted sums must be scaled as well",
+            lambda a, b: (merge(a, b)[0], a[1] + b[1], merge(a, b)[2]): "the sums must be scaled as well",
             lambda a, b: (b[0], *merge_by(lambda a, b, new: (math.exp(a - b), 1))(a, b)[1:]): (
-                "with the two in the other order, the larger score in the first, the result differs: scale "
-                "both sides, relative to the larger score"
+                "you take the second score for the larger one: scale both sides, relative to the larger score"
             ),
             merge_by(lambda a, b, new: (math.exp(a - new), 1)): (
                 "you scale the first side alone; if its score is the larger, the second must shrink"
@@ -153,9 +143,7 @@ EXERCISES = (
             merge_by(lambda a, b, new: (1, math.exp(b - new))): (
                 "you scale the second side alone; if its score is the larger, the first must shrink"
             ),
-            lambda a, b: merge(a, b)[:2]: (
-                "return three things, in this order: the largest score, the sum, the weighted sum"
-            ),
+            lambda a, b: merge(a, b)[:2]: "return the largest score, the sum and the weighted sum",
             merge_by(lambda a, b, new: (math.exp(a) / math.exp(new), math.exp(b) / math.exp(new))): (
                 "for scores about 1,000 it stops with an OverflowError: take exp of differences alone"
             ),
@@ -224,9 +212,7 @@ EXERCISES = (
             lambda first_query, block_k, window: first_query // block_k * block_k: (
                 "that is the tile of the query itself; the window looks further back"
             ),
-            tile_by(lambda seen, block_k: seen): (
-                "that is the first key that is seen; a tile begins at a multiple of block_k"
-            ),
+            tile_by(lambda seen, block_k: seen): "that is the first key that is seen: begin with its tile",
             lambda first_query, block_k, window: max(0, first_query - window) // block_k * block_k: (
                 "a query sees itself and the window − 1 keys before, so one key fewer than you count"
             ),
@@ -242,12 +228,8 @@ EXERCISES = (
             lambda first_query, block_k, window: (first_query - window + 1) // block_k * block_k: (
                 "there are no keys before 0: the least that can be right is 0"
             ),
-            tile_by(lambda seen, block_k: seen // block_k): (
-                "that is the tile's number; its first key is asked for"
-            ),
-            lambda first_query, block_k, window: 0: (
-                "from key 0 on it would be right but slow; the window lets you begin later"
-            ),
+            tile_by(lambda seen, block_k: seen // block_k): "that is the tile's number: return its first key",
+            lambda first_query, block_k, window: 0: "no tile is skipped: the window lets you begin later",
         },
     ),
 )

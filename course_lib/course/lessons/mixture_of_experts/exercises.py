@@ -5,8 +5,9 @@ from torch import nn
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import random, seeded
 
-SCORES = torch.randn(9, 5, generator=torch.Generator().manual_seed(8))
+SCORES = random((9, 5))[0]
 EVEN = torch.eye(4).repeat(3, 1)  # equal loads
 
 
@@ -52,11 +53,9 @@ def pick_over_all(scores, n_active):
 
 
 def layer(n_tokens):
-    """Tokens, a router for four experts, and the experts. Leaves the learner's random numbers alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(9)
-        experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
-        return 3 * torch.randn(n_tokens, 6), nn.Linear(6, 4, bias=False), experts
+    """Tokens, a router for four experts, and the experts."""
+    experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(4))
+    return 3 * torch.randn(n_tokens, 6), nn.Linear(6, 4, bias=False), experts
 
 
 @torch.enable_grad()
@@ -79,9 +78,7 @@ def gradients(output, weights):
     try:
         return torch.autograd.grad(output.sum(), weights, allow_unused=True, materialize_grads=True)
     except RuntimeError:
-        raise Mistake(
-            "no gradient arrives, for numbers that it needs were overwritten: write on a copy"
-        ) from None
+        raise Mistake("the gradient needs numbers that you overwrote: write on a copy") from None
 
 
 def switched(x, share, chosen, experts):
@@ -101,15 +98,17 @@ def two_best(x, picked, experts):
     return sum(switched(x, shares[:, i], chosen[:, i], experts) for i in range(2))
 
 
-def loads(scores, n_active):
-    """f: which part of all choices falls on each expert."""
+def loads(scores, n_active, short=False):
+    """f: which part of all choices falls on each expert; short: less the last, if nobody chose them."""
     chosen = scores.topk(n_active, dim=-1).indices.flatten()
-    return chosen.bincount(minlength=scores.shape[-1]) / len(chosen)
+    return chosen.bincount(minlength=0 if short else scores.shape[-1]) / len(chosen)
 
 
-def balance_short_counts(scores, n_active):
-    chosen = scores.topk(n_active, dim=-1).indices.flatten()
-    return scores.shape[-1] * (chosen.bincount() / len(chosen) * scores.softmax(dim=-1).mean(dim=0)).sum()
+def balance_with(loads_of, probabilities=lambda scores: scores.softmax(dim=-1)):
+    """A balance with other loads, or other probabilities."""
+    return lambda scores, n: (
+        scores.shape[-1] * (loads_of(scores, n) * probabilities(scores).mean(dim=0)).sum()
+    )
 
 
 EXERCISES = (
@@ -156,34 +155,27 @@ EXERCISES = (
                 "scores may be negative, so dividing them by their sum gives no shares: take a softmax"
             ),
             lambda scores, n: scores.softmax(dim=0).topk(n): (
-                "the softmax ran over the tokens (dim=0), so even the choice changes; each token has its own "
-                "shares"
+                "the softmax ran over the tokens (dim=0), so even the choice changes; take it over dim=-1"
             ),
             lambda scores, n: pick(scores.softmax(dim=-1), n): (
                 "that is the softmax of a softmax: take one, of the chosen scores"
             ),
-            pick_over_all: (
-                "the shares of all tokens together add up to 1, and each token's should: sum over dim=-1, "
-                "with keepdim=True"
-            ),
+            pick_over_all: "each token's shares should add up to 1: sum over dim=-1, with keepdim=True",
             lambda scores, n: pick(scores, n)[0]: "return two things: `return shares, chosen`",
-            lambda scores, n: pick(scores, n)[1]: (
-                "these are the chosen experts; return two things: `return shares, chosen`"
-            ),
+            lambda scores, n: pick(scores, n)[1]: "return the shares, too: `return shares, chosen`",
         },
     ),
     Exercise(
         id="switch-layer",
         solution=switch,
         cases=(
-            Case(*layer(20), probe=output_and_gradients),
-            Case(*layer(2), name="switch(x, router, experts) for two tokens", probe=output_and_gradients),
+            Case(*seeded(layer, 20), probe=output_and_gradients),
+            Case(*seeded(layer, 2), name="switch(two tokens, router, experts)", probe=output_and_gradients),
         ),
         returns=("the output", "the router's gradient", "the experts' gradient"),
         wrong={
             lambda x, router, experts: switched(x, torch.ones(len(x)), router(x).argmax(dim=-1), experts): (
-                "every expert's output counts in full, whatever the router thought: the share is 1, or isn't "
-                "used"
+                "every expert's output counts in full: multiply it by its share, from a softmax over all four"
             ),
             lambda x, router, experts: switched(x, *router(x).max(dim=-1), experts): (
                 "the outputs are multiplied by raw scores, which may be negative or huge; use shares"
@@ -195,30 +187,25 @@ EXERCISES = (
                 "the softmax ran over the tokens (dim=0); each token has its own shares"
             ),
             lambda x, router, experts: switched(x, *best_over_tokens(router(x)), experts): (
-                "the softmax of the best scores ran over the tokens (dim=0): take it over each token's four "
-                "scores, and then choose"
+                "the softmax ran over the tokens (dim=0): take it over each token's scores, and then choose"
             ),
             lambda x, router, experts: two_best(x, router(x).softmax(dim=-1).topk(2), experts): (
                 "two experts worked on each token; only the best one should"
             ),
             lambda x, router, experts: two_best(x, pick(router(x), 2), experts): (
-                "two experts worked on each token, with shares that add up to 1; only the best one should, "
-                "with its share of all four"
+                "two experts worked on each token; only the best one should, with its share of all four"
             ),
             lambda x, router, experts: sum(
                 router(x).softmax(dim=-1)[:, [e]] * expert(x) for e, expert in enumerate(experts)
             ): "all four experts worked on each token; only the best one should",
             lambda x, router, experts: switch(x, lambda x: router(x).detach(), experts): (
-                "the output is right, but no gradient reaches the router: something cut it off, such as "
-                ".detach(), no_grad(), .item() or .tolist()"
+                "the output is right, but .detach(), .item() or the like keeps the gradient from the router"
             ),
             lambda x, router, experts: switch(x, router, [lambda x, e=e: e(x).detach() for e in experts]): (
-                "the output is right, but no gradient reaches the experts: something cut it off, such as "
-                ".detach() or no_grad()"
+                "the output is right, but something such as .detach() keeps the gradient from the experts"
             ),
             lambda x, router, experts: switch(x, router, experts).detach(): (
-                "the output is right, but it has no gradient at all: something cut it off, such as "
-                ".detach(), no_grad(), .numpy() or .tolist()"
+                "the output is right, but something such as .detach() or no_grad() cuts off every gradient"
             ),
         },
     ),
@@ -234,48 +221,37 @@ EXERCISES = (
         forbids=("load_balancing_loss",),
         wrong={
             lambda scores, n: scores.shape[-1] * loads(scores, n).square().sum(): (
-                "f · f is a matter of counting, and counts have no gradient: one of the two must be the mean "
-                "probability P"
+                "counts have no gradient, so f · f has none: one of the two must be the mean probability P"
             ),
             lambda scores, n: scores.shape[-1] * scores.softmax(dim=-1).mean(dim=0).square().sum(): (
                 "these are the probabilities alone; the counts f, of who was really chosen, are missing"
             ),
-            lambda scores, n: balance(scores, 1): (
-                "you counted only each token's best expert; it takes n_active of them"
-            ),
+            lambda scores, n: balance(scores, 1): "count all n_active experts of a token, not the best alone",
             lambda scores, n: balance(scores, n) / scores.shape[-1]: (
-                "your loss is n_experts times too small: with equal loads it should be 1. Is the factor "
-                "there, and did you take the sum of f · P, not its mean?"
+                "your loss is n_experts times too small: is the factor there, and f · P a sum, not a mean?"
             ),
             lambda scores, n: balance(scores, n) / scores.shape[-1] * n: (
-                "your loss is n_active times the sum of f · P: n is the number of experts, not of those that "
-                "a token takes"
+                "your factor is n_active: n is the number of all experts, not of those that a token takes"
             ),
             lambda scores, n: balance(scores, n) / scores.shape[-1] * len(scores): (
-                "your loss is the number of tokens times the sum of f · P: n is the number of experts, and P "
-                "a mean over the tokens"
+                "your factor is the number of tokens: n is that of experts, and P is a mean over the tokens"
             ),
             lambda scores, n: balance(scores, n) * len(scores): (
                 "your loss is too large by a factor, the number of tokens: P is a mean over them, not a sum"
             ),
-            lambda scores, n: scores.shape[-1] * (loads(scores, n) * scores.mean(dim=0)).sum(): (
-                "P is a mean of probabilities: take the softmax of the scores first"
-            ),
+            balance_with(loads, lambda scores: scores): "P is a mean of probabilities: take the softmax",
             lambda scores, n: balance(scores, n) * n: (
                 "the f should add up to 1: divide the counts by all choices, tokens times n_active"
             ),
             lambda scores, n: balance(scores, n) * n * len(scores): (
                 "f is a part of all choices, not a number of them: divide the counts by their sum"
             ),
-            lambda scores, n: (
-                scores.shape[-1] * (loads(scores, n) * scores.softmax(dim=0).mean(dim=0)).sum()
-            ): "the softmax ran over the tokens (dim=0); a token's probabilities should add up to 1",
-            balance_short_counts: (
+            balance_with(loads, lambda scores: scores.softmax(dim=0)): "take the softmax over dim=-1, not 0",
+            balance_with(lambda scores, n: loads(scores, n, short=True)): (
                 "experts that nobody chose are missing from your counts: use bincount(minlength=n_experts)"
             ),
             lambda scores, n: balance(scores, n).item(): (
-                "the number is right, but no gradient reaches the scores: something cut it off, such as "
-                ".detach(), no_grad(), .item() or .numpy()"
+                "the number is right, but something such as .detach() or .item() cuts off its gradient"
             ),
         },
     ),

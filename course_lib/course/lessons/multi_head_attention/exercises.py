@@ -1,7 +1,6 @@
 """The exercises of the lesson on multi-head attention."""
 
 import re
-from functools import cache
 
 import numpy as np
 import torch
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import smollm2
 
 EXAMPLE = [[1, 0, 0], [0.9, 0.1, 0], [0.2, 0.5, 0.3]]
 ON_THE_PAGE = """tiger jumped out, letter from the bank, elephant sat on the chair, bird flew to the nest,
@@ -20,17 +20,6 @@ what which where how and or but so because while until when then if as after bef
 to from by with for into onto over under about through between near is are was were be been had has did"""
 
 
-@cache
-def real_model():
-    from course_lib.families import load_smollm2
-
-    return load_smollm2()
-
-
-def words_of(text):
-    return re.findall(r"\w+", text)
-
-
 def check_fooled(answer):
     from course_lib.show import attention
 
@@ -38,39 +27,47 @@ def check_fooled(answer):
         raise Mistake('give two strings in brackets: ("The … it …", "noun")')
     text, noun = answer[0].strip(), answer[1].strip()
     if not noun.isalpha() or noun.lower() in NOT_NOUNS.split():
-        raise Mistake(
-            f"{noun!r} isn't a noun, in one word: what is the thing or the animal that 'it' stands for?"
-        )
+        raise Mistake(f"{noun!r} isn't a noun, in one word: which thing or animal does 'it' stand for?")
     try:
-        att = attention(real_model(), text)
+        att = attention(smollm2(), text)
     except ValueError as error:
         raise Mistake(str(error)) from None
-    names = [token.strip() for token in att.tokens]
-    places = [i for i, name in enumerate(names) if name == "it"]
-    if not places and "It" in names:
-        raise Mistake("this 'It' has a capital: put the noun first, and after it a small 'it'")
-    if not places:
-        raise Mistake("there is no 'it' in the sentence")
-    if noun not in words_of(text):
-        raise Mistake(f"the sentence doesn't have the word {noun!r}")
-    if noun not in words_of("".join(att.tokens[: places[-1]])):
-        raise Mistake(f"{noun!r} must stand before the 'it'")
-    nouns = [i for i, name in enumerate(names[: places[-1]]) if name == noun]
-    if not nouns:
-        raise Mistake(f"{noun!r} is more than one token: choose a more common noun")
-    if nouns == [0]:
-        raise Mistake("the first token is where heads rest; begin with another word, such as The")
-    row = att.row(13, 8, places[-1])
+    nouns, it = find_both(noun, text, att.tokens)
+    row = att.row(13, 8, it)
     mine = max(row[i] for i in nouns)
-    others = {i: row[i] for i in range(1, places[-1]) if i not in nouns}
+    others = {i: row[i] for i in range(1, it) if i not in nouns}
     rival = max(others, key=others.get, default=None)
     if rival is None or mine >= others[rival]:
         raise Mistake(f"head 13.8 is not fooled: it gives {noun!r} {mine:.2f}, more than any other word")
     if mine >= 1 / 3:
         raise Mistake(f"nearly: {att.tokens[rival].strip()!r} gets more, but {noun!r} still gets {mine:.2f}")
     plain = " ".join(text.lower().split())
-    if any(part in plain for part in ON_THE_PAGE.replace("\n", " ").split(", ")):
+    if any(part in plain for part in re.split(r",\s", ON_THE_PAGE)):
         raise Mistake("that one stands on the page; find one of your own")
+
+
+def find_both(noun, text, tokens):
+    """Return the places of the noun among the tokens, and that of the last 'it'."""
+    names = [token.strip() for token in tokens]
+    if "it" not in names and "It" in names:
+        raise Mistake("this 'It' has a capital: put the noun first, and after it a small 'it'")
+    if "it" not in names:
+        raise Mistake("there is no 'it' in the sentence")
+    it = max(i for i, name in enumerate(names) if name == "it")
+    if noun not in words_of(text):
+        raise Mistake(f"the sentence doesn't have the word {noun!r}")
+    if noun not in words_of("".join(tokens[:it])):
+        raise Mistake(f"{noun!r} must stand before the 'it'")
+    nouns = [i for i, name in enumerate(names[:it]) if name == noun]
+    if not nouns:
+        raise Mistake(f"{noun!r} is more than one token: choose a more common noun")
+    if nouns == [0]:
+        raise Mistake("the first token is where heads rest; begin with another word, such as The")
+    return nouns, it
+
+
+def words_of(text):
+    return re.findall(r"\w+", text)
 
 
 def split_heads(x, n_heads):
@@ -115,23 +112,17 @@ EXERCISES = (
     Exercise(
         id="split-heads",
         solution=split_heads,
-        cases=(
-            Case(torch.arange(24.0).reshape(4, 6), 2),
-            Case(torch.arange(40.0).reshape(5, 8), 4),
-        ),
+        cases=(Case(torch.arange(24.0).reshape(4, 6), 2), Case(torch.arange(40.0).reshape(5, 8), 4)),
         part=True,
         wrong={
             lambda x, n: x.reshape(n, len(x), -1): (
-                "the shape is right and the numbers aren't: head 0 gets the first tokens, whole. Split each "
-                "token's channels first, then change the order of the dimensions"
+                "head 0 gets the first tokens, whole: split each token's channels before you swap dimensions"
             ),
-            lambda x, n: x.view(len(x), n, -1): (
-                "this is (time, heads, d_head): swap the first two dimensions"
-            ),
+            lambda x, n: x.view(len(x), n, -1): "this is (time, heads, d_head): swap the first two",
             lambda x, n: x.reshape(len(x), -1, n).permute(2, 0, 1): (
                 "head 0 got every n_heads-th channel; its channels are the first d_head, side by side"
             ),
-            lambda x, n: split_heads(x, n).mT: "this is (heads, d_head, time); swap the last two dimensions",
+            lambda x, n: split_heads(x, n).mT: "this is (heads, d_head, time): swap the last two",
         },
     ),
     Exercise(
@@ -142,15 +133,9 @@ EXERCISES = (
             Case(random_weights(7, 7).numpy()),
         ),
         wrong={
-            lambda w: np.diagonal(w, 1).mean(): (
-                "you took the weights on the token after, which are all 0; the one before is in column i - 1"
-            ),
-            lambda w: np.diagonal(w).mean(): (
-                "these are the weights of tokens on themselves, the main diagonal; you want the one below it"
-            ),
-            lambda w: np.diagonal(w, -1).sum() / len(w): (
-                "the first token has none before it and doesn't count: 3 tokens give a mean of 2 weights"
-            ),
+            lambda w: np.diagonal(w, 1).mean(): "you took the token after; the one before is in column i - 1",
+            lambda w: np.diagonal(w).mean(): "you took each token's own column, i; the one before is i - 1",
+            lambda w: np.diagonal(w, -1).sum() / len(w): "the first token has none before it: leave it out",
             lambda w: np.diagonal(w, -1).tolist(): "these are the weights; their mean is wanted",
             lambda w: np.diagonal(w, -1)[1:].mean(): "you left out the second token's weight on the first",
             lambda w: np.diagonal(w, -1)[:-1].mean(): (
@@ -183,13 +168,9 @@ EXERCISES = (
         cases=(Case(random_weights(2, 3, 4, 4), 2, 1), Case(random_weights(2, 3, 4, 4, ahead=3), 1, 3)),
         wrong={
             lambda w, q, k: w: "some head still looks from the query to the key: you changed nothing",
-            lambda w, q, k: cut(w, k, q): (
-                "some head still looks from the query to the key; the order is [batch, heads, query, key]"
-            ),
+            lambda w, q, k: cut(w, k, q): "query and key are swapped: it is [batch, heads, query, key]",
             replace: "the rows no longer add up to 1: divide by the new sum of each row",
-            lambda w, q, k: cut(w, slice(None), k): (
-                "other tokens' rows changed too; only one query is to be cut off"
-            ),
+            lambda w, q, k: cut(w, slice(None), k): "other tokens' rows changed too: cut off one query only",
             lambda w, q, k: cut(w, slice(k + 1, None), k): (
                 "the rows of the other tokens after the key changed too; only one query is to be cut off"
             ),
@@ -206,13 +187,10 @@ EXERCISES = (
                 "you wrote on the tensor that you were given: work on weights.clone()"
             ),
             lambda w, q, k: w.copy_(replace(w, q, k)): (
-                "you wrote on the tensor that you were given, so work on weights.clone(); and the rows no "
-                "longer add up to 1, so divide by the new sum of each row"
+                "work on weights.clone(), not on what you were given, and divide each row by its new sum"
             ),
             **{
-                shared_out(among): (
-                    "the others should keep their proportions: add nothing to them, divide the row by its sum"
-                )
+                shared_out(among): "the others should keep their proportions: divide the row by its sum"
                 for among in (
                     lambda row, query, key: [i for i in range(len(row)) if i != key],
                     lambda row, query, key: row.nonzero()[:, 0],

@@ -6,11 +6,12 @@ import torch
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import random, seeded
 
 
-def random(*shapes):
-    generator = torch.Generator().manual_seed(17)
-    return [torch.randn(shape, generator=generator) for shape in shapes]
+def lora_case(alpha, *shapes):
+    name = f"with x of shape {shapes[0]}, lora(x, W, A, B, {alpha:g})"
+    return Case(*random(*shapes, seed=17), alpha, name=name)
 
 
 def lora(x, W, A, B, alpha):
@@ -30,6 +31,10 @@ def lora_sideways(turn):
 def turned(x):
     """Return x.T, without PyTorch's warning for more than two dimensions."""
     return x.permute(*reversed(range(x.ndim)))
+
+
+def path(x, A, B, alpha):
+    return alpha / A.shape[0] * (x @ A.T @ B.T)
 
 
 def lora_by_mm(x, W, A, B, alpha):
@@ -68,9 +73,7 @@ TOO_LARGE = (
 
 def started(answer, n_out, n_in, rank):
     """Return the learner's A and B. Raises Mistake unless both have the right shapes, and finite numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(17)
-        pair = answer(n_out, n_in, rank)
+    pair = seeded(answer, n_out, n_in, rank, seed=17)
     if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(map(torch.is_tensor, pair))):
         raise Mistake("return two tensors, A and B: `return A, B`")
     shapes = " and ".join(str(tuple(matrix.shape)) for matrix in pair)
@@ -94,7 +97,7 @@ def rank_after_a_step(answer, n_out, n_in, rank):
     gradient of B = gradient of B A @ A.T, gradient of A = B.T @ gradient of B A
     """
     A, B = started(answer, n_out, n_in, rank)
-    gradient = random((n_out, n_in))[0].double()
+    gradient = random((n_out, n_in), seed=17)[0].double()
     return torch.linalg.matrix_rank((B - gradient @ A.T) @ (A - B.T @ gradient)).item()
 
 
@@ -120,10 +123,6 @@ def targets_of(prompt, reply):
     return [-100] * (len(prompt) - 1) + list(reply)
 
 
-def targets_by_value(prompt, reply):
-    return [-100 if token in prompt else token for token in [*prompt, *reply][1:]]
-
-
 EXERCISES = (
     Exercise(
         id="lora-size",
@@ -133,24 +132,12 @@ EXERCISES = (
                 "you multiplied height by width; A and B together have rank · (height + width) numbers"
             ),
             8 * (576 + 576 + 576 + 192): "that is one block, and there are 30",
-            30 * 8 * 2 * (576 + 576): (
-                "query and value aren't of one size: the value matrix gives 3 heads of 64, not 9"
-            ),
-            30 * 8 * (576 + 576): (
-                "that is the query matrices alone, or A alone: each of the two matrices gets an A and a B"
-            ),
-            30 * 8 * (576 + 192): (
-                "that is the value matrices alone, or B alone: each of the two matrices gets an A and a B"
-            ),
-            30 * 8 * (576 + 576 + 2 * (576 + 192)): (
-                "that is query, key and value; here LoRA is put on two of them, query and value"
-            ),
-            30 * (576 + 576 + 576 + 192): (
-                "that is a path of rank 1; here A has eight rows, and B eight columns"
-            ),
-            30 * (576 * 576 + 576 * 192): (
-                "these are the numbers of the matrices themselves, which stay frozen"
-            ),
+            30 * 8 * 2 * (576 + 576): "the value matrix is smaller than the query's: 3 heads of 64, not 9",
+            30 * 8 * (576 + 576): "that is the query's path alone, or A alone; both paths have an A and a B",
+            30 * 8 * (576 + 192): "that is the value's path alone, or B alone; both paths have an A and a B",
+            30 * 8 * (576 + 576 + 2 * (576 + 192)): "the key gets no LoRA here: only query and value do",
+            30 * (576 + 576 + 576 + 192): "that is rank 1; here A has eight rows, and B eight columns",
+            30 * (576 * 576 + 576 * 192): "these are the matrices' own numbers, which stay frozen",
         },
         otherwise=(
             "that is not it. For each matrix count the numbers of A, (8, in), and of B, (out, 8); "
@@ -161,55 +148,33 @@ EXERCISES = (
         id="lora",
         solution=lora,
         cases=(  # most wrong products have the right shape in the first
-            Case(
-                *random((5, 6), (6, 6), (2, 6), (6, 2)),
-                7.0,
-                name="with x of shape (5, 6), lora(x, W, A, B, 7)",
-            ),
-            Case(
-                *random((2, 5, 6), (4, 6), (3, 6), (4, 3)),
-                6.0,
-                name="with x of shape (2, 5, 6), lora(x, W, A, B, 6)",
-            ),
+            lora_case(7.0, (5, 6), (6, 6), (2, 6), (6, 2)),
+            lora_case(6.0, (2, 5, 6), (4, 6), (3, 6), (4, 3)),
         ),
         wrong={
-            path_scaled(lambda alpha, A, B: 1): (
-                "the scale is forgotten: the path's result is multiplied by alpha / rank"
-            ),
-            path_scaled(lambda alpha, A, B: alpha): (
-                "you multiplied by alpha alone; divide it by the rank, the number of rows of A"
-            ),
+            path_scaled(lambda alpha, A, B: 1): "the scale is missing: multiply the path by alpha / rank",
+            path_scaled(lambda alpha, A, B: alpha): "divide alpha by the rank, the number of rows of A",
             path_scaled(lambda alpha, A, B: alpha / A.shape[1]): (
                 "you divided alpha by the width of the input; it is the rank, A.shape[0]"
             ),
             path_scaled(lambda alpha, A, B: alpha / B.shape[0]): (
                 "you divided alpha by the width of the output; it is the rank, A.shape[0] or B.shape[1]"
             ),
-            path_scaled(lambda alpha, A, B: A.shape[0] / alpha): (
-                "the scale stands on its head: it is alpha / rank, not rank / alpha"
-            ),
-            path_scaled(lambda alpha, A, B: 2): (
-                "you wrote 2 for alpha / rank: that alpha is twice the rank is only this lesson's choice"
-            ),
+            path_scaled(lambda alpha, A, B: A.shape[0] / alpha): "upside down: the scale is alpha / rank",
+            path_scaled(lambda alpha, A, B: 2): "alpha / rank is 2 in this lesson, not always: work it out",
             path_scaled(lambda alpha, A, B: alpha // A.shape[0]): (
                 "you divided with //, which drops what comes after the point; the scale may be a fraction: /"
             ),
             path_scaled(lambda alpha, A, B: alpha / A.shape[0] ** 0.5): (
                 "you divided alpha by the root of the rank; in this lesson it is the rank itself"
             ),
-            path_scaled(lambda alpha, A, B: -alpha / A.shape[0]): (
-                "the path is added to the old layer's result; you subtract it"
-            ),
-            lambda x, W, A, B, alpha: alpha / A.shape[0] * (x @ A.T @ B.T): (
-                "the old layer is missing: the path is added to x Wᵀ, it doesn't replace it"
-            ),
+            path_scaled(lambda alpha, A, B: -alpha / A.shape[0]): "you subtract the path; it is added",
+            lambda x, W, A, B, alpha: path(x, A, B, alpha): "the old layer is missing: add x @ W.T",
             lambda x, W, A, B, alpha: x @ W.T: "the path is missing: this is the old layer's result alone",
             lambda x, W, A, B, alpha: alpha / A.shape[0] * (x @ W.T + x @ A.T @ B.T): (
                 "the scale belongs to the path alone; here it multiplies the old layer as well"
             ),
-            lambda x, W, A, B, alpha: x @ W + alpha / A.shape[0] * (x @ A.T @ B.T): (
-                "W isn't transposed: its rows are the outputs, so it is x @ W.T"
-            ),
+            lambda x, W, A, B, alpha: x @ W + path(x, A, B, alpha): "W isn't transposed: write x @ W.T",
             lambda x, W, A, B, alpha: x @ (W + alpha / A.shape[0] * B @ A): (
                 "W and the change aren't transposed: their rows are the outputs, so transpose their sum"
             ),
@@ -237,7 +202,7 @@ EXERCISES = (
             Case(576, 1536, 16, probe=size),
         ),
         wrong={
-            lambda n_out, n_in, rank: (torch.zeros(rank, n_in), torch.zeros(n_out, rank)): (
+            lambda *sizes: [0 * matrix for matrix in first(*sizes)]: (
                 "nothing is changed at first, and nothing ever will be: the gradient of each is a product "
                 "with the other, and both are zero"
             ),
@@ -272,8 +237,7 @@ EXERCISES = (
                 "this is the text that is read; a target is what comes next, and the prompt's are hidden"
             ),
             lambda prompt, reply: [-100] * len(prompt) + reply: (
-                "these are as long as the whole text; a target is what comes next, so there is one fewer: "
-                "leave out the first"
+                "that is as long as the whole text; a target is what comes next, so leave out the first"
             ),
             lambda prompt, reply: [-100] * len(prompt) + reply[1:]: (
                 "the reply's first token doesn't count: the model would never learn how to begin"
@@ -289,8 +253,7 @@ EXERCISES = (
                 "one place too early: the prompt's last token, and no other, is answered by the reply's first"
             ),
             lambda prompt, reply: reply: (
-                "only the reply is there: the list must be as long as what is read, with -100 where nothing "
-                "counts"
+                "only the reply is there; the list must be as long as what is read: put -100 in front"
             ),
             lambda prompt, reply: targets_of(prompt, reply)[:-1]: (
                 "the reply's last token is missing: nothing follows it, but it is a target all the same"
@@ -302,13 +265,12 @@ EXERCISES = (
                 "hidden places hold 0 here, and 0 is some token's id: -100 is what the loss ignores"
             ),
             lambda prompt, reply: [-100] * (len(reply) - 1) + reply: (
-                "you counted the reply's tokens to know how many places to hide; count the prompt's, since "
-                "those are hidden"
+                "you hid as many places as the reply has tokens, less one; count the prompt's instead"
             ),
             lambda prompt, reply: [token if token in reply else -100 for token in [*prompt, *reply][1:]]: (
                 "a token of the prompt counts because the reply has it, too: hide by place, not by token"
             ),
-            targets_by_value: (
+            lambda prompt, reply: [-100 if token in prompt else token for token in [*prompt, *reply][1:]]: (
                 "a token of the reply is hidden because the prompt has it, too: hide by place, not by token"
             ),
         },

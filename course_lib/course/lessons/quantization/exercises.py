@@ -6,14 +6,13 @@ import torch
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import random, seeded
 from course_lib.course.reading import describe
 
 
 def some_weights():
     """Forty weights whose largest is negative."""
-    weights = torch.randn(40, generator=torch.Generator().manual_seed(22)) * 0.3
-    weights[0] = -1.2
-    return weights
+    return torch.cat([torch.tensor([-1.2]), 0.3 * random((39,))[0]])
 
 
 def round_to_grid(w, bits):
@@ -37,8 +36,7 @@ def grid_from_the_smallest(w, bits):
 
 
 FROM_THE_SMALLEST = (
-    "your levels go from the smallest weight to the largest; here they go equally far to both sides of zero, "
-    "as far as the largest absolute value"
+    "your levels go from the smallest weight to the largest; here they go equally far to both sides of zero"
 )
 
 
@@ -52,9 +50,10 @@ def grid_with(codes):
     return grid
 
 
-def block_of(scale, minimum, seed):
-    codes = torch.randint(256, (16,), generator=torch.Generator().manual_seed(seed))
-    return struct.pack("<2e", scale, minimum) + bytes(codes.tolist())
+def block_case(scale, minimum, seed):
+    codes = seeded(torch.randint, 256, (16,), seed=seed)
+    block = struct.pack("<2e", scale, minimum) + bytes(codes.tolist())
+    return Case(block, name=f'read_block(bytes.fromhex("{block.hex()}"))')
 
 
 def read_block(block):
@@ -62,10 +61,6 @@ def read_block(block):
     low = [byte % 16 for byte in block[4:]]
     high = [byte // 16 for byte in block[4:]]
     return [scale * code + minimum for code in low + high]
-
-
-def block_case(block):
-    return Case(block, name=f'read_block(bytes.fromhex("{block.hex()}"))')
 
 
 def codes_of(block):
@@ -137,9 +132,7 @@ EXERCISES = (
         id="matrix-bytes",
         solution=207_360,
         wrong={
-            165_888: (
-                "these are the codes alone: each block also has a scale and a minimum, of two bytes each"
-            ),
+            165_888: "these are the codes alone: add a scale and a minimum for each block, two bytes each",
             41_472: "these are the scales and minima alone: add the codes, half a byte for each weight",
             186_624: "each block has two numbers of 16 bits, a scale and a minimum: you counted only one",
             168_192: "you gave each row one scale and one minimum; here each block of 32 has its own",
@@ -149,8 +142,7 @@ EXERCISES = (
             20: "that is one block; the matrix has 10,368 of them",
             1_658_880: "these are bits; eight of them are a byte",
             1_327_104: (
-                "that is four times the number of weights. At four bits each these are bits, and eight of "
-                "them are a byte; four bytes each would be 32 bits. And the scales and minima are missing"
+                "that is 4 for each weight, but 4 bits are half a byte; and scales and minima are missing"
             ),
         },
         otherwise="that is not it. Add up the codes of all weights, and the scales and minima of all blocks",
@@ -167,18 +159,13 @@ EXERCISES = (
         returns=("the codes", "the scale"),
         wrong={
             grid_by(lambda bits: 2 ** (bits - 1)): (
-                "with 4 bits the largest weight gets the code 8 or −8, and codes go from −7 to 7: one step "
-                "fewer on each side"
+                "with 4 bits the largest weight gets 8 or −8, but codes go from −7 to 7: one step fewer"
             ),
             grid_by(lambda bits: 2**bits - 1): (
                 "you spread all levels from 0 to the largest weight; with 4 bits, 7 lie on either side"
             ),
-            grid_by(lambda bits: 7): (
-                "right for 4 bits; 3 bits have three steps on either side: work the 7 out from `bits`"
-            ),
-            grid_by(largest=lambda w: w.max()): (
-                "the largest weight may be negative: take the largest absolute value"
-            ),
+            grid_by(lambda bits: 7): "that is right for 4 bits alone: work the 7 out from `bits`",
+            grid_by(largest=lambda w: w.max()): "negative weights count too: take the largest absolute value",
             grid_by(lambda bits: 2**bits - 1, lambda w: w.max() - w.min()): FROM_THE_SMALLEST,
             grid_from_the_smallest: FROM_THE_SMALLEST,
             grid_with(lambda steps, scale: steps): "the codes aren't whole numbers yet: round them",
@@ -211,7 +198,7 @@ EXERCISES = (
     Exercise(
         id="read-block",
         solution=read_block,
-        cases=(block_case(block_of(0.25, -2.0, seed=1)), block_case(block_of(0.03125, -0.125, seed=2))),
+        cases=(block_case(0.25, -2.0, seed=1), block_case(0.03125, -0.125, seed=2)),
         wrong={
             lambda block: torch.tensor(read_block(block)).view(2, 16).T.flatten().tolist(): (
                 "byte i holds weight i and weight i + 16, not two neighbours"
@@ -222,9 +209,7 @@ EXERCISES = (
             block_by(lambda first, second, code: second * code + first): (
                 "the scale comes first in the block, then the minimum"
             ),
-            block_by(
-                lambda scale, minimum, code: scale * code
-            ): "the minimum is missing: code 0 stands for it",
+            block_by(lambda scale, minimum, code: scale * code): "the minimum is missing: add it to each",
             block_by(lambda scale, minimum, code: scale * (code - 8) + minimum): (
                 "code 0 is the minimum itself; subtracting 8 belongs to Q4_0, which has no minimum"
             ),
@@ -234,18 +219,14 @@ EXERCISES = (
             block_by(lambda scale, minimum, code: scale * code - minimum): (
                 "the minimum is added, not taken away"
             ),
-            block_by(weight_of, form=">2e"): (
-                'the two numbers lie in the file with their low byte first: "<2e", not ">2e"'
-            ),
+            block_by(weight_of, form=">2e"): 'the two numbers have their low byte first: "<2e", not ">2e"',
             block_by(weight_of, form="<2h"): WHOLE_NUMBERS,
             block_by(weight_of, form="<2H"): WHOLE_NUMBERS,
             lambda block: codes_of(block[4:]): "these are the codes; scale and minimum make weights of them",
             block_by(weight_of, codes=list): (
                 "a block holds 32 weights: each of the 16 bytes after the fourth has two of them"
             ),
-            lambda block: read_block(block)[:16]: (
-                "these are the low halves only: the high halves are weights 16 to 31"
-            ),
+            lambda block: read_block(block)[:16]: "the high halves are missing: they are weights 16 to 31",
             lambda block: read_block(block[:4] + block): (
                 "you read codes from the first four bytes too; they are the scale and the minimum"
             ),
@@ -261,15 +242,12 @@ EXERCISES = (
         returns=("the numbers", "the gradient"),
         wrong={
             lambda w, rounding: rounding(w): (
-                "the result depends on the weight only through the rounding, whose slope is 0 nearly "
-                "everywhere: next to nothing would be learned"
+                "the slope of rounding is 0 nearly everywhere: next to nothing would be learned"
             ),
             lambda w, rounding: rounding(w).detach(): (
                 "the numbers are right, but nothing leads back to w: it must come in outside of detach()"
             ),
-            through_ones: (
-                "the gradient is 1 whatever comes in from the loss: hand on what comes in, unchanged"
-            ),
+            through_ones: "you return 1, whatever gradient comes in from the loss: hand that on, unchanged",
             through_overwriting: "you changed w itself: training needs the full weight at the next step",
             lambda w, rounding: w: (
                 "the result is the weight itself, not rounded: the model would learn to do without rounding"
@@ -287,8 +265,7 @@ EXERCISES = (
                 "the weight comes in twice, so that the gradient is 2: detach the part that you subtract"
             ),
             lambda w, rounding: w + rounding(w) - w.detach(): (
-                "rounding(w) isn't detached: where it has a slope of its own, as at the largest weight if "
-                "that decides the scale, this is added to your 1"
+                "rounding(w) isn't detached: any slope it has, as at the largest weight, is added to your 1"
             ),
         },
     ),

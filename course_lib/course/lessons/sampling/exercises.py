@@ -9,6 +9,7 @@ from course_lib.course.exercise import Case, Exercise
 
 # Unsure; sure; and with the likeliest in the middle.
 ROWS = [[1.0, 0.8, 0.6, 0.4, 0.2], [9.0, 1.0, 0.0, -1.0, -2.0], [-1.0, 0.5, 3.0, 2.0, 0.0]]
+EQUAL_TOKENS = "the number of tokens that nucleus_of([[0.0, 0.0, 0.0, 0.0]], 0.5) keeps"
 SCORES = [1, 0, 2, 2, 3, 0, 3, 1]
 
 
@@ -65,9 +66,7 @@ def nucleus_misplaced(logits, p):
 UNSORTED = "the probabilities were added up in the order of the vocabulary; the likeliest comes first"
 TOKEN_MISSING = "the token that crosses p is missing: those that are kept must *reach* p"
 PROBABILITIES = "these are probabilities; knobs take logits and give logits, so that they compose"
-LOG_PROBABILITIES = (
-    "right tokens, but their logits have changed, into log-probabilities: what stays keeps its logit"
-)
+LOG_PROBABILITIES = "right tokens, but these are their log-probabilities: what stays keeps its logit"
 
 
 def penalize(logits, tokens, penalty):
@@ -75,12 +74,12 @@ def penalize(logits, tokens, penalty):
     return logits.scatter(-1, tokens, weaker.gather(-1, tokens))
 
 
-def penalize_everything(logits, tokens, penalty):
-    return torch.where(logits < 0, logits * penalty, logits / penalty)
+def weaker(logits, by):
+    return torch.where(logits < 0, logits * by, logits / by)
 
 
-def exchanged(logits, tokens, weaker):
-    return logits.scatter(-1, tokens, weaker.gather(-1, tokens))
+def exchanged(logits, tokens, others):
+    return logits.scatter(-1, tokens, others.gather(-1, tokens))
 
 
 def penalize_counting(logits, tokens, penalty):
@@ -114,17 +113,11 @@ def mean_of_largest(picks):
 
 
 def best_of_slices(scores, n, step):
-    slices = [scores[i : i + n] for i in range(0, len(scores) - n + 1, step)]
-    return mean_of_largest(slices)
+    return mean_of_largest(scores[i : i + n] for i in range(0, len(scores) - n + 1, step))
 
 
-WITH_REPLACEMENT = (
-    "you drew with replacement: one candidate may be picked twice, and the n are different ones"
-)
-EQUAL_PICKS = (
-    "equal picks were taken for one: candidates with equal scores are still different ones, so that each "
-    "pick counts"
-)
+WITH_REPLACEMENT = "you let one candidate be picked twice, and the n are different ones"
+EQUAL_PICKS = "equal picks were taken for one: each counts, since candidates with equal scores are still two"
 
 
 EXERCISES = (
@@ -134,9 +127,8 @@ EXERCISES = (
         tolerance=4e-3,
         wrong={
             0.666: (
-                "a step is missing: 0.665 is the share at temperature 1, the logits undivided; 0.667 is "
-                "2 / (2 + 1 + 0), the logits' own share, without e. Divide each logit by the temperature, "
-                "then take e to each"
+                "a step is missing: 0.665 is the share at temperature 1, and 0.667 is 2 / (2 + 1 + 0), "
+                "without e. Divide each logit by the temperature, then take e to each"
             ),
             0.5065: "you multiplied the logits by 0.5; dividing by 0.5 doubles them",
             54.6: "that is the weight, e to the 4th; a share is the weight divided by the sum of all three",
@@ -153,12 +145,7 @@ EXERCISES = (
         solution=nucleus_of,
         cases=(
             *map(nucleus_case, (0.8, 0.3, 1.0)),
-            Case(
-                torch.zeros(1, 4),
-                0.5,
-                probe=how_many_stay,
-                name="the number of tokens that nucleus_of([[0.0, 0.0, 0.0, 0.0]], 0.5) keeps",
-            ),
+            Case(torch.zeros(1, 4), 0.5, probe=how_many_stay, name=EQUAL_TOKENS),
         ),
         wrong={
             nucleus_by(lambda ordered, p: sums(ordered) > p): TOKEN_MISSING,
@@ -170,7 +157,7 @@ EXERCISES = (
             ),
             nucleus_by(lambda ordered, p: before(ordered) > p): (
                 "of four equally likely tokens, two together *reach* 0.5, and yours keeps three: a token "
-                "goes as soon as the likelier ones *have* p (your > or <: on which side does equality fall?)"
+                "goes as soon as the likelier ones *have* p, so look at your > or <"
             ),
             nucleus_by(lambda ordered, p: before(ordered) >= p, descending=False): (
                 "you began adding at the least likely token, so that the tail stays and the likeliest goes"
@@ -187,12 +174,9 @@ EXERCISES = (
             nucleus_unsorted: UNSORTED,
             lambda logits, p: logits.masked_fill(sums(logits) > p, -math.inf): UNSORTED,
             lambda logits, p: logits.masked_fill(sums(logits) >= p, -math.inf): UNSORTED,
-            nucleus_misplaced: (
-                "sorted, and never put back: each logit must stand at its own token's place again"
-            ),
+            nucleus_misplaced: "sorted, and never put back: each logit must return to its own token's place",
             lambda logits, p: logits.masked_fill(nucleus_misplaced(logits, p).isinf(), -math.inf): (
-                "what goes was found among the sorted, and crossed out among the unsorted: put the mask back "
-                "into the vocabulary's order first"
+                "the mask has the order of the sorted logits: put it back into the vocabulary's order first"
             ),
             lambda logits, p: nucleus_misplaced(logits, p).gather(-1, logits.argsort(-1, descending=True)): (
                 "gather takes from the places, and scatter puts into them: putting back needs scatter"
@@ -233,19 +217,17 @@ EXERCISES = (
             lambda logits, tokens, by: penalize(logits, tokens, 1 / by): (
                 "× and ÷ are the wrong way round: what occurred has become likelier"
             ),
-            penalize_counting: (
-                "a token that occurs twice was made weaker twice: each counts once, however often it occurs"
-            ),
+            penalize_counting: "a token that occurs twice was made weaker twice: each counts only once",
             lambda logits, tokens, by: exchanged(logits, tokens, logits - by): (
                 "subtracting is what a presence penalty does; this one divides or multiplies"
             ),
             lambda logits, tokens, by: logits.scatter_add(-1, tokens, 0.0 * tokens - by): (
                 "subtracting for each time is what a frequency penalty does; this one divides or multiplies"
             ),
-            lambda logits, tokens, by: exchanged(penalize_everything(logits, tokens, by), tokens, logits): (
+            lambda logits, tokens, by: exchanged(weaker(logits, by), tokens, logits): (
                 "the tokens that did *not* occur were made weaker"
             ),
-            penalize_everything: "every token was made weaker, whether it occurred or not",
+            lambda logits, tokens, by: weaker(logits, by): "every token was made weaker, even if it is new",
             lambda logits, tokens, by: penalize(logits, tokens[:, -1:], by): (
                 "only the last token of each text was made weaker; all that have occurred are"
             ),
@@ -269,47 +251,35 @@ EXERCISES = (
             lambda scores, n: mean_of_largest(set(combinations(scores, n))): EQUAL_PICKS,
             lambda scores, n: mean_of_largest(set(combinations(sorted(scores), n))): EQUAL_PICKS,
             lambda scores, n: mean_of_largest((0, *pick) for pick in combinations(scores, n)): (
-                "a pick of negative scores alone counts as 0: its largest score is negative, too, so don't "
-                "begin with 0"
+                "don't begin with 0: where all scores of a pick are negative, its largest is negative, too"
             ),
-            lambda scores, n: max(scores[:n]): (
-                "these are the first n only: one pick of many, and one that depends on the order of the list"
-            ),
+            lambda scores, n: max(scores[:n]): "that is the first n alone: look at every way to pick n",
             lambda scores, n: best_of_slices(scores, n, step=n): (
                 "you cut the list into runs of n; there are many more ways to pick n, and all of them count"
             ),
             lambda scores, n: best_of_slices(scores, n, step=1): (
                 "you took only candidates that stand next to each other; there are many more ways to pick n"
             ),
-            lambda scores, n: max(scores): (
-                "that is the best of all of them, and not what the best of n has on average"
-            ),
-            lambda scores, n: sum(scores) / len(scores): (
-                "that is the mean, which is the best of 1: of each pick take the largest"
-            ),
+            lambda scores, n: max(scores): "that is the best of all: take the best of each pick of n",
+            lambda scores, n: sum(scores) / len(scores): "that is the mean: of each pick take the largest",
             best_by(lambda place, n: math.comb(place, n - 1), order=list): (
                 "the scores weren't sorted: how many stand below one isn't its place in the list as it came"
             ),
             best_by(lambda place, n: math.comb(place, n - 1), order=lambda it: sorted(it, reverse=True)): (
-                "that is the average of the *smallest* of each pick, and the largest is asked for. (If you "
-                "sort: the smallest score first, so that a score's place says how many stand below it.)"
+                "that averages the *smallest* of each pick. If you sort, begin with the smallest score: then "
+                "its place says how many stand below it"
             ),
             best_by(lambda place, n: math.comb(place + 1, n)): (
-                "that counts the picks from this score and all below it, and many of these don't hold it: "
-                "choose its n − 1 partners"
+                "many picks from a score and those below it don't hold the score: choose its n − 1 partners"
             ),
-            best_by(math.comb): (
-                "you chose n from those below; the score itself is one of the n, so n − 1 are left to choose"
-            ),
+            best_by(math.comb): "the score itself is one of the n: choose only n − 1 from those below",
             best_by(lambda place, n: math.comb(place + 1, n - 1)): (
                 "its partners were chosen from one score too many: below it stand `place`, counted from 0"
             ),
             lambda scores, n: best(scores, n) * math.comb(len(scores), n): (
                 "that is the sum over all ways; an average also divides by how many ways there are"
             ),
-            lambda scores, n: best(list(set(scores)), n): (
-                "equal scores were taken for one; two candidates with the same score are still two"
-            ),
+            lambda scores, n: best(list(set(scores)), n): "equal scores count separately: drop none",
             lambda scores, n: sum(sorted(scores)[-n:]) / n: (
                 "that is the mean of the n best; of *each* way to pick n, take the largest"
             ),

@@ -6,6 +6,7 @@ import torch
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import random
 
 
 def check_query(answer):
@@ -31,11 +32,6 @@ def rounded_apart(*numbers):
     """Return the numbers with three places, or with six if they would look alike."""
     short, long = ([f"{number:.{places}f}" for number in numbers] for places in (3, 6))
     return long if len(set(short)) == 1 else short
-
-
-def random(*shapes):
-    generator = torch.Generator().manual_seed(3)
-    return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
 def attention_once(q, k, v):
@@ -78,34 +74,9 @@ def causal(scores):
     return masked(scores, lambda ones: ones.triu(1))
 
 
-def softmax_clipped(scores):
-    powers = scores.clamp(max=50).exp()
-    return powers / powers.sum(dim=-1, keepdim=True)
-
-
-def softmax_minus_the_largest_of_all(scores):
-    powers = (scores - scores.max()).exp()
-    return powers / powers.sum(dim=-1, keepdim=True)
-
-
-def softmax_down_dimension_1(scores):
-    powers = (scores - scores.amax(dim=1, keepdim=True)).exp()
-    return powers / powers.sum(dim=1, keepdim=True)
-
-
-def softmax_without_keepdim(scores):
-    powers = (scores - scores.amax(dim=-1)).exp()
-    return powers / powers.sum(dim=-1)
-
-
-def softmax_with_flat_sums(scores):
-    powers = (scores - scores.amax(dim=-1, keepdim=True)).exp()
-    return powers / powers.sum(dim=-1)
-
-
-def softmax_minus_the_smallest(scores):
-    powers = (scores - scores.amin(dim=-1, keepdim=True)).exp()
-    return powers / powers.sum(dim=-1, keepdim=True)
+def shares(scores, keepdim=True):
+    powers = scores.exp()
+    return powers / powers.sum(dim=-1, keepdim=keepdim)
 
 
 EXERCISES = (
@@ -127,15 +98,10 @@ EXERCISES = (
             Case(*random((3, 9), (2, 9), (2, 6)), name="with d = 9, attention_once(q, k, v)"),
         ),
         wrong={
-            lambda q, k, v: (
-                (q @ k.T).softmax(dim=-1) @ v
-            ): "the scores aren't divided by the square root of d",
-            lambda q, k, v: (q @ k.T / q.shape[-1]).softmax(dim=-1) @ v: (
-                "you divided by d; it is the square root of d"
-            ),
+            lambda q, k, v: (q @ k.T).softmax(dim=-1) @ v: "divide the scores by the square root of d",
+            lambda q, k, v: (q @ k.T / q.shape[-1]).softmax(dim=-1) @ v: "divide by the root of d, not by d",
             lambda q, k, v: (q @ k.T / math.sqrt(2)).softmax(dim=-1) @ v: (
-                "you divided by √2, which was right for vectors of two numbers; d is the width of a query, "
-                "whatever that is"
+                "you divided by √2, which is right only for queries of two numbers; d is the width of a query"
             ),
             lambda q, k, v: (q @ k.T / math.sqrt(v.shape[-1])).softmax(dim=-1) @ v: (
                 "you divided by the root of e, the width of a value; d is the width of a query"
@@ -149,18 +115,12 @@ EXERCISES = (
             lambda q, k, v: scaled(q, k).softmax(dim=0) @ v: (
                 "the softmax runs down the columns; each query's weights, a row, must add up to 1"
             ),
-            lambda q, k, v: scaled(q, k) @ v: (
-                "the scores went straight to the values; the softmax that makes shares of them is missing"
-            ),
-            lambda q, k, v: q @ k.T @ v: (
-                "these are the bare scores times v: divide them, and make shares of them, first"
-            ),
+            lambda q, k, v: scaled(q, k) @ v: "the softmax, which makes shares of the scores, is missing",
+            lambda q, k, v: q @ k.T @ v: "divide the scores and make shares of them before multiplying by v",
             lambda q, k, v: (q @ k.T).softmax(dim=-1) @ v / math.sqrt(q.shape[-1]): (
                 "you divided after the softmax; it is the scores that are divided, before it"
             ),
-            lambda q, k, v: scaled(q, k).softmax(dim=-1): (
-                "these are the weights; the output is their product with v"
-            ),
+            lambda q, k, v: scaled(q, k).softmax(dim=-1): "these are the weights: multiply them by v",
         },
     ),
     Exercise(
@@ -177,12 +137,10 @@ EXERCISES = (
                 "the rows no longer add up to 1: mask the scores before the softmax, not the weights after it"
             ),
             with_weights(lambda q, k: scaled(q, k).tril().softmax(dim=-1)): (
-                "a hidden score of 0, or near it, still gets a share, since e to the 0 is 1. "
-                "Minus infinity makes the share 0"
+                "hide a score with minus infinity: 0, or near it, still gets a share, as e to the 0 is 1"
             ),
             with_weights(lambda q, k: masked(scaled(q, k), lambda ones: ones.tril())): (
-                "what may be seen was hidden: each token sees only the later ones, and the last sees "
-                "nothing, hence nan. Fill the places that are not allowed"
+                "you hid what may be seen, and the last token sees nothing, hence nan: hide the other places"
             ),
             with_weights(lambda q, k: masked(scaled(q, k), lambda ones: ones.tril(-1))): (
                 "the mask is the wrong way round: each token sees itself and the later ones"
@@ -199,24 +157,17 @@ EXERCISES = (
             with_weights(lambda q, k: masked(scaled(q, k), lambda ones: ones.triu(1), dim=0)): (
                 "the softmax runs down the columns; it is each row that adds up to 1"
             ),
-            with_weights(lambda q, k: causal(q @ k.T)): "the scores aren't divided by the square root of d",
-            with_weights(lambda q, k: causal(q @ k.T / q.shape[-1])): (
-                "you divided by d; it is the square root of d"
-            ),
+            with_weights(lambda q, k: causal(q @ k.T)): "divide the scores by the square root of d",
+            with_weights(lambda q, k: causal(q @ k.T / q.shape[-1])): "divide by the root of d, not by d",
             with_weights(lambda q, k: causal(q @ k.T / math.sqrt(2))): (
-                "you divided by √2, which was right for vectors of two numbers; d is the width of a query, "
-                "whatever that is"
+                "you divided by √2, which is right only for queries of two numbers; d is the width of a query"
             ),
             with_weights(lambda q, k: causal(q @ k.T / math.sqrt(len(q)))): (
                 "you divided by the root of n, the number of queries; d is the width of one, q.shape[-1]"
             ),
-            with_weights(lambda q, k: scaled(q, k).softmax(dim=-1)): (
-                "nothing is hidden: every token sees the later ones too"
-            ),
+            with_weights(lambda q, k: scaled(q, k).softmax(dim=-1)): "every token sees the later ones too",
             lambda q, k, v: causal_attention(q, k, v)[0]: "return two things, the output and the weights",
-            lambda q, k, v: causal_attention(q, k, v)[::-1]: (
-                "the two are there in the other order: the output first, then the weights"
-            ),
+            lambda q, k, v: causal_attention(q, k, v)[::-1]: "return first the output, then the weights",
         },
     ),
     Exercise(
@@ -232,36 +183,30 @@ EXERCISES = (
             Case(torch.tensor([1000.0, 1001.0])),
         ),
         wrong={
-            lambda scores: scores.exp() / scores.exp().sum(dim=-1, keepdim=True): (
-                "for [1000, 1001] it gives nan: e to the 1000 is too large for any float"
-            ),
+            shares: "for [1000, 1001] it gives nan: e to the 1000 is too large for any float",
             lambda scores: scores.exp() / scores.exp().sum(): (
                 "you divided by the sum of everything; each row has its own sum (dim=-1, keepdim=True)"
             ),
-            softmax_down_dimension_1: (
+            lambda scores: softmax(scores.movedim(1, -1)).movedim(-1, 1): (
                 "you went along dimension 1; it is the last one, dim=-1, whatever the shape"
             ),
             lambda scores: softmax(scores.movedim(0, -1)).movedim(-1, 0): (
                 "you went along dimension 0, down the columns; it is the last one, dim=-1, whatever the shape"
             ),
-            softmax_without_keepdim: (
-                "the largest scores and the sums need keepdim=True: without it their last dimension is gone, "
-                "and they no longer fit the rows"
+            lambda scores: shares(scores - scores.amax(dim=-1), keepdim=False): (
+                "the largest scores and the sums need keepdim=True: without it they don't fit the rows"
             ),
-            softmax_with_flat_sums: (
-                "the sums need keepdim=True: without it their last dimension is gone, and each row isn't "
-                "divided by its own sum"
+            lambda scores: shares(scores - scores.amax(dim=-1, keepdim=True), keepdim=False): (
+                "the sums need keepdim=True: without it each row isn't divided by its own sum"
             ),
-            softmax_clipped: (
+            lambda scores: shares(scores.clamp(max=50)): (
                 "scores beyond your limit become equal, and [1000, 1001] gets halves: subtract, don't clip"
             ),
-            softmax_minus_the_largest_of_all: (
-                "for [[-1000, -1001], [0, -1000]] the first row gives nan: the largest score of *all* was "
-                "subtracted, and all its powers became 0. Each row has its own largest"
+            lambda scores: shares(scores - scores.max()): (
+                "for [[-1000, -1001], [0, -1000]] the first row gives nan: subtract each row's own largest"
             ),
-            softmax_minus_the_smallest: (
-                "what you subtract leaves a score far above 0 in [0, -1000], and is minus infinity where "
-                "something is hidden: both give nan. Subtract so much that no score is above 0"
+            lambda scores: shares(scores - scores.amin(dim=-1, keepdim=True)): (
+                "[0, -1000] gives nan: subtract so much that no score is left above 0"
             ),
         },
     ),

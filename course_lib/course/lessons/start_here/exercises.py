@@ -98,9 +98,7 @@ EXERCISES = (
                 "count tokens, not characters: a token may be of any length"
             ),
             lambda text, n, guess: write(text, min(n, 1), guess): "only one token; go on until there are n",
-            lambda text, n, guess: write(text, 1, guess) if n else None: (
-                "only one token: the return belongs after the loop, not in it"
-            ),
+            lambda text, n, guess: write(text, 1, guess) if n else None: "the return belongs after the loop",
             lambda text, n, guess: write(text, 1, guess): "one token, whatever n is; repeat that n times",
             lambda text, n, guess: write(text, min(n, 3), guess): "never more than three; there should be n",
             lambda text, n, guess: write(text, n + 1, guess): "that is one token more than n",
@@ -115,20 +113,14 @@ EXERCISES = (
             lambda text, n, guess: [text, *(text + guess(text) for _ in range(n))][-1]: (
                 "each round began with the first text again; begin with the text that the last one made"
             ),
-            lambda text, n, guess: text + write("", n, guess): (
-                "guess was given only the new tokens; give it the whole text"
-            ),
+            lambda text, n, guess: text + write("", n, guess): "give guess the beginning of the text too",
             write_after_the_last_token: "guess was given only the last token; give it the whole text",
             loop(lambda text, guess: guess(text) and text + guess(text)): "ask guess only once for a token",
-            loop(lambda text, guess: guess(text) and text): (
-                "guess was asked, but its tokens aren't in the text: add each to it, and keep the result"
-            ),
+            loop(lambda text, guess: guess(text) and text): "add each token to the text, and keep the result",
             loop(lambda text, guess: guess(text)): "each token took the text's place; put it at the end",
             loop(lambda text, guess: guess(text) + text): "a token goes at the end of the text",
             loop(lambda text, guess: f"{text} {guess(text)}"): "no space of your own between text and token",
-            loop(lambda text, guess: text + guess(text).strip()): (
-                "the space at the beginning of a token is a part of it: leave it there"
-            ),
+            loop(lambda text, guess: text + guess(text).strip()): "leave the space at a token's beginning",
         },
     ),
 )

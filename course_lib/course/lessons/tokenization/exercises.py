@@ -3,14 +3,11 @@
 import codecs
 import math
 from ast import literal_eval
-from functools import cache
 from itertools import accumulate, pairwise
 
 from course_lib.course.checking import Mistake
 from course_lib.course.exercise import Case, Exercise
-from course_lib.families import load_smollm2
-
-real_tokenizer = cache(lambda: load_smollm2().tokenizer)
+from course_lib.course.lessons.inputs import smollm2
 
 
 def check_word(answer):
@@ -23,7 +20,7 @@ def check_word(answer):
         raise Mistake(f"{word!r} has only {len(word)} letters; eight are asked for")
     if word == "strawberry":
         raise Mistake("strawberry is taken")
-    encode = real_tokenizer().encode
+    encode = smollm2().tokenizer.encode
     inside, first = len(encode(" " + word)), len(encode(word.capitalize()))
     if inside != 1:
         raise Mistake(f"after a space {word!r} is {inside} tokens; look for a more common word")
@@ -75,10 +72,6 @@ def merge_only_the_first(ids, pair, new):
     return [ord(letter) for letter in text.replace(found, chr(new), 1)]
 
 
-def merge_keeping_the_last_twice(ids, pair, new):
-    return [*merge_losing_the_end(ids, pair, new), ids[-1]]
-
-
 def from_the_left(text, merges):
     ids = list(text.encode())
     while pair := next((pair for pair in pairwise(ids) if pair in merges), None):
@@ -107,8 +100,8 @@ def of_bytes(merges):
     return {pair: new for pair, new in merges.items() if max(pair) < 256}
 
 
-def stream_throwing_away(tokens):
-    return ["" if "�" in token.decode(errors="replace") else token.decode() for token in tokens]
+def one_by_one(errors):
+    return lambda tokens: [token.decode(errors=errors) for token in tokens]
 
 
 def stream_holding_whole_tokens(tokens):
@@ -132,15 +125,14 @@ EXERCISES = (
         part=True,
         wrong={
             lambda ids, pair, new: list(ids): (
-                "nothing was merged: is the pair ever found? (A list never equals a tuple: "
-                "[1, 2] == (1, 2) is false.)"
+                "nothing was merged: is the pair ever found? The list [1, 2] never equals the tuple (1, 2)"
             ),
             lambda ids, pair, new: [new if pair == (*ids[i : i + 2],) else ids[i] for i in range(len(ids))]: (
                 "after a merge you go on at i + 1, where half of the pair still stands: jump over both"
             ),
             merge_reusing_the_middle: "of [1, 1, 1] the middle 1 was used twice. Once merged, it is gone",
             merge_losing_the_end: "the last element gets lost: it has no right neighbour, but must be kept",
-            merge_keeping_the_last_twice: (
+            lambda ids, pair, new: [*merge_losing_the_end(ids, pair, new), ids[-1]]: (
                 "the last element was added even where it had been merged: add it only if it is left over"
             ),
             merge_only_the_first: "only the first occurrence was replaced; go on after it",
@@ -181,13 +173,8 @@ EXERCISES = (
         part=True,
         wrong={
             lambda text, merges: encode(text, dict(reversed(merges.items()))): "replay from first to last",
-            from_the_left: (
-                "of 'abc' you merged ab, but bc was learned first: that decides, not the place in the text"
-            ),
-            by_the_lowest_id: (
-                "you took the pair with the lowest id; what counts is the order of the dictionary, "
-                "whatever the ids are"
-            ),
+            from_the_left: "of 'abc' you merged ab, but bc was learned first: that decides, not the place",
+            by_the_lowest_id: "you took the pair with the lowest id; the order of the dictionary counts",
             lambda text, merges: from_the_left(text, of_bytes(merges)): (
                 "you went along the text; go along the merges: the first, wherever it stands, then the next"
             ),
@@ -195,9 +182,7 @@ EXERCISES = (
             lambda text, merges: encode(text, dict([*merges.items()][:1])) if merges else None: (
                 "only the first of the merges was applied: the return belongs after the loop"
             ),
-            each_from_the_bytes: (
-                "each merge began with the bytes again; go on with the list that the last merge returned"
-            ),
+            each_from_the_bytes: "each merge began with the bytes; go on with what the last one returned",
             lambda text, merges: encode(text, {pair: 256 + i for i, pair in enumerate(merges)}): (
                 "the new ids are in `merges`: use those, they needn't be 256, 257 …"
             ),
@@ -218,22 +203,16 @@ EXERCISES = (
             Case([b"caf\xc3", b"\xa9", b" ", b"no"]),
         ),
         wrong={
-            lambda tokens: [token.decode(errors="replace") for token in tokens]: (
-                "there is still a � in it: some token was decoded before the rest of its character had come"
-            ),
-            lambda tokens: [token.decode(errors="ignore") for token in tokens]: (
-                "the tiger is lost: bytes that can't be decoded yet must be kept for the next token"
-            ),
-            stream_throwing_away: (
-                "bytes that couldn't be decoded were thrown away: keep them for the next token"
+            one_by_one("strict"): "a token may end within a character: keep those bytes for the next one",
+            one_by_one("replace"): "a � came out: a token was decoded before its character was complete",
+            one_by_one("ignore"): "the tiger is lost: keep what can't be decoded yet for the next token",
+            lambda tokens: ["" if "�" in text else text for text in one_by_one("replace")(tokens)]: (
+                "what couldn't be decoded was thrown away: keep those bytes for the next token"
             ),
             lambda tokens: [codecs.getincrementaldecoder("utf-8")().decode(token) for token in tokens]: (
-                "each token was decoded on its own, which fails where a character is cut in two: "
-                "something must remember the bytes that are still waiting"
+                "each token was decoded on its own: one decoder for all of them remembers the bytes that wait"
             ),
-            lambda tokens: "".join(stream(tokens)): (
-                "give a list of strings, one for each token, not one long string"
-            ),
+            lambda tokens: "".join(stream(tokens)): "give a list of strings, one for each token",
             lambda tokens: ["".join(stream(tokens))]: "one string came out for all tokens; give one for each",
             lambda tokens: [text for text in stream(tokens) if text]: "give an empty string while it waits",
             lambda tokens: [*accumulate(stream(tokens))]: "each string repeats the last; give the new part",

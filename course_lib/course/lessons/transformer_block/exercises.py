@@ -7,10 +7,10 @@ from torch import nn
 from course_lib import asset
 from course_lib.course.checking import Mistake, call
 from course_lib.course.exercise import Case, Exercise
+from course_lib.course.lessons.inputs import random
 from course_lib.model import Decoder, ModelConfig
 
-X = 3 * torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(5)) + 1
-WEIGHT = torch.randn(8, generator=torch.Generator().manual_seed(6))
+X, WEIGHT = random((2, 5, 8), (8,))
 PARTS_SHOWN = "torch.sin, torch.exp, lambda x: 2 * x + 1, lambda x: x / 3"  # any functions of x will do
 PARTS = torch.sin, torch.exp, lambda x: 2 * x + 1, lambda x: x / 3
 
@@ -27,13 +27,10 @@ def check_numbers(answer):
         raise Mistake("these are the four numbers themselves; find four others")
     layer = F.layer_norm(x, (4,), eps=1e-12)
     if not torch.allclose(layer, F.layer_norm(given, (4,)), atol=1e-3):
-        raise Mistake(
-            f"layer normalization makes {[round(n, 2) for n in layer.tolist()]} of them, and not 1, -1, -1, 1"
-        )
+        made = [round(n, 2) for n in layer.tolist()]
+        raise Mistake(f"layer normalization makes {made} of them, and not 1, -1, -1, 1")
     if torch.allclose(F.rms_norm(x, (4,)), F.rms_norm(given, (4,)), atol=1e-4):
-        raise Mistake(
-            "RMS normalization can't tell them from 7, 1, 1, 7 either: multiples become the same numbers"
-        )
+        raise Mistake("RMS normalization can't tell them from 7, 1, 1, 7 either: it makes multiples alike")
 
 
 def rms_norm(x, weight, eps=1e-5):
@@ -77,10 +74,8 @@ def parts_of(model):
 
 
 def check_two_matrices(before, after):
-    """Raise Mistake unless at most two matrices of each block have changed, and nothing outside of them."""
-    changed = [
-        name for name, w in before.state_dict().items() if not torch.equal(w, after.state_dict()[name])
-    ]
+    """Raise Mistake unless at most two matrices of each block differ between two state dicts, and no more."""
+    changed = [name for name, w in before.items() if not torch.equal(w, after[name])]
     for name in changed:
         if not name.startswith("blocks."):
             raise Mistake(f"{name} has changed; only two matrices in each block may")
@@ -101,14 +96,12 @@ def check_calm(answer):
     trained = wild_model(len(letters))  # a new one, so that nothing but the weights can have been changed
     if parts_of(got) != parts_of(trained):
         raise Mistake("only the numbers in the weights may change: no new parts, no other shapes or types")
-    check_two_matrices(trained, got)
+    check_two_matrices(trained.state_dict(), got.state_dict())
     trained.load_state_dict(got.state_dict())
     with torch.enable_grad():
         loss = train_60_steps(trained, data)
     if not loss < 100:
-        raise Mistake(
-            f"it still explodes (the loss was {loss:.3g} when we stopped). How much does each part add?"
-        )
+        raise Mistake(f"it still explodes (its loss reached {loss:.3g}). How much does each part add?")
     if loss >= 2.6:
         raise Mistake(
             f"it doesn't explode, but its loss ends at {loss:.2f}, and should end below 2.6. "
@@ -129,6 +122,28 @@ def scaled(model, names, factor):
         if any(part in name for part in names):
             weights.data *= factor
     return model
+
+
+def mean_square(x, dim=-1, keepdim=True):
+    return x.pow(2).mean(dim=dim, keepdim=keepdim)
+
+
+def over(size):
+    """A norm that divides by `size(x, eps)`."""
+    return lambda x, weight, eps=1e-5: x / size(x, eps) * weight
+
+
+def half(x, part, norm):
+    return x + part(norm(x))
+
+
+def old_half(x, part, norm):
+    return norm(x) + part(norm(x))
+
+
+def block_of(first, second=None):
+    """A block of two halves such as the ones above; without a second, both are like the first."""
+    return lambda x, attend, feed, n1, n2: (second or first)(first(x, attend, n1), feed, n2)
 
 
 SPREAD = "you divide by the spread around the mean; RMSNorm squares x as it is"
@@ -153,7 +168,7 @@ EXERCISES = (
         forbids=("rms_norm", "RMSNorm"),
         cases=(
             Case(torch.tensor([7.0, 1.0, 1.0, 7.0]), torch.tensor([1.0, 2.0, 3.0, 4.0]), 0),
-            Case(X, WEIGHT, 0.5),
+            Case(3 * X + 1, WEIGHT, 0.5),
             Case(0.001 * X, WEIGHT, name="rms_norm(0.001 * x, weight)"),
         ),
         part=True,
@@ -161,33 +176,21 @@ EXERCISES = (
             lambda x, w, eps=1e-5: F.layer_norm(x, w.shape, w, eps=eps): (
                 "that is layer normalization; RMSNorm subtracts no mean"
             ),
-            lambda x, w, eps=1e-5: x / (x.var(dim=-1, correction=0, keepdim=True) + eps).sqrt() * w: SPREAD,
-            lambda x, w, eps=1e-5: x / (x.var(dim=-1, keepdim=True) + eps).sqrt() * w: SPREAD,
+            over(lambda x, eps: (x.var(dim=-1, correction=0, keepdim=True) + eps).sqrt()): SPREAD,
+            over(lambda x, eps: (x.var(dim=-1, keepdim=True) + eps).sqrt()): SPREAD,
             lambda x, w, eps=1e-5: x / x.pow(2).mean().sqrt(): (
                 "that is for one vector; take the mean of each (dim=-1, keepdim=True), and use eps and weight"
             ),
-            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=0, keepdim=True) + eps).sqrt() * w: WRONG_DIM,
-            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=1, keepdim=True) + eps).sqrt() * w: WRONG_DIM,
-            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-2, keepdim=True) + eps).sqrt() * w: WRONG_DIM,
-            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-1, keepdim=True) + eps).sqrt(): (
-                "right so far, but each channel is still to be multiplied by its weight"
-            ),
-            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-1, keepdim=True) + eps) * w: (
-                "you divide by the mean square itself; divide by its root"
-            ),
-            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-1, keepdim=True).sqrt() + eps) * w: (
-                "add eps to the mean square, inside the root"
-            ),
-            lambda x, w, eps=1e-5: x / x.pow(2).mean(dim=-1, keepdim=True).sqrt() * w: (
-                "eps is missing: it is added to the mean square before the root is taken"
-            ),
-            lambda x, w, eps=1e-5: x / (x.pow(2).mean() + eps).sqrt() * w: (
-                "you took one mean over everything; each vector has its own (dim=-1, keepdim=True)"
-            ),
-            lambda x, w, eps=1e-5: x / (x.pow(2).sum(dim=-1, keepdim=True) + eps).sqrt() * w: (
-                "you divide by the root of the sum of the squares; it is the root of their mean"
-            ),
-            lambda x, w, eps=1e-5: x / (x.pow(2).mean(dim=-1) + eps).sqrt() * w: (
+            over(lambda x, eps: (mean_square(x, dim=0) + eps).sqrt()): WRONG_DIM,
+            over(lambda x, eps: (mean_square(x, dim=1) + eps).sqrt()): WRONG_DIM,
+            over(lambda x, eps: (mean_square(x, dim=-2) + eps).sqrt()): WRONG_DIM,
+            lambda x, w, eps=1e-5: rms_norm(x, 1, eps): "right so far; now multiply each channel by weight",
+            over(lambda x, eps: mean_square(x) + eps): "you divide by the mean square; take its root",
+            over(lambda x, eps: mean_square(x).sqrt() + eps): "add eps inside the root, not after it",
+            over(lambda x, eps: mean_square(x).sqrt()): "eps is missing: add it before you take the root",
+            over(lambda x, eps: (x.pow(2).mean() + eps).sqrt()): "each vector has its own mean: use dim=-1",
+            over(lambda x, eps: (x.pow(2).sum(-1, True) + eps).sqrt()): "take the squares' mean, not the sum",
+            over(lambda x, eps: (mean_square(x, keepdim=False) + eps).sqrt()): (
                 "this works for one vector; for several, keep the dimension of the mean: keepdim=True"
             ),
         },
@@ -197,54 +200,30 @@ EXERCISES = (
         solution=repaired,
         cases=(
             Case(torch.tensor([[1.0, 2.0]]), *PARTS, name=f"repaired([[1.0, 2.0]], {PARTS_SHOWN})"),
-            Case(X[0] / 3, *PARTS, name=f"repaired(x, {PARTS_SHOWN})"),
+            Case(X[0], *PARTS, name=f"repaired(x, {PARTS_SHOWN})"),
         ),
         wrong={
-            lambda x, attend, feed, n1, n2: n2(y := n1(x) + attend(n1(x))) + feed(n2(y)): (
-                "what is carried on is the normed x; carry on x itself, and let only the parts read it normed"
-            ),
-            lambda x, attend, feed, n1, n2: (y := n1(x) + attend(n1(x))) + feed(n2(y)): (
-                "the first half is still the old one: there, too, add to the x that isn't normed"
-            ),
-            lambda x, attend, feed, n1, n2: n2(y := x + attend(n1(x))) + feed(n2(y)): (
-                "the second half is still the old one: there, too, add to the x that isn't normed"
-            ),
-            lambda x, attend, feed, n1, n2: x + feed(n2(x + attend(n1(x)))): (
+            block_of(old_half): "you carry on the normed x: carry on x, and norm only what the parts read",
+            block_of(old_half, half): "the first half is still the old one: add to the x that isn't normed",
+            block_of(half, old_half): "the second half is still the old one: add to the x that isn't normed",
+            lambda x, attend, feed, n1, n2: x + feed(n2(half(x, attend, n1))): (
                 "the last line adds to the x from before attention; add to the x that attention has added to"
             ),
-            lambda x, attend, feed, n1, n2: x + attend(n1(x)) + feed(n2(x)): (
+            lambda x, attend, feed, n1, n2: half(x, attend, n1) + feed(n2(x)): (
                 "the feed-forward layer should read x after attention's addition, not the x from before"
             ),
-            lambda x, attend, feed, n1, n2: feed(n2(attend(n1(x)))): (
-                "the parts replace x; each should be added to it"
-            ),
-            lambda x, attend, feed, n1, n2: (y := x + attend(x)) + feed(y): (
-                "the norms are gone; each part should still read x normed"
-            ),
-            lambda x, attend, feed, n1, n2: n2((y := n1(x + attend(x))) + feed(y)): (
-                "the norms come after the additions: that is post-norm; here each part reads x normed"
-            ),
-            lambda x, attend, feed, n1, n2: (y := x + attend(x)) + feed(n2(y)): (
-                "attention reads x without its norm; it should read norm_1(x)"
-            ),
-            lambda x, attend, feed, n1, n2: (y := x + attend(n1(x))) + feed(y): (
-                "the feed-forward layer reads x without its norm; it should read norm_2(x)"
-            ),
-            lambda x, attend, feed, n1, n2: (y := attend(n1(x))) + feed(n2(y)): (
-                "what attention gives replaces x; add it to x"
-            ),
-            lambda x, attend, feed, n1, n2: feed(n2(x + attend(n1(x)))): (
-                "what the feed-forward layer gives replaces x; add it to x"
-            ),
-            lambda x, attend, feed, n1, n2: (
-                x + attend(n1(x))
-            ): "the second half is missing: the feed-forward layer",
-            lambda x, attend, feed, n1, n2: (y := x + feed(n2(x))) + attend(n1(y)): (
+            block_of(lambda x, part, norm: part(norm(x))): "the parts replace x; add what they give to it",
+            block_of(lambda x, part, norm: x + part(x)): "the norms are gone; the parts should read x normed",
+            block_of(lambda x, part, norm: norm(x + part(x))): "that is post-norm: norm what the parts read",
+            block_of(lambda x, part, norm: x + part(x), half): "attention should read norm_1(x), not x",
+            block_of(half, lambda x, part, norm: x + part(x)): "feed_forward should read norm_2(x), not x",
+            block_of(lambda x, part, norm: part(norm(x)), half): "attention's result must be added to x",
+            block_of(half, lambda x, part, norm: part(norm(x))): "feed_forward's result must be added to x",
+            block_of(half, lambda x, part, norm: x): "the second half is missing: the feed-forward layer",
+            lambda x, attend, feed, n1, n2: half(half(x, feed, n2), attend, n1): (
                 "the two parts have changed places: attention comes first"
             ),
-            lambda x, attend, feed, n1, n2: (y := x + n1(attend(x))) + n2(feed(y)): (
-                "the norm belongs before the part, not after it: each part reads x normed"
-            ),
+            block_of(lambda x, part, norm: x + norm(part(x))): "the norm belongs before the part, not after",
             lambda x, attend, feed, n1, n2: repaired(x, attend, feed, n1, n1): (
                 "both parts read through the same norm; the feed-forward layer has its own, norm_2"
             ),
@@ -263,9 +242,7 @@ EXERCISES = (
             lambda model: scaled(model, ("output",), 0): "it still explodes",
             lambda model: scaled(model, ("value", "up"), 0): "it doesn't explode, but",
             lambda model: scaled(model, ("",), 1 / 3): "6 matrices of blocks.0 have changed",
-            lambda model: (
-                nn.init.zeros_(model.embedding.weight) is None or calm(model)
-            ): "embedding.weight has",
+            lambda model: nn.init.zeros_(model.embedding.weight) is None or calm(model): "embedding.weight",
             lambda model: model.blocks.append(nn.ReLU()) and model: "only the numbers in the weights",
             lambda model: calm(model) and 0: "return the model that you were given",
         },
