@@ -9,15 +9,16 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import nbformat
 
 from course_lib.course.contents import TABLE, Lesson, read_table
+from course_lib.course.home import ROOT
 from course_lib.course.publish import read, write
 
-ROOT = Path(__file__).parents[2]
 NOTEBOOK = re.compile(r"\b\d\d_(\w+)\.ipynb")
 HEAD = re.compile(r"\A# \d\d · [^:\n]*:")
 ROWS = re.compile(r"(?<=<!-- lessons -->\n\n).*?(?=\n\n<!-- /lessons -->)", re.DOTALL)
@@ -30,8 +31,13 @@ class ArrangeError(Exception):
 def renamed(folder: Path, lessons: Sequence[Lesson]) -> dict[Path, Path]:
     """Return the notebooks in a folder whose names are out of date, each with its new path.
 
-    Raises ArrangeError for a notebook that isn't in the table, and for a lesson that has no notebook.
+    Raises ArrangeError for a notebook that isn't in the table, for a lesson that has no notebook, and where
+    an earlier renaming was interrupted.
     """
+    if left := sorted(path.name for path in folder.glob(".*.moving")):
+        raise ArrangeError(
+            f"a renaming was interrupted: give {', '.join(left)} their names back, without .moving"
+        )
     files = {NOTEBOOK.sub(r"\1", path.name): path for path in sorted(folder.glob("*.ipynb"))}
     ready = {lesson.name: lesson for lesson in lessons if lesson.title}
     if unknown := files.keys() - ready.keys():
@@ -72,8 +78,12 @@ def mend_notebook(text: str, lesson: Lesson, lessons: Sequence[Lesson]) -> str:
     return nbformat.writes(notebook) + "\n"
 
 
-def outdated(root: Path, lessons: Sequence[Lesson]) -> dict[Path, str]:
-    """Return the pages that are out of date, each with its new text. Notebooks have their new names."""
+def outdated(root: Path, lessons: Sequence[Lesson], moved: Mapping[Path, Path]) -> dict[Path, str]:
+    """Return the pages that are out of date, by their new paths, each with its new text.
+
+    moved: the notebooks that are to be renamed, each with its new path.
+    """
+    old = {to: path for path, to in moved.items()}
     mend: dict[Path, Callable[[str], str]] = {
         root / "notebooks" / lesson.file: lambda text, lesson=lesson: mend_notebook(text, lesson, lessons)
         for lesson in lessons
@@ -81,11 +91,11 @@ def outdated(root: Path, lessons: Sequence[Lesson]) -> dict[Path, str]:
     }
     for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
         mend[page] = lambda text: mend_table(mend_links(text, lessons), lessons, "notebooks/")
-    new = {path: change(read(path)) for path, change in mend.items()}
-    return {path: text for path, text in new.items() if text != read(path)}
+    texts = {path: read(old.get(path, path)) for path in mend}
+    return {path: new for path, text in texts.items() if (new := mend[path](text)) != text}
 
 
-def rename(paths: dict[Path, Path]) -> None:
+def rename(paths: Mapping[Path, Path]) -> None:
     """Rename files, also where one takes another's name."""
     between = {path: path.with_name(f".{to.name}.moving") for path, to in paths.items()}
     for path, on_the_way in between.items():
@@ -94,34 +104,37 @@ def rename(paths: dict[Path, Path]) -> None:
         os.replace(on_the_way, paths[path])
 
 
+def plan(root: Path) -> tuple[dict[Path, Path], dict[Path, str]]:
+    """Return what `renamed` and `outdated` say of the course in a folder."""
+    try:
+        lessons = read_table(root / "course_lib" / "course" / TABLE.name)
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise ArrangeError(f"{TABLE.name} can't be read: {error}") from error
+    moved = renamed(root / "notebooks", lessons)
+    return moved, outdated(root, lessons, moved)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
     parser.add_argument("--root", type=Path, default=ROOT, help="the course's folder")
     options = parser.parse_args(arguments)
     try:
-        lessons = read_table(options.root / "course_lib" / "course" / TABLE.name)
-        moved = renamed(options.root / "notebooks", lessons)
-        if options.check and moved:
-            print(
-                f"Out of date: {', '.join(path.name for path in moved)}. Run `make contents`.",
-                file=sys.stderr,
-            )
-            return 1
-        rename(moved)
-        stale = outdated(options.root, lessons)
+        moved, stale = plan(options.root)
     except ArrangeError as error:
         print(error, file=sys.stderr)
         return 1
-    names = ", ".join(str(path.relative_to(options.root)) for path in stale)
-    if options.check and stale:
+    names = ", ".join([*(path.name for path in moved), *(path.name for path in stale)])
+    if options.check and names:
         print(f"Out of date: {names}. Run `make contents`.", file=sys.stderr)
         return 1
+    rename(moved)
     for path, text in stale.items():
         write(path, text)
     for path, to in moved.items():
         print(f"{path.name} is now {to.name}")
-    print(f"Written: {names}" if stale else "All links, heads and tables are up to date.")
+    written = ", ".join(path.name for path in stale)
+    print(f"Written: {written}" if stale else "All links, heads and tables are up to date.")
     return 0
 
 

@@ -37,14 +37,22 @@ def bound_by(statement: ast.stmt) -> Iterator[tuple[str, str]]:
         yield statement.name, ast.dump(statement)
     elif isinstance(statement, ast.Import | ast.ImportFrom):
         for alias in statement.names:
-            yield alias_name(alias), ast.dump(with_one_alias(statement, alias))
+            yield alias_name(alias), _imported(statement, alias)
     elif isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
-        for node in ast.walk(statement):
+        targets = getattr(statement, "targets", None) or [statement.target]
+        for node in (node for target in targets for node in ast.walk(target)):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 yield node.id, ast.dump(statement)
     else:
         for inner in (*getattr(statement, "body", ()), *getattr(statement, "orelse", ())):
             yield from bound_by(inner) if isinstance(inner, ast.stmt) else ()
+
+
+def _imported(statement: ast.Import | ast.ImportFrom, alias: ast.alias) -> str:
+    """Return what an import binds a name to, however it is written: "torch.nn.functional"."""
+    if isinstance(statement, ast.ImportFrom):
+        return f"import {'.' * statement.level}{statement.module or ''}.{alias.name}"
+    return f"import {alias.name if alias.asname else alias.name.partition('.')[0]}"
 
 
 def alias_name(alias: ast.alias) -> str:

@@ -16,7 +16,8 @@ from course_lib.course.reading import describe, is_blank, is_untouched, shape, s
 class Mistake(Exception):
     """The answer is wrong. The message says what is wrong with it.
 
-    kind: the type of the exception that the learner's function raised, "None" if it returned nothing, or "".
+    kind: the exception that the learner's function raised, "ValueError: …"; "None" if it returned nothing;
+        otherwise "".
     """
 
     def __init__(self, message: str, kind: str = "") -> None:
@@ -38,7 +39,7 @@ def call(answer: Callable, *args: Any) -> Any:
 
 
 def call_on(answer: Callable, *args: Any) -> Any:
-    """Do as `call` does, with the arguments themselves, on which the function may write."""
+    """Call as `call` does, but hand over the arguments themselves, so that a change to them can be seen."""
     if is_blank(answer):
         raise NotStarted
     if not callable(answer):
@@ -115,12 +116,12 @@ def close(got: Any, want: Any, name: str, tolerance: float = 1e-4) -> None:
         raise Mistake(f"{name} should be one number, and has the shape {shape(got)}")
     if got.shape != want.shape:
         raise Mistake(f"{name} should have the shape {shape(want)}, not {shape(got)}")
-    tolerance = 0 if exact else tolerance
-    differ = np.argwhere(~np.isclose(got, want, rtol=tolerance, atol=tolerance, equal_nan=True))
+    alike = got == want if exact else np.isclose(got, want, rtol=tolerance, atol=tolerance, equal_nan=True)
+    differ = np.argwhere(~alike)
     if len(differ):
         index = tuple(map(int, differ[0]))
         item = f"{name}{list(index)}" if index else name
-        right, wrong = (bool(part[index]) if truth else part[index] for part in (want, got))
+        right, wrong = (bool(part[index]) if truth else part[index].item() for part in (want, got))
         raise Mistake(f"{item} should be {shown(right)}, and is {shown(wrong)}")
 
 
@@ -137,8 +138,8 @@ def _agree_in_parts(got: Any, want: tuple, name: str, tolerance: float, returns:
     if _is_array(got) and got.shape and not any(map(_is_array, want)):
         got = list(got)
     if not isinstance(got, tuple | list) or len(got) != len(want):
-        listed = f", {', '.join(returns[:-1])} and {returns[-1]}," if returns else ""
-        raise Mistake(f"{name} should give {len(want)} things{listed} and gives {shown(got)}")
+        listed = f": {', '.join(returns[:-1])} and {returns[-1]}" if returns else ""
+        raise Mistake(f"{name} should give {len(want)} things{listed}. It gives {shown(got)}")
     for i, (got_part, want_part) in enumerate(zip(got, want, strict=True)):
         agree(got_part, want_part, f"{name}: {returns[i]}" if returns else f"{name}[{i}]", tolerance)
 
@@ -229,10 +230,15 @@ def _differ(got: Any, want: Any) -> bool:
 
 
 def _to_array(value: Any, name: str) -> Any:
-    """Return a number, list, array or tensor as a float64 array."""
+    """Return a number, list, array or tensor as an array. Raises Mistake for anything else."""
     import numpy as np
 
     try:
-        return np.asarray(value.detach().cpu().double() if hasattr(value, "detach") else value, dtype=float)
+        tensor = value.detach().cpu() if hasattr(value, "detach") else value
+        is_brain_float = "bfloat16" in str(getattr(tensor, "dtype", ""))
+        array = np.asarray(tensor.double() if is_brain_float else tensor)
     except (TypeError, ValueError, RuntimeError):
-        raise Mistake(f"{name} should be numbers, and is {shown(value)}") from None
+        array = None
+    if array is None or array.dtype.kind not in "biuf":
+        raise Mistake(f"{name} should be numbers, and is {shown(value)}")
+    return array

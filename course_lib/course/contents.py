@@ -12,7 +12,7 @@ TABLE = Path(__file__).with_name("contents.toml")
 class Lesson:
     """A lesson of the course.
 
-    number: its place in the table, two digits; it stands in the notebook's name and on no other page by hand.
+    number: its place in the table, two digits. The notebook's name begins with it; `make contents` writes it.
     name: what everything else knows it by, such as "self_attention".
     """
 

@@ -8,9 +8,9 @@ import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from course_lib.course.home import ROOT
+
 LESSONS, MODELS = "requirements.txt", "requirements-models.txt"
 # Colab's kernel has already loaded these, in versions that fit its GPU.
 PREINSTALLED_ON_COLAB = {"numpy", "torch", "triton"}
@@ -61,8 +61,9 @@ def _dependencies() -> set[str]:
 
 
 def _is_for_this_system(requirement: str) -> bool:
-    """Return whether a requirement's marker allows this system. Markers may name a system and nothing else.
+    """Return whether a requirement's marker allows this system.
 
+    The one marker that is understood is `sys_platform == '…'`.
     This uses Python's standard library alone, since it must work where no package is installed.
     """
     system = re.search(r"""; sys_platform == ['"](\w+)['"]$""", requirement)

@@ -28,7 +28,10 @@ def find_mistake(exercise: Exercise, answer: Any) -> str | None:
         raise NotStarted
     judge = _judge_function if exercise.cases else _judge_value
     try:
-        exercise.check(answer) if exercise.check else judge(exercise, answer)
+        if exercise.check:
+            exercise.check(answer)
+        else:
+            judge(exercise, answer)
     except NotStarted:
         raise
     except Mistake as mistake:
@@ -64,7 +67,7 @@ def _judge_function(exercise: Exercise, answer: Any) -> None:
 
 def _check_calls(exercise: Exercise, answer: Any) -> None:
     used = calls_in(answer) if exercise.forbids else set()
-    for name in set(exercise.forbids) & used:
+    for name in (name for name in exercise.forbids if name in used):
         raise Mistake(f"that calls {name}, which is what this exercise is about: write it yourself")
 
 
@@ -90,6 +93,11 @@ def _run(case: Case, answer: Any) -> Outcome:
     try:
         result = case.probe(_careful(answer), *args) if case.probe else call_on(answer, *args)
     except Mistake as mistake:
+        return Outcome(mistake=mistake)
+    except NotStarted:
+        raise
+    except Exception as error:  # noqa: BLE001  a probe runs what the learner's function made
+        mistake = Mistake(f"your code stopped with {describe(error)}", f"{type(error).__name__}: {error}")
         return Outcome(mistake=mistake)
     changed = [
         i for i, (now, before) in enumerate(zip(args, case.args, strict=True)) if not same(now, before, 0)

@@ -12,19 +12,19 @@ from pathlib import Path
 from types import ModuleType
 
 from course_lib.course.checking import NotStarted
-from course_lib.course.contents import all_lessons
 from course_lib.course.exercise import Exercise
 from course_lib.course.home import FILE_ERRORS, home, locked, next_free, write_file
 from course_lib.course.judging import find_mistake
-from course_lib.course.lessons import exercises_of
+from course_lib.course.lessons import parts
 from course_lib.course.reading import describe
 from course_lib.course.sections import (
     COURSES,
     MINE,
     Section,
     clash,
-    find,
+    find_section,
     join,
+    lines_of,
     make_section,
     needed_by,
     split,
@@ -33,7 +33,7 @@ from course_lib.course.sections import (
 from course_lib.course.sources import NotAlone, collect
 
 NAME = "my_model.py"
-UNREADABLE = (*FILE_ERRORS, UnicodeDecodeError)
+FILE_TROUBLE = (*FILE_ERRORS, UnicodeDecodeError)
 HEAD = '''"""My language model: the parts that I wrote in the course Thirsty Tiger.
 
 A part comes here when it passes its check, below a line that says "mine". Where one of mine needs a part that
@@ -60,7 +60,7 @@ class MyModel:
         """Return the ids of the parts that are the learner's own; none if the file can't be read."""
         try:
             return {section.id for section in split(self._text())[1:] if section.owner == MINE}
-        except UNREADABLE:
+        except FILE_TROUBLE:
             return set()
 
     def keep(self, exercise: Exercise, answer: Callable) -> str:
@@ -69,66 +69,66 @@ class MyModel:
         try:
             while True:  # until no other kernel has written between reading and writing
                 before = self._text()
-                text, said = self._with(exercise, answer, before)
+                text, said = self._text_with(exercise, answer, before)
                 with locked():
                     if self._text() == before:
                         return f"{name} {said}{self._write(exercise, before, text)}."
         except NotAlone as error:
             return f"{name} isn't kept in {NAME}: {error}"
-        except UNREADABLE as error:
+        except FILE_TROUBLE as error:
             return f"{name} can't be kept in {NAME} here: {error}"
 
     def find(self, exercise: Exercise) -> tuple[Callable | None, str]:
         """Return the learner's own part, or None and, if there is one that can't be used, why it can't."""
         try:
             text = self._text()
-        except UNREADABLE as error:
+        except FILE_TROUBLE as error:
             return None, f"{NAME} can't be read: {error}"
-        section = find(split(text), exercise.id)
+        section = find_section(split(text), exercise.id)
         if section is None or section.owner != MINE:
             return None, ""
         part, why_not = self._load(exercise, text)
         return part, f"Yours, in {NAME}, doesn't pass its check any more: {why_not}." if why_not else ""
 
-    def _with(self, exercise: Exercise, answer: Callable, text: str) -> tuple[str, str]:
+    def _text_with(self, exercise: Exercise, answer: Callable, text: str) -> tuple[str, str]:
         """Return the file's text with an answer, and what to say of it.
 
         Raises NotAlone if the answer wouldn't work there.
         """
         sections = split(text or HEAD)
-        body, needed = collect(answer, exercise.solution.__name__, _names_of_parts())
-        sections = with_section(sections, make_section(exercise.id, MINE, body), list(_parts()))
+        body, needed = collect(answer, exercise.solution.__name__, _solutions())
+        sections = with_section(sections, make_section(exercise.id, MINE, body), _order())
         lent = self._add_needed(sections, needed)
-        name, other = clash(find(sections, exercise.id), sections)
+        name, other = clash(find_section(sections, exercise.id), sections)
         if name:
-            raise NotAlone(f"{name} is something else in your {other}: choose another name")
-        if find(sections, "decoder") and not find(sections, SPEAK.id):
+            raise NotAlone(f"{name} is something else in the section {other}: choose another name")
+        if exercise.id == "decoder" and not find_section(sections, SPEAK.id):
             sections.append(SPEAK)
         new = join(sections)
         _, why_not = self._load(exercise, new)
         if why_not:
             hint = f" (it uses {', '.join(sorted(needed))} as in {NAME})" if needed else ""
-            raise NotAlone(f"apart from the notebook it doesn't pass{hint}: {why_not}")
+            raise NotAlone(f"outside the notebook it doesn't pass{hint}: {why_not}")
         lending = f", with the course's {' and '.join(lent)} until yours is there" if lent else ""
         return new, ("is in" if new == text else "is now in") + f" {NAME}{lending}"
 
     def _add_needed(self, sections: list[Section], names: set[str]) -> list[str]:
         """Add the course's solution of each part that is needed and isn't there. Return their names."""
         lent = []
-        for part in _parts().values():
-            name = part.solution.__name__
-            if name in names and not find(sections, part.id):
-                body, further = collect(part.solution, name, _names_of_parts())
-                sections[:] = with_section(sections, make_section(part.id, COURSES, body), list(_parts()))
-                lent += [name, *self._add_needed(sections, further)]
+        for part in parts().values():
+            if part.solution.__name__ in names and not find_section(sections, part.id):
+                section, further = _lent(part)
+                sections[:] = with_section(sections, section, _order())
+                lent += [part.solution.__name__, *self._add_needed(sections, further)]
         return lent
 
     def _write(self, exercise: Exercise, before: str, text: str) -> str:
         """Write the file. Return words that name the copy of the earlier one, if something of it goes."""
-        old, words = find(split(before), exercise.id), ""
+        old, words = find_section(split(before), exercise.id), ""
         if text == before:
             return words
-        if old and old.owner == MINE and old.text.strip() not in text:
+        untouched = _lent(exercise)[0].text.strip()
+        if old and old.text.strip() != untouched and old.text.strip() not in text:
             copy = next_free(self._file())
             write_file(copy, before)
             words = f", and your earlier one in {copy.name}"
@@ -142,10 +142,10 @@ class MyModel:
         """
         sections, module, file = split(text), ModuleType("my_model"), str(self._file())
         module.__file__ = file
-        linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+        linecache.cache[file] = (len(text), None, lines_of(text), file)
         earlier, sys.modules["my_model"] = sys.modules.get("my_model"), module
         try:
-            for section in needed_by(find(sections, exercise.id), sections):
+            for section in needed_by(find_section(sections, exercise.id), sections):
                 if why_not := _run(section, module, file):
                     own = section.id in ("", exercise.id)
                     return None, why_not if own else f"{section.id}, which it needs, doesn't run: {why_not}"
@@ -182,14 +182,15 @@ def _run(section: Section, module: ModuleType, file: str) -> str:
     return ""
 
 
-def _parts() -> dict[str, Exercise]:
-    """Return all exercises that are parts of the model, in the order of the course."""
-    return {part.id: part for lesson in all_lessons() for part in exercises_of(lesson) if part.part}
+def _lent(part: Exercise) -> tuple[Section, set[str]]:
+    """Return the section that stands in for a part, and the names of the parts that this one uses."""
+    body, needed = collect(part.solution, part.solution.__name__, _solutions())
+    return make_section(part.id, COURSES, body), needed
 
 
-def _names_of_parts() -> dict[int | str, str]:
-    """Return the names of all parts, by themselves and by the identity of each solution."""
-    solutions = [part.solution for part in _parts().values()]
-    return {solution.__name__: solution.__name__ for solution in solutions} | {
-        id(solution): solution.__name__ for solution in solutions
-    }
+def _solutions() -> dict[int, str]:
+    return {id(part.solution): part.solution.__name__ for part in parts().values()}
+
+
+def _order() -> list[str]:
+    return [*parts(), SPEAK.id]

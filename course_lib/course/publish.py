@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from course_lib.course.contents import find_lesson
+from course_lib.course.home import ROOT
 
-ROOT = Path(__file__).parents[2]
 FOLDER = "thirsty-tiger"
 ADDRESS = re.compile(r"https://github\.com/([\w-]+/[\w.-]*[\w-])")
 COLAB = "https://colab.research.google.com"

@@ -24,7 +24,7 @@ class Question:
     choices: tuple[Choice, ...]
 
     def lettered(self) -> dict[str, Choice]:
-        return dict(zip("abcdefgh", self.choices, strict=False))
+        return dict(zip("abcdefgh"[: len(self.choices)], self.choices, strict=True))
 
 
 def make_questions(quiz: dict) -> tuple[Question, ...]:

@@ -66,6 +66,7 @@ def _short(value: Any, name: str) -> str:
 
 def calls_in(function: Any) -> set[str]:
     """Return the names of methods, and of functions from elsewhere, that a function and those in it use."""
+    function = inspect.unwrap(function)
     codes = [code] if (code := getattr(function, "__code__", None)) else []
     for code in codes:  # which grows meanwhile
         codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]

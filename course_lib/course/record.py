@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Record:
             kept = f" The old record is kept as {_set_aside(_file())}." if _file().exists() else ""
             print(f"Your progress starts afresh.{kept}")
         except FILE_ERRORS as error:
-            print(f"Your progress could not be reset: {error}.")
+            print(f"Your progress could not be reset: {str(error).rstrip('.')}.")
 
     def _read(self) -> dict[str, list[str]]:
         """Return what the record's file says, or the one that is to be taken over, under today's ids."""
@@ -88,7 +89,8 @@ def _file() -> Path:
 def _earlier_file() -> Path | None:
     """Return the file of an earlier version of the course, unless a record has begun in today's home."""
     earlier = earlier_home()
-    return earlier / "progress.json" if earlier and not any(home().glob("progress*.json")) else None
+    begun = any(re.fullmatch(r"progress(\.\d+)?\.json", file.name) for file in home().glob("progress*"))
+    return earlier / "progress.json" if earlier and not begun else None
 
 
 def _is_record(saved: Any) -> bool:

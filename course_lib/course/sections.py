@@ -41,14 +41,19 @@ def make_section(id: str, owner: str, body: str) -> Section:
 
 def split(text: str) -> list[Section]:
     """Return the sections of a file in their order. The first is what stands above all marks."""
-    lines = text.splitlines(keepends=True)
-    marks = [(number, match) for number, match in _marks(text, lines)]
+    lines = lines_of(text)
+    marks = _marks(text, lines)
     starts = [0, *(number for number, _ in marks), len(lines)]
     sections = [Section("", MINE, "".join(lines[: starts[1]]))]
     for (number, match), end in zip(marks, starts[2:], strict=True):
         owner = COURSES if "course" in match[2].lower() else MINE
         sections.append(Section(match[1].lower(), owner, "".join(lines[number:end]), number))
     return sections
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text as Python counts them: form feeds and the like end none."""
+    return list(io.StringIO(text))
 
 
 def join(sections: Sequence[Section]) -> str:
@@ -68,7 +73,7 @@ def with_section(sections: Sequence[Section], new: Section, order: Sequence[str]
     return [*sections[:at], new, *sections[at:]]
 
 
-def find(sections: Sequence[Section], id: str) -> Section | None:
+def find_section(sections: Sequence[Section], id: str) -> Section | None:
     """Return the last section with this id, which is the one that counts."""
     return next((section for section in reversed(sections) if section.id == id), None)
 

@@ -6,10 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 from course_lib.course.checking import NotStarted
-from course_lib.course.contents import Lesson, all_lessons
+from course_lib.course.contents import all_lessons
 from course_lib.course.exercise import Exercise
 from course_lib.course.judging import find_mistake
-from course_lib.course.lessons import exercises_of, find_exercise, find_question, lesson_of, questions_of
+from course_lib.course.lessons import (
+    exercises_of,
+    find_exercise,
+    find_question,
+    lesson_of,
+    parts,
+    questions_of,
+)
 from course_lib.course.my_model import MyModel
 from course_lib.course.quizzes import Question, answer_text, question_text, show_buttons
 from course_lib.course.record import Record
@@ -31,6 +38,7 @@ class Session:
     def check(self, id: str, answer: Any = None) -> None:
         """Print whether an answer, a function or a value, solves exercise `id`, or what is wrong with it."""
         exercise = find_exercise(id)
+        id = exercise.id
         try:
             mistake = find_mistake(exercise, answer)
         except NotStarted:
@@ -47,13 +55,15 @@ class Session:
 
     def hint(self, id: str) -> None:
         """Print the next hint for exercise `id`. Each hint says a little more than the one before."""
-        hints = find_exercise(id).hints
+        exercise = find_exercise(id)
+        id, hints = exercise.id, exercise.hints
         self._hints[id] = min(self._hints[id] + 1, len(hints))
         _print(f"{id} hint {self._hints[id]} of {len(hints)}: {hints[self._hints[id] - 1]}")
 
     def solution(self, id: str) -> None:
         """Print a solution of exercise `id`."""
         exercise = find_exercise(id)
+        id = exercise.id
         if id not in self._tried:
             _print(f"You haven't tried {id} yet. A try first, even a wrong one, makes the answer stick.\n")
         print(f"One way to do {id}:\n\n{exercise.solution_text()}")
@@ -66,9 +76,7 @@ class Session:
         """
         exercise = find_exercise(id)
         if not exercise.part:
-            raise ValueError(
-                f"{id!r} is no part of the model; the parts are {', '.join(map(repr, _parts()))}"
-            )
+            raise ValueError(f"{id!r} is no part of the model; the parts are {', '.join(map(repr, parts()))}")
         part, why_not = self.model.find(exercise)
         name = exercise.solution.__name__
         if part is None:
@@ -105,24 +113,18 @@ class Session:
             self.record.reset()
         width = max(len(lesson.title) for lesson in all_lessons())
         print(f"{'Lesson':{width + 5}}{'Exercises':>9}{'Quiz':>10}   Parts of your model")
-        for lesson in all_lessons():
-            print(self._progress_in(lesson, width).rstrip())
-
-    def _progress_in(self, lesson: Lesson, width: int) -> str:
         done, kept = self.record.done(), self.model.kept()
-        exercises = _count_done(exercises_of(lesson), done["exercises"])
-        questions = _count_done(questions_of(lesson), done["quiz"])
-        parts = [part.solution.__name__ for part in exercises_of(lesson) if part.part and part.id in kept]
-        return f"{lesson.number}   {lesson.title:{width}}{exercises:>9}{questions:>10}   {', '.join(parts)}"
+        for lesson in all_lessons():
+            exercises = _count_done(exercises_of(lesson), done["exercises"])
+            questions = _count_done(questions_of(lesson), done["quiz"])
+            line = f"{lesson.number}   {lesson.title:{width}}{exercises:>9}{questions:>10}"
+            own = [part.solution.__name__ for part in exercises_of(lesson) if part.part and part.id in kept]
+            print(f"{line}   {', '.join(own)}".rstrip())
 
     def _answer(self, question: Question, letter: str) -> str:
         if question.lettered()[letter].right:
             self.record.add("quiz", question.id)
         return answer_text(question, letter)
-
-
-def _parts() -> list[str]:
-    return [exercise.id for lesson in all_lessons() for exercise in exercises_of(lesson) if exercise.part]
 
 
 def _count_done(items: tuple[Exercise, ...] | tuple[Question, ...], done: list[str]) -> str:

@@ -16,7 +16,15 @@ from collections.abc import Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
-from course_lib.course.bindings import alias_name, bound_by, free_names, lines_of, parse, with_one_alias
+from course_lib.course.bindings import (
+    alias_name,
+    bindings,
+    bound_by,
+    free_names,
+    lines_of,
+    parse,
+    with_one_alias,
+)
 
 NOTEBOOK_ONLY = (
     "display",
@@ -31,33 +39,32 @@ class NotAlone(Exception):
     """A function can't be taken out of its notebook. The message says why."""
 
 
-def collect(function: Any, name: str, parts: Mapping[int | str, str]) -> tuple[str, set[str]]:
+def collect(function: Any, name: str, parts: Mapping[int, str]) -> tuple[str, set[str]]:
     """Return a text that defines a function or class as `name`, and the names of the parts that it uses.
 
-    parts: the names of the model's other parts, by themselves and by the `id` of each object that is one.
-    They have places of their own, and aren't copied.
+    parts: the names of the model's parts, by the `id` of the course's solution of each. The other parts have
+    places of their own, and aren't copied.
 
     Raises NotAlone if the source can't be found, or for a value that can't be written as text.
     """
     collector = _Collector(function, name, parts)
     body = collector.source_of(function, name)
-    own = getattr(function, "__name__", name)
-    if f"def {name}(" not in body and f"class {name}" not in body:
-        body += f"\n\n{name} = {own}\n"
-    blocks = ["\n".join(sorted(collector.imports)), "\n".join(collector.constants), *collector.helpers, body]
+    if name not in bindings(body):
+        body += f"\n\n{name} = {parse(body).body[0].name}\n"
+    blocks = ["\n".join(sorted(collector.imports)), *collector.definitions, body]
     return "\n\n\n".join(block.strip("\n") for block in blocks if block) + "\n", collector.parts_used
 
 
 class _Collector:
     """What one function uses, found by following its free names."""
 
-    def __init__(self, function: Any, name: str, parts: Mapping[int | str, str]) -> None:
+    def __init__(self, function: Any, name: str, parts: Mapping[int, str]) -> None:
         self.names = _namespace_of(function)
         self.cells = list(_cells(self.names))
         self.parts = {key: part for key, part in parts.items() if part != name}
+        self.names_of_parts = set(self.parts.values())
         self.imports: set[str] = set()
-        self.constants: list[str] = []
-        self.helpers: list[str] = []
+        self.definitions: list[str] = []  # each after those that it uses
         self.parts_used: set[str] = set()
         self._seen = {name} | {key for key, value in self.names.items() if value is function}
 
@@ -66,7 +73,8 @@ class _Collector:
         text = self._find_source(function, name)
         if text is None:
             raise NotAlone(f"the source of {name} can't be found; write it with def or class, in a cell")
-        if not isinstance(ast.parse(text).body[0], ast.FunctionDef | ast.ClassDef):
+        body = parse(text).body
+        if not body or not isinstance(body[0], ast.FunctionDef | ast.ClassDef):
             raise NotAlone(f"write {name} with def or class")
         if getattr(_unwrapped(function), "__closure__", None) and "__class__" not in _free_variables(
             function
@@ -76,38 +84,34 @@ class _Collector:
         return text
 
     def _find_source(self, function: Any, name: str) -> str | None:
-        if not isinstance(function, type):
-            try:
-                return textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
-            except (OSError, TypeError, SyntaxError):
-                pass
-        for cell in self.cells:  # a class's source isn't found by inspect in a notebook
+        """Return a function's source, or that of a class, which inspect doesn't find in a notebook."""
+        if not isinstance(function, type) and (text := _source(function)):
+            return text
+        for cell in self.cells:
             for node in reversed(parse(cell).body):
                 if getattr(node, "name", "") in (name, getattr(function, "__name__", name)):
                     return lines_of(cell, node)
-        try:
-            return textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
-        except (OSError, TypeError, SyntaxError):
-            return None
+        return _source(function)
 
     def _add_what_is_used(self, text: str) -> None:
         for name in sorted(free_names(text) - self._seen):
             self._seen.add(name)
-            if name in NOTEBOOK_ONLY:
+            is_own = any(self._statements_that_bind(name))
+            if name in NOTEBOOK_ONLY and not is_own:
                 raise NotAlone(f"it uses {name}, which only a notebook has")
-            if name in self.names and self.names[name] is not getattr(builtins, name, self):
+            if name in self.names and (is_own or not hasattr(builtins, name)):
                 self._add(name, self.names[name])
 
     def _add(self, name: str, value: Any) -> None:
-        part = self.parts.get(id(value)) or self._part_from_my_model(value) or self.parts.get(name)
-        if part:
+        own = name if name in self.names_of_parts else None
+        if part := self.parts.get(id(value)) or self._part_from_my_model(value) or own:
             self.parts_used.add(part)
             if part != name:
-                self.constants.append(f"{name} = {part}")
+                self.definitions.append(f"{name} = {part}")
         elif isinstance(value, ModuleType) or self._is_foreign(value):
             self.imports.add(self._import_of(name, value))
         elif callable(value) and not _is_instance(value):
-            self.helpers.append(self.source_of(value, name))
+            self.definitions.append(self.source_of(value, name))
         else:
             self._add_constant(name, value)
 
@@ -115,8 +119,10 @@ class _Collector:
         """Return the name of the part that `mine` brought from my_model.py, if a value is one."""
         if getattr(value, "__module__", None) != "my_model":
             return None
+        if isinstance(value, type):
+            return value.__name__ if value.__name__ in self.names_of_parts else None
         there = getattr(value, "__globals__", {})
-        return next((part for part in self.parts.values() if there.get(part) is value), None)
+        return next((part for part in self.names_of_parts if there.get(part) is value), None)
 
     def _is_foreign(self, value: Any) -> bool:
         """Return whether a function or class comes from a module, and not from the notebook."""
@@ -137,24 +143,22 @@ class _Collector:
         return f"from {value.__module__} import {own}" + (f" as {name}" if name != own else "")
 
     def _add_constant(self, name: str, value: Any) -> None:
-        """Add the statement that bound a constant, if it gives the same value again.
+        """Add the statement that bound a constant, or its value where that statement calls something.
 
-        Where no cell is known that did it, the value itself is written.
+        A statement that calls something isn't run again: it might train a net, or take from a queue.
         """
-        refusal = NotAlone(f"it uses {name} from another cell; give it as an argument, or make it inside")
-        for statement in self._statements_that_bind(name):
-            text = ast.unparse(statement)
-            if isinstance(statement, ast.Import | ast.ImportFrom):
-                self.imports.add(self._import_of(name, value))
-            elif len(text) < LONGEST and self._gives(text, name, value):
-                self._add_what_is_used(text)
-                self.constants.append(text)
-            else:
-                raise refusal
-            return
-        if not _is_literal(value):
-            raise refusal
-        self.constants.append(f"{name} = {value!r}")
+        statement = next(self._statements_that_bind(name), None)
+        text = ast.unparse(statement) if statement else ""
+        calls = statement is None or any(isinstance(node, ast.Call) for node in ast.walk(statement))
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            self.imports.add(self._import_of(name, value))
+        elif not calls and len(text) < LONGEST and self._gives(text, name, value):
+            self._add_what_is_used(text)
+            self.definitions.append(text)
+        elif calls and _is_literal(value):
+            self.definitions.append(f"{name} = {value!r}")
+        else:
+            raise NotAlone(f"it uses {name}, which another cell made: make it inside the function")
 
     def _gives(self, text: str, name: str, value: Any) -> bool:
         """Return whether a statement of the notebook, run again, gives the value that a name has now."""
@@ -189,6 +193,13 @@ def _namespace_of(function: Any) -> dict[str, Any]:
     if isinstance(function, type):
         return vars(sys.modules.get(function.__module__, ModuleType("")))
     return getattr(_unwrapped(function), "__globals__", {})
+
+
+def _source(function: Any) -> str | None:
+    try:
+        return textwrap.dedent(inspect.getsource(function)).rstrip() + "\n"
+    except (OSError, TypeError, SyntaxError):
+        return None
 
 
 def _unwrapped(function: Any) -> Any:

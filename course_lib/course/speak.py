@@ -45,7 +45,7 @@ def speak(decoder_class: type[nn.Module], arguments: list[str] | None = None, n_
     try:
         model.load_state_dict(read_weights(reader, config.d_head))
     except RuntimeError as error:  # which names the weights
-        sys.exit(f"Your {decoder_class.__name__} can't take the weights of SmolLM2. {error}")
+        sys.exit(f"Your {type(model).__name__} can't take the weights of SmolLM2. {error}")
     ids = chat.encode(question)
     end = chat.tokenizer.special["<|im_end|>"]
     for piece in chat.tokenizer.decode_stream(_next_tokens(model.eval(), ids, end, n_tokens)):

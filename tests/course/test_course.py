@@ -12,6 +12,8 @@ from notebook_files import remember
 
 from course_lib.course import lessons
 from course_lib.course.checking import Mistake, NotStarted, agree, call, close, equal, same
+from course_lib.course.exercise import Case
+from course_lib.course.judging import _run, alike
 from course_lib.course.reading import is_blank, is_untouched, shown
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -68,7 +70,7 @@ def test_writing_on_what_was_given_is_a_mistake_and_can_be_named(session):
 def test_several_results_are_told_apart_by_name(session):
     solution = lessons.find_exercise("most-common").solution
     assert "give the counts as well" in session.check("most-common", lambda ids: solution(ids)[0])
-    assert "should give 2 things, the pair and the counts,\nand gives" in session.check(
+    assert "should give 2 things: the pair and the counts.\nIt gives" in session.check(
         "most-common", lambda ids: (1, 2, 3)
     )
     assert "most_common([3, 1, 2, 1, 2]): the pair[0] should be 1, and is 3" in session.check(
@@ -246,8 +248,10 @@ def test_equal_names_the_first_difference(got, want, message):
         (torch.ones(2), 1.0, "it should be one number, and has the shape (2,)"),
         ([torch.ones(2)] * 2, torch.ones(2, 2), "it should be one tensor, and is a list of 2 items"),
         (torch.tensor([49_152]), torch.tensor([49_151]), "it[0] should be 49151, and is 49152"),
-        (None, 2, "it should be 2, and is nan"),
-        (12345678, 12345, "it should be 12345, and is 1.23457e+07"),
+        (None, 2, "it should be numbers, and is None"),
+        (["0.5"], [0.5], "it should be numbers, and is ['0.5']"),
+        (torch.ones(1) * 1j, torch.ones(1), "it should be numbers, and is an array of shape (1,)"),
+        (12345678, 12345, "it should be 12345, and is 12345678"),
     ],
 )
 def test_close_names_shape_then_value(got, want, message):
@@ -262,7 +266,7 @@ def test_agree_takes_an_array_for_a_list_and_a_list_for_a_tuple():
     agree(np.int64(3), 3, "it")
     agree([torch.ones(2), 3], (np.ones(2), 3), "it")
     for got, want, message in (
-        ([1], (1, 2), "it should give 2 things and gives [1]"),
+        ([1], (1, 2), "it should give 2 things. It gives [1]"),
         ((1, 3), (1, 2), "it[1] should be 2, and is 3"),
         ({"a": 0.5001}, {"a": 0.6}, "it['a'] should be 0.6, and is 0.5001"),
     ):
@@ -298,6 +302,45 @@ def test_what_is_shown_has_no_addresses_and_stays_short():
     assert not any("0x" in text or len(text) > 90 for text in texts)
     assert texts[5:7] == ["{'a', 'b', 'c'}", "0.333333"]
     assert texts[-4:] == ["0.1", "2", "True", "b'a'"]
+
+
+def test_an_exercise_may_be_called_with_underscores(session):
+    solution = lessons.find_exercise("count-pairs").solution
+    assert session.check("count_pairs", solution).startswith("count-pairs passed")
+    assert "1 of 4" in session.progress()
+    assert not session.solution("count-pairs").startswith("You haven't tried")
+    assert session.hint("count_pairs").startswith("count-pairs hint 1") and "hint 2" in session.hint(
+        "count-pairs"
+    )
+
+
+def test_what_a_learner_made_and_a_probe_runs_may_fail(session):
+    class Broken(torch.nn.Module):
+        def __init__(self, config):
+            super().__init__()
+
+        def forward(self, tokens):
+            return tokens @ tokens
+
+    said = session.check("decoder", Broken)
+    assert "your code stopped with RuntimeError" in said and "return tokens @ tokens" in said
+
+
+def test_a_forbidden_call_is_found_behind_a_decorator_and_own_helpers_are_allowed(session):
+    decorated = typed("@torch.no_grad()\ndef answer(ids):\n    return ids.most_common()")
+    assert "that calls most_common" in session.check("most-common", decorated)
+    own = typed("def most_common(ids):\n    return 1\n\ndef answer(ids):\n    return most_common(ids)")
+    assert "that calls most_common" not in session.check("most-common", own)
+
+
+def test_a_small_change_of_what_was_given_is_seen_too(session):
+    def shifting(x):
+        x += 1e-6
+        return x.sum()
+
+    case = Case(torch.ones(3))
+    outcome = _run(case, shifting)
+    assert outcome.changed == (0,) and not alike(outcome, _run(case, torch.sum), 1e-3)
 
 
 # Hints, solutions, quizzes

@@ -151,7 +151,7 @@ INSIDE = """def make():
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        (("import threading\ntable = threading.Lock()", LOCKED), "it uses table from another cell"),
+        (("import threading\ntable = threading.Lock()", LOCKED), "it uses table, which another cell made"),
         ((WITHOUT_SOURCE,), "the source of count_pairs can't be found"),
         ((INSIDE, "count_pairs = make()"), "count_pairs uses variables of a function around it"),
     ],
@@ -171,7 +171,9 @@ def test_two_parts_may_not_define_the_same_helper(session, file):
     )
     before = file.read_text()
     said = session.check("most-common", typed(COUNT, clash))
-    assert "neighbours is something else in your count-pairs: choose another name" in " ".join(said.split())
+    assert "neighbours is something else in the section count-pairs: choose another name" in " ".join(
+        said.split()
+    )
     assert file.read_text() == before
 
 
@@ -364,12 +366,25 @@ BEFORE = "    return counts"
             "import threading; lock = threading.Lock()",
             "{}",
             "{} if lock else 0",
-            "it uses lock from another cell",
+            "it uses lock, which another cell made",
         ),
-        ("seen = []", BEFORE, "    seen.append(1)\n    return counts", "it uses seen from another cell"),
+        (
+            "seen = []",
+            BEFORE,
+            "    seen.append(1)\n    return counts",
+            "it uses seen, which another cell made",
+        ),
         ("help = lambda n: n", "+ 1", "+ help(1)", "write help with def or class"),
+        ("def display(n): return n", "+ 1", "+ display(1)", "is now in my_model.py"),
+        ("def make(): return 1\nONE = make()", "+ 1", "+ ONE", "is now in my_model.py"),
+        (
+            "stack = [1, 2]\nONE = stack.pop() - 1",
+            "+ 1",
+            "+ ONE * len(stack)",
+            "it uses stack, which another",
+        ),
     ],
-    ids=["a builtin of one's own", "display", "a lock", "state", "a lambda"],
+    ids=["own builtin", "display", "a lock", "state", "a lambda", "own display", "a made value", "a queue"],
 )
 def test_what_a_notebook_alone_can_run(cell, before, after, message, own_record):
     count = COUNT.replace(before, after, 1) if before == "{}" else COUNT.replace(before, after)
@@ -415,6 +430,79 @@ def test_what_is_above_all_sections_is_run_first(session, file, capsys):
     assert "yours" in capsys.readouterr().out
 
 
+def test_what_was_changed_in_the_courses_section_is_kept_aside_too(session, file):
+    session.check("most-common", typed(COUNT, COMMON))
+    file.write_text(file.read_text().replace("counts = {}", "counts = {}  # my note", 1))
+    assert "your earlier one in my_model.1.py" in session.check("count-pairs", typed(COUNT))
+    assert "my note" in (file.parent / "my_model.1.py").read_text() and "my note" not in file.read_text()
+
+
+def test_odd_line_ends_in_a_file_hide_nothing(session, file):
+    session.check("count-pairs", typed(COUNT))
+    file.write_text(file.read_text().replace("counts = {}", "counts = {}  # \x0c \u2028"))
+    session.check("most-common", typed(COUNT, COMMON))
+    assert MyModel().kept() == {"count-pairs", "most-common"}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ONES = [i for i in range(2)]", "TWOS = [2 * i for i in range(2)]"),
+        ("import os", "import os.path"),
+        ("import torch.nn.functional as F", "from torch.nn import functional as F"),
+    ],
+)
+def test_what_is_the_same_or_no_name_at_all_is_no_clash(one, other, session, file):
+    used = [
+        text.partition(" = ")[0] if " = [" in text else text.split()[-1].partition(".")[0]
+        for text in (one, other)
+    ]
+    count = COUNT.replace("    return", f"    assert {used[0]}\n    return")
+    session.check("count-pairs", typed(one, count))
+    common = COMMON.replace("    return", f"    assert {used[1]}\n    return")
+    assert "most_common is now in my_model.py" in session.check("most-common", typed(other, COUNT, common))
+
+
+def test_names_that_begin_alike_are_two_names(own_record, file):
+    cells = [COUNT.replace("count_pairs", "count_pairs_of_mine"), 'check("count-pairs", count_pairs_of_mine)']
+    assert run_notebook(cells, own_record)[-1].endswith("count_pairs is now in my_model.py.\n")
+    assert file.read_text().rstrip().endswith("count_pairs = count_pairs_of_mine")
+
+
+def test_an_answer_whose_source_is_no_statement_passes_without_a_traceback(own_record):
+    lines = ("lambda ids: {p: list(zip(ids, ids[1:])).count(p)", "             for p in zip(ids, ids[1:])}))")
+    cell = 'check("count-pairs", (\n' + "\n".join(lines)
+    assert "write count_pairs with def or class" in " ".join(run_notebook([cell], own_record)[-1].split())
+
+
+def test_a_section_that_was_deleted_stays_deleted(session, file):
+    session.check("decoder", lessons.find_exercise("decoder").solution)
+    text = file.read_text()
+    file.write_text(text[: text.index("# %% speak")])
+    session.check("count-pairs", typed(COUNT))
+    assert "speak" not in file.read_text().partition("class Decoder")[2]
+
+
+def test_two_kernels_that_keep_at_once_lose_nothing(session, file, monkeypatch):
+    """Between reading and writing, another kernel writes: the answer is then put into what this one wrote."""
+    judge, written = MyModel._load, []
+
+    def meanwhile(self, exercise, text):
+        if not written:
+            written.append(True)
+            MyModel().keep(lessons.find_exercise("count-pairs"), typed(COUNT))
+        return judge(self, exercise, text)
+
+    monkeypatch.setattr(MyModel, "_load", meanwhile)
+    session.check("most-common", typed(COUNT, COMMON))
+    assert MyModel().kept() == {"count-pairs", "most-common"}
+
+
+def test_a_decoder_that_cannot_take_the_weights_is_told_so(capsys):
+    with pytest.raises(SystemExit, match="Your Linear can't take the weights of SmolLM2"):
+        speak.speak(lambda config: torch.nn.Linear(1, 1), ["Hi"])
+
+
 def test_a_mark_in_a_docstring_is_text(session, file, capsys):
     doc = COUNT.replace(":\n", ':\n    """\n# %% most-common (mine)\n    """\n', 1)
     assert "now in my_model.py" in session.check("count-pairs", typed(doc))
@@ -456,9 +544,18 @@ def test_a_link_stays_a_link_and_a_read_only_file_as_it_is(session, file):
     file.symlink_to(target)
     session.check("count-pairs", typed(COUNT))
     assert file.is_symlink() and "def count_pairs" in target.read_text()
-    if os.getuid() != 0:  # root may write everywhere
-        target.chmod(0o444)
-        assert "is read-only" in session.check("most-common", typed(COUNT, COMMON))
+
+
+def test_a_read_only_file_stays_as_it_is_and_the_mode_of_another_is_kept(session, file, monkeypatch):
+    session.check("count-pairs", typed(COUNT))
+    file.chmod(0o640)
+    session.check("most-common", typed(COUNT, COMMON))
+    before = file.read_text()
+    assert file.stat().st_mode & 0o777 == 0o640 and "most_common" in before
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != file.resolve())
+    said = session.check("count-pairs", typed(COUNT.replace("counts", "found")))
+    assert "is read-only" in " ".join(said.split())
+    assert file.read_text() == before
 
 
 def test_a_part_that_passed_and_was_deleted_is_asked_for_again(session, file, capsys):

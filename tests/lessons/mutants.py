@@ -146,5 +146,4 @@ def _build(function: Callable, tree: ast.AST) -> Callable:
     name = function.__name__
     names = dict(function.__globals__)
     exec(compile(tree, f"<mutant of {name}>", "exec"), names)  # noqa: S102
-    mutant = names[name]
-    return mutant
+    return names[name]

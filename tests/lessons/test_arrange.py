@@ -119,6 +119,25 @@ def test_a_lesson_without_a_head_is_refused(copy, capsys):
     assert f"should begin with “# {lesson.number} · Sampling: …”" in capsys.readouterr().err
 
 
+def test_nothing_is_renamed_where_something_must_be_corrected_first(copy, capsys):
+    path = copy / "notebooks" / find_lesson("sampling").file
+    path.write_text(path.read_text(encoding="utf-8").replace(" · Sampling:", " Sampling"), encoding="utf-8")
+    move(copy, "flash_attention", below="start_here")
+    before = texts(copy)
+    assert arrange.main(["--root", str(copy)]) == 1
+    assert "should begin with" in capsys.readouterr().err and texts(copy) == before
+
+
+def test_an_interrupted_renaming_and_a_damaged_table_are_named(copy, capsys):
+    (copy / "notebooks" / ".02_sampling.ipynb.moving").write_text("{}")
+    assert arrange.main(["--root", str(copy)]) == 1
+    assert "a renaming was interrupted: give .02_sampling.ipynb.moving" in capsys.readouterr().err
+    (copy / TABLE).write_text("lessons = [")
+    read_table.cache_clear()
+    assert arrange.main(["--root", str(copy)]) == 1
+    assert "contents.toml can't be read: " in capsys.readouterr().err
+
+
 def test_numbers_stand_in_names_of_files_and_nowhere_in_the_code():
     """Code, tests and pages know a lesson by its name."""
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -144,4 +163,4 @@ def test_the_table_knows_its_lessons():
     with pytest.raises(ValueError, match="there is no lesson 'scaling', only start_here, "):
         find_lesson("scaling")
     names = [lesson.name for lesson in read_table(ROOT / TABLE)]
-    assert len(set(names)) == len(names) == 34
+    assert len(set(names)) == len(names)

@@ -32,6 +32,11 @@ def questions_of(lesson: Lesson) -> tuple[Question, ...]:
     return make_questions(_read(lesson, "quiz.toml"))
 
 
+def parts() -> dict[str, Exercise]:
+    """Return the exercises that are parts of the learner's model, by id, in the order of the course."""
+    return {part.id: part for lesson in all_lessons() for part in exercises_of(lesson) if part.part}
+
+
 def find_exercise(id: str) -> Exercise:
     """Return the exercise with this id. Raises ValueError, which lists similar ids, if there is none."""
     return _find(id, "exercise", exercises_of)
