@@ -192,7 +192,7 @@ EXERCISES = (
                 "a logit of 0 is an ordinary logit, e⁰ = 1 and not nothing: what can't come is −∞"
             ),
             lambda logits, p: logits.masked_fill(logits.softmax(dim=-1) < p, -math.inf): (
-                "p was compared with each token's own probability; compare it with the likelier ones' sum"
+                "compare p with the sum of the likelier tokens, not with each token's own probability"
             ),
             nucleus_by(lambda ordered, p: ordered < ordered[..., :1] + math.log(p)): (
                 "that is min-p, a share of the likeliest one's probability; top-p asks for a sum"

@@ -189,7 +189,7 @@ EXERCISES = (
             over(lambda x, eps: mean_square(x).sqrt() + eps): "add eps inside the root, not after it",
             over(lambda x, eps: mean_square(x).sqrt()): "eps is missing: add it before you take the root",
             over(lambda x, eps: (x.pow(2).mean() + eps).sqrt()): "each vector has its own mean: use dim=-1",
-            over(lambda x, eps: (x.pow(2).sum(-1, True) + eps).sqrt()): "take the squares' mean, not the sum",
+            over(lambda x, eps: (x.pow(2).sum(-1, True) + eps).sqrt()): "average the squares, don't add them",
             over(lambda x, eps: (mean_square(x, keepdim=False) + eps).sqrt()): (
                 "this works for one vector; for several, keep the dimension of the mean: keepdim=True"
             ),
