@@ -33,9 +33,9 @@ def check_counterexample(answer):
         )
 
 
-def cross_inputs(read):
-    """Four words written, and the given number of words read."""
-    return random((4, 5), (read, 5), (5, 3), (5, 3), (5, 2))
+def cross_inputs(read, width=3):
+    """Four words written, and the given number of words read; the width of a query."""
+    return random((4, 5), (read, 5), (5, width), (5, width), (5, 2))
 
 
 def cross_attention(x, memory, W_query, W_key, W_value):
@@ -46,12 +46,18 @@ def cross_attention(x, memory, W_query, W_key, W_value):
 
 def cross_with(attend):
     """Cross-attention in which `attend(scores, values)` is all that comes after the scores."""
-    return lambda x, memory, W_q, W_k, W_v: attend(x @ W_q @ (memory @ W_k).T / 3**0.5, memory @ W_v)
+
+    def cross(x, memory, W_q, W_k, W_v):
+        return attend(x @ W_q @ (memory @ W_k).T / W_q.shape[1] ** 0.5, memory @ W_v)
+
+    return cross
 
 
-def scaled(factor):
-    """Cross-attention whose scores are multiplied by a factor."""
-    return cross_with(lambda scores, v: (factor * scores).softmax(dim=-1) @ v)
+def divided(by):
+    """Cross-attention whose scores are divided by something else, a function of a query's width."""
+    return lambda x, memory, W_q, W_k, W_v: (
+        (x @ W_q @ (memory @ W_k).T / by(W_q.shape[1])).softmax(dim=-1) @ memory @ W_v
+    )
 
 
 def cross_from(sources):
@@ -59,7 +65,7 @@ def cross_from(sources):
 
     def cross(x, memory, *matrices):
         q, k, v = (source @ W for source, W in zip(sources(x, memory), matrices, strict=True))
-        return (q @ k.T / 3**0.5).softmax(dim=-1) @ v
+        return (q @ k.T / q.shape[1] ** 0.5).softmax(dim=-1) @ v
 
     return cross
 
@@ -98,15 +104,26 @@ NARROW = {
 
 
 def beam_case(tree, width, name=""):
-    def next_words(words):
-        if "<end>" in words:
-            raise Mistake(f"next_words was asked what follows {words!r}; a text with <end> isn't lengthened")
-        offered = tree.get(" ".join(words[:-1]), ())
-        if not isinstance(words, list | tuple) or words and words[-1] not in offered:
-            raise Mistake(f"next_words takes the list of all words so far, and was given {words!r}")
-        return dict(tree.get(" ".join(words), {"<end>": 1.0}))
+    def search(answer, width):
+        asked = []
 
-    return Case(next_words, width, name=f"with {name or f'tree = {tree}'}, beam_search(next_words, {width})")
+        def next_words(words):
+            asked.append(words)
+            if len(asked) > 1000:
+                raise Mistake("next_words is asked without end: do the beginnings grow in each round?")
+            if "<end>" in words:
+                raise Mistake(
+                    f"next_words was asked what follows {words!r}; a text with <end> isn't lengthened"
+                )
+            offered = tree.get(" ".join(words[:-1]), ())
+            if not isinstance(words, list | tuple) or words and words[-1] not in offered:
+                raise Mistake(f"next_words takes the list of all words so far, and was given {words!r}")
+            return dict(tree.get(" ".join(words), {"<end>": 1.0}))
+
+        return answer(next_words, width)
+
+    called = f"with {name or f'tree = {tree}'}, beam_search(next_words, {width})"
+    return Case(width, name=called, probe=search)
 
 
 def beam_search(next_words, width):
@@ -214,7 +231,7 @@ EXERCISES = (
     Exercise(
         id="cross-attention",
         solution=cross_attention,
-        cases=(Case(*cross_inputs(7)), Case(*cross_inputs(4))),
+        cases=(Case(*cross_inputs(7)), Case(*cross_inputs(4)), Case(*cross_inputs(4, width=6))),
         wrong={
             cross_from(lambda x, memory: (x, x, x)): "that is self-attention: `memory` plays no part in it",
             cross_from(lambda x, memory: (memory, x, x)): "x and memory have changed places: x should ask",
@@ -223,9 +240,10 @@ EXERCISES = (
             cross_with(
                 lambda scores, v: (scores - 1e9 * torch.ones_like(scores).triu(1)).softmax(dim=-1) @ v
             ): "take the causal mask away: the other text is all there already, and may be seen",
-            scaled(3**0.5): "the scores aren't divided by the square root of the width of a query",
-            scaled(1 / 3**0.5): "you divided by the width of a query; it is the square root of that width",
-            scaled((3 / 5) ** 0.5): "you divided by the root of x's width; use a query's width, q.shape[-1]",
+            divided(lambda d: 1): "the scores aren't divided by the square root of the width of a query",
+            divided(lambda d: d): "you divided by the width of a query; it is the square root of that width",
+            divided(lambda d: 5**0.5): "you divided by the root of x's width; use a query's, q.shape[-1]",
+            divided(lambda d: 3**0.5): "√3 is right for queries of three numbers; use q.shape[-1]",
             cross_with(lambda scores, v: scores.softmax(dim=0) @ v): "take the softmax over each row: dim=-1",
             cross_with(lambda scores, v: scores @ v): "the scores aren't weights yet: a softmax is missing",
             cross_with(lambda scores, v: scores.softmax(dim=-1)): "multiply these weights by the values",

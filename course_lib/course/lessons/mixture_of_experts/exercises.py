@@ -175,7 +175,7 @@ EXERCISES = (
         returns=("the output", "the router's gradient", "the experts' gradient"),
         wrong={
             lambda x, router, experts: switched(x, torch.ones(len(x)), router(x).argmax(dim=-1), experts): (
-                "every expert's output counts in full: multiply it by its share, from a softmax over all four"
+                "every expert's output counts in full: its share is 1, or isn't used. What is it among all?"
             ),
             lambda x, router, experts: switched(x, *router(x).max(dim=-1), experts): (
                 "the outputs are multiplied by raw scores, which may be negative or huge; use shares"

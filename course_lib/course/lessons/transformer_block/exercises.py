@@ -96,6 +96,8 @@ def check_calm(answer):
     trained = wild_model(len(letters))  # a new one, so that nothing but the weights can have been changed
     if parts_of(got) != parts_of(trained):
         raise Mistake("only the numbers in the weights may change: no new parts, no other shapes or types")
+    if all(map(torch.equal, trained.state_dict().values(), got.state_dict().values())):
+        raise Mistake("no weight has changed: write into it, as weight.data.copy_(…) does")
     check_two_matrices(trained.state_dict(), got.state_dict())
     trained.load_state_dict(got.state_dict())
     with torch.enable_grad():
@@ -237,7 +239,7 @@ EXERCISES = (
         solution=calm,
         check=check_calm,
         wrong={
-            lambda model: model: "it still explodes",
+            lambda model: model: "no weight has changed",
             lambda model: scaled(model, ("output", "down"), 1 / 3): "it still explodes",
             lambda model: scaled(model, ("output",), 0): "it still explodes",
             lambda model: scaled(model, ("value", "up"), 0): "it doesn't explode, but",
