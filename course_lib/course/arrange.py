@@ -16,8 +16,8 @@ from pathlib import Path
 import nbformat
 
 from course_lib.course.contents import TABLE, Lesson, read_table
-from course_lib.course.home import ROOT
-from course_lib.course.publish import read, write
+from course_lib.course.home import ROOT, write_file
+from course_lib.course.publish import read
 
 NOTEBOOK = re.compile(r"\b\d\d_(\w+)\.ipynb")
 HEAD = re.compile(r"\A# \d\d · [^:\n]*:")
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     rename(moved)
     for path, text in stale.items():
-        write(path, text)
+        write_file(path, text)
     for path, to in moved.items():
         print(f"{path.name} is now {to.name}")
     written = ", ".join(path.name for path in stale)

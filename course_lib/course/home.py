@@ -33,7 +33,9 @@ def next_free(file: Path) -> Path:
 
 
 def write_file(file: Path, text: str) -> None:
-    """Write a file atomically: after an error it has its old content. A link stays a link.
+    """Write a file atomically, with the text's own line ends: after an error it has its old content.
+
+    A link stays a link.
 
     Raises OSError where it can't be written, also for a file that is read-only.
     """
@@ -42,7 +44,7 @@ def write_file(file: Path, text: str) -> None:
         raise PermissionError(f"{file} is read-only")
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="")
         if file.exists():
             shutil.copymode(file, temporary)
         os.replace(temporary, file)

@@ -5,16 +5,14 @@
 
 import argparse
 import json
-import os
 import re
 import sys
-import tempfile
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 from course_lib.course.contents import find_lesson
-from course_lib.course.home import ROOT
+from course_lib.course.home import ROOT, write_file
 
 FOLDER = "thirsty-tiger"
 ADDRESS = re.compile(r"https://github\.com/([\w-]+/[\w.-]*[\w-])")
@@ -117,15 +115,6 @@ def read(path: Path) -> str:
     return path.read_bytes().decode()
 
 
-def write(path: Path, text: str) -> None:
-    """Replace a file atomically: after an error it has its old content."""
-    data = text.encode()  # before the temporary file exists, so that an error here leaves none
-    with tempfile.NamedTemporaryFile("wb", dir=path.parent, delete=False) as file:
-        file.write(data)
-    os.chmod(file.name, path.stat().st_mode)
-    os.replace(file.name, path)
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Write the course's public address where it is shown.")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if out of date")
@@ -145,7 +134,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(out_of_date, file=sys.stderr)
         return 1
     for path, text in stale.items():
-        write(path, text)
+        write_file(path, text)
     print(f"Written: {names}")
     return 0
 

@@ -17,23 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import find_smollm2
+from course_lib.gguf_names import BLOCK_TENSORS, TENSORS
 from course_lib.text import SMOLLM2, ChatTemplate, Tokenizer
 
-# The file's names → those of `course_lib.model`; and `blk.0.attn_q` → `blocks.0.attention.query`.
-NAMES = {
-    "token_embd": "embedding",
-    "output_norm": "norm",
-    "blk": "blocks",
-    "attn_norm": "attention_norm",
-    "attn_q": "attention.query",
-    "attn_k": "attention.key",
-    "attn_v": "attention.value",
-    "attn_output": "attention.output",
-    "ffn_norm": "feed_forward_norm",
-    "ffn_gate": "feed_forward.gate",
-    "ffn_up": "feed_forward.up",
-    "ffn_down": "feed_forward.down",
-}
+NAMES = TENSORS | BLOCK_TENSORS | {"blk": "blocks"}  # blk.0.attn_q → blocks.0.attention.query
 
 
 def speak(decoder_class: type[nn.Module], arguments: list[str] | None = None, n_tokens: int = 60) -> None:

@@ -25,7 +25,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
-from course_lib.course.publish import write
+from course_lib.course.home import write_file
 
 VIEW, STATE = "application/vnd.jupyter.widget-view+json", "application/vnd.jupyter.widget-state+json"
 METADATA = {
@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
         except (CellExecutionError, StoreError) as error:
             print(error, file=sys.stderr)
             return 1
-        write(path, nbformat.writes(notebook) + "\n")
+        write_file(path, nbformat.writes(notebook) + "\n")
     return 0
 
 

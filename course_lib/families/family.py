@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
 
+from course_lib.gguf_names import BLOCK_TENSORS, TENSORS
 from course_lib.model import AttentionConfig, ModelConfig
 from course_lib.text import GPT2, SMOLLM2
 
@@ -26,20 +27,6 @@ OPTIONAL_SETTINGS = {
     "d_head": "rope.dimension_count",
     "rope_base": "rope.freq_base",
     "vocab_size": "vocab_size",
-}
-
-# GGUF's names of tensors → the course's: outside the transformer blocks, and in each of them ("blk.0", …).
-TENSORS = {"token_embd": "embedding", "output_norm": "norm", "output": "head"}
-BLOCK_TENSORS = {
-    "attn_norm": "attention_norm",
-    "attn_q": "attention.query",
-    "attn_k": "attention.key",
-    "attn_v": "attention.value",
-    "attn_output": "attention.output",
-    "ffn_norm": "feed_forward_norm",
-    "ffn_gate": "feed_forward.gate",
-    "ffn_up": "feed_forward.up",
-    "ffn_down": "feed_forward.down",
 }
 
 

@@ -140,8 +140,8 @@ EXERCISES = (
             30 * (576 * 576 + 576 * 192): "these are the matrices' own numbers, which stay frozen",
         },
         otherwise=(
-            "that is not it. For each matrix count the numbers of A, (8, in), and of B, (out, 8); "
-            "add up the query's and the value's; multiply by the number of blocks"
+            "that is not it. What sizes have A and B beside a query's matrix, and beside a value's? "
+            "And how many blocks are there?"
         ),
     ),
     Exercise(
@@ -218,8 +218,8 @@ EXERCISES = (
                 "has learned anything; one of the two must be zeros throughout"
             ),
             lambda n_out, n_in, rank: (torch.ones(rank, n_in), torch.zeros(n_out, rank)): (
-                "the rank would stay 1: directions of the path that begin as the same get equal gradients "
-                "for ever, and those that are zeros in A and in B get none"
+                "the rank would stay 1: rows of A that begin alike get equal gradients, and so stay alike; "
+                "the same goes for B, and what is zero in both gets no gradient"
             ),
             lambda *sizes: [1e-6 * matrix for matrix in first(*sizes)]: TOO_SMALL,
             lambda *sizes: [1e3 * matrix for matrix in first(*sizes)]: TOO_LARGE,
