@@ -11,22 +11,22 @@
 
     test_every_entry_is_swept, test_sweep = sweep("course_lib.model", CALLS, EXEMPT)
 
-Every name in the room's `__all__` needs a call or an exemption; further calls, such as methods, have any names
-("Class.method"). The arguments are copied deeply for each call, and random numbers are seeded. `self` and the
-arguments named in `keep` aren't replaced.
+Every name in the room's `__all__` needs a call or an exemption; further calls, such as methods, have any
+names ("Class.method"). The arguments are copied deeply for each call, and random numbers are seeded. `self`
+and the arguments named in `keep` aren't replaced.
 
 What may come of an odd value:
 
     an error that the course raises      a `raise` in course_lib, of ERRORS
-    Python's own TypeError or            only where the type is plainly wrong (PLAIN: None or an object for
-    AttributeError                       a number, a tensor or a model …)
+    Python's own TypeError or            only where the type is plainly wrong (None or an object for a number,
+    AttributeError                       a tensor or a model …)
     the same result as without it        a list for a tensor, an iterator for a list, another dtype
     a result that holds NaN              where the odd value held NaN or ±inf
     an empty result                      where the odd value was empty
     a result that the table says is      `fine`: "argument odd" → why it is right. A reason that isn't needed
     right                                fails, too.
-    PyTorch's error about shapes and     only where the call's `torch_errors` says why that is good enough: a layer
-    dtypes                               deep inside a model, a function of three lines
+    PyTorch's error about shapes         only where the call's `torch_errors` says why that is good enough: a
+    and dtypes                           layer deep inside a model, a function of three lines
 
 Everything else is a failure: another exception (such as PyTorch's own), a call that takes longer than SECONDS
 (a guard against hanging), memory that runs out, or a result that nobody vouches for.
@@ -241,7 +241,7 @@ def _outcome(call: Call, replaced: dict[str, object]) -> _Returned | _Raised:
             return _Returned(result)
     except Hanging:
         return _Raised(f"hangs: no end within {SECONDS} s", ours=False, own=False)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever comes of it is judged
         last = traceback.extract_tb(error.__traceback__)[-1]
         raises = linecache.getline(last.filename, last.lineno).lstrip().startswith("raise")
         ours = isinstance(error, ERRORS) and raises and "course_lib" in last.filename
@@ -318,12 +318,10 @@ def _same(result: list, expected: list) -> bool:
 
 def _equal(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape == b.shape and torch.allclose(
-            a.double(), b.double(), rtol=1e-4, atol=1e-5, equal_nan=True
-        )
-    return type(a) is type(b) and (
-        repr(a) == repr(b) or not isinstance(a, (int, float, str, bytes, type(None)))
-    )
+        close = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
+        return a.shape == b.shape and torch.allclose(a.double(), b.double(), **close)
+    simple = isinstance(a, (int, float, str, bytes, type(None)))
+    return type(a) is type(b) and (not simple or repr(a) == repr(b))
 
 
 def _has_nan(x: object) -> bool:
