@@ -4,6 +4,9 @@ import ast
 import symtable
 from collections.abc import Iterator
 
+# What Python's parser raises: also for a zero byte, and for what is nested too deeply.
+NOT_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)
+
 
 def bindings(text: str) -> dict[str, str]:
     """Return what a text binds at its top level: each name with the statement that does it, in plain form."""
@@ -18,7 +21,7 @@ def free_names(text: str) -> set[str]:
     """Return the names that a text uses and doesn't bind itself. Nothing for a text that isn't Python."""
     try:
         top = symtable.symtable(text, "<text>", "exec")
-    except (SyntaxError, ValueError):
+    except NOT_PYTHON:
         return set()
     return set(_global_names(top)) - {symbol.get_name() for symbol in top.get_symbols() if _is_bound(symbol)}
 
@@ -27,7 +30,7 @@ def parse(text: str) -> ast.Module:
     """Return a text's syntax tree, and an empty one for a text that isn't Python."""
     try:
         return ast.parse(text)
-    except (SyntaxError, ValueError):
+    except NOT_PYTHON:
         return ast.Module([], [])
 
 

@@ -54,15 +54,22 @@ def write_file(file: Path, text: str) -> None:
 
 @contextmanager
 def locked() -> Iterator[None]:
-    """Keep other kernels from changing the learner's files meanwhile. The folder is made if there is none.
+    """Keep other kernels and threads from changing the learner's files. The folder is made if there is none.
 
-    Raises OSError if the files can't be locked, or aren't free for ten seconds.
+    A block under this lock can't take it a second time. Raises OSError if nothing can be written in the
+    folder, or if the files aren't free for ten seconds.
     """
     import portalocker  # imported here, so that start() can still say that it is missing
 
     home().mkdir(parents=True, exist_ok=True)
+    lock = portalocker.Lock(home() / ".thirsty-tiger.lock", timeout=10, check_interval=0.02)
     try:
-        with portalocker.Lock(home() / ".thirsty-tiger.lock", timeout=10):
-            yield
-    except portalocker.LockException as error:
+        lock.acquire()
+    except portalocker.AlreadyLocked as error:
         raise OSError(f"another program is writing in {home()}") from error
+    except portalocker.LockException:
+        pass  # some mounted disks have no locks: to save without one is better than not to save
+    try:
+        yield
+    finally:
+        lock.release()

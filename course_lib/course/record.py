@@ -9,15 +9,16 @@ from typing import Any
 from course_lib.course.home import FILE_ERRORS, earlier_home, home, locked, next_free, write_file
 
 KINDS = ("exercises", "quiz")
+LARGEST = 10_000_000  # bytes; a record has some thousand
 OLD_IDS = Path(__file__).with_name("old_ids.json")  # what ids were called when lessons were known by number
 
 
 class Record:
     """The ids of passed exercises and of rightly answered questions, in the learner's `progress.json`.
 
-    A file that can't be read is renamed and never overwritten. Where no file can be written, the record lasts
-    until the kernel stops. Where there is no record yet, that of an earlier version of the course is taken
-    over, and left where it lies.
+    Kernels and threads that add to it at once lose nothing. A file that can't be read is renamed and never
+    overwritten. Where no file can be written, the record lasts until the kernel stops. Where there is no
+    record yet, that of an earlier version of the course is taken over, and left where it lies.
     """
 
     def __init__(self) -> None:
@@ -40,46 +41,63 @@ class Record:
     def reset(self) -> None:
         """Start a new record. The old file is kept beside the new one."""
         self._unsaved = {kind: set() for kind in KINDS}
+        kept = ""
         try:
-            self._take_over()
-            kept = f" The old record is kept as {_set_aside(_file())}." if _file().exists() else ""
+            if any(file.exists() for file in _files()):
+                with locked():
+                    self._take_over()
+                    kept = f" The old record is kept as {_set_aside(_file())}." if _file().exists() else ""
             print(f"Your progress starts afresh.{kept}")
         except FILE_ERRORS as error:
             print(f"Your progress could not be reset: {str(error).rstrip('.')}.")
 
-    def _read(self) -> dict[str, list[str]]:
-        """Return what the record's file says, or the one that is to be taken over, under today's ids."""
-        for file in (_file(), _earlier_file()):
+    def _read(self) -> dict[str, Any]:
+        """Return what the record's file says. A damaged one is set aside, which takes the lock."""
+        try:
+            return _saved()
+        except _DamagedError:
+            with locked():
+                return self._read_locked()
+
+    def _read_locked(self) -> dict[str, Any]:
+        """Return what `_read` does, for callers that have the lock."""
+        while True:
             try:
-                saved = json.loads(file.read_text(encoding="utf-8")) if file else {}
-            except FileNotFoundError:
-                continue
-            except ValueError:
-                saved = None
-            if _is_record(saved):
-                return _renamed(saved)
-            kept = _set_aside(file)
-            print(f"Your progress file could not be read. It is kept as {kept}, and a new one begins.")
-        return {}
+                return _saved()
+            except _DamagedError as damaged:  # still, and not set aside by another kernel meanwhile
+                kept = _set_aside(damaged.file)
+                print(f"Your progress file could not be read. It is kept as {kept}, and a new one begins.")
 
     def _take_over(self) -> None:
         """Write the record that was kept in the earlier home into today's, unless there is one already."""
-        if not _file().exists() and (saved := self._read()):
-            with locked():
-                write_file(_file(), json.dumps(saved, indent=1))
+        if not _file().exists() and (saved := self._read_locked()):
+            write_file(_file(), json.dumps(saved, indent=1))
 
     def _save(self) -> None:
+        unsaved = {kind: set(ids) for kind, ids in self._unsaved.items()}  # other threads may add meanwhile
         try:
             with locked():
-                write_file(_file(), json.dumps({**self._read(), **self.done()}, indent=1))
-            self._unsaved = {kind: set() for kind in KINDS}
+                saved = self._read_locked()
+                marks = {kind: sorted({*saved.get(kind, ()), *unsaved[kind]}) for kind in KINDS}
+                write_file(_file(), json.dumps({**saved, **marks}, indent=1))
         except FILE_ERRORS as error:
             self._warn_once(error)
+            return
+        for kind in KINDS:
+            self._unsaved[kind] -= unsaved[kind]
 
     def _warn_once(self, error: Exception) -> None:
         if not self._warned:
             print(f"(Your progress can't be saved here and lasts until the kernel stops: {error})")
         self._warned = True
+
+
+class _DamagedError(Exception):
+    """A file that is no record."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file)
+        self.file = file
 
 
 def _file() -> Path:
@@ -91,6 +109,37 @@ def _earlier_file() -> Path | None:
     earlier = earlier_home()
     begun = any(re.fullmatch(r"progress(\.\d+)?\.json", file.name) for file in home().glob("progress*"))
     return earlier / "progress.json" if earlier and not begun else None
+
+
+def _files() -> list[Path]:
+    """Return where the record may stand: in its file, or in the one that is to be taken over."""
+    return [file for file in (_file(), _earlier_file()) if file]
+
+
+def _saved() -> dict[str, Any]:
+    """Return what the first of `_files` says, under today's ids, and nothing if there is none.
+
+    Raises _DamagedError if it is no record.
+    """
+    for file in _files():
+        try:
+            return _renamed(_parse(file))
+        except FileNotFoundError:
+            continue
+        except (ValueError, RecursionError) as error:
+            raise _DamagedError(file) from error
+    return {}
+
+
+def _parse(file: Path) -> dict[str, Any]:
+    """Return a file's record. Raises ValueError if it is none, and RecursionError if it nests too deeply."""
+    if file.stat().st_size > LARGEST:
+        raise ValueError(f"{file} is too large for a record")
+    saved = json.loads(file.read_text(encoding="utf-8-sig"))
+    json.dumps(saved, indent=1)  # what can be read can't always be written again: this nests less deeply
+    if not _is_record(saved):
+        raise ValueError(f"{file} is no record")
+    return saved
 
 
 def _is_record(saved: Any) -> bool:
