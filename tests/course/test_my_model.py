@@ -222,6 +222,23 @@ def test_a_file_that_is_no_text_at_all_is_left_alone(session, file, capsys):
     assert file.read_bytes() == b"\xff\xfe\x00"
 
 
+def test_a_file_with_a_byte_order_mark_and_windows_line_ends_is_read(session, file, capsys):
+    session.check("count-pairs", typed(COUNT))
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))
+    assert Session().mine("count-pairs")([1, 2]) == {(1, 2): 1}
+    assert capsys.readouterr().out == "count_pairs: yours, from my_model.py.\n"
+    assert "now in my_model.py" in session.check("most-common", typed(COUNT, COMMON))
+    assert MyModel().kept() == {"count-pairs", "most-common"}
+
+
+def test_a_folder_in_the_place_of_the_file_is_said(session, file, capsys):
+    file.mkdir(parents=True)
+    assert MyModel().kept() == set()
+    assert Session().mine("count-pairs") is lessons.find_exercise("count-pairs").solution
+    assert "my_model.py can't be read" in capsys.readouterr().out
+    assert "can't be kept in my_model.py here" in session.check("count-pairs", typed(COUNT))
+
+
 def test_where_nothing_can_be_written_the_exercise_passes_all_the_same(session, own_record):
     own_record.write_text("a file where the folder should be")
     said = session.check("count-pairs", typed(COUNT))
@@ -506,8 +523,11 @@ def test_a_mark_in_a_docstring_is_text(session, file, capsys):
     assert "# %% most-common (mine)" in Session().mine("count-pairs").__doc__
 
 
+NESTED = "x = " + "-" * 100_000 + "1"  # Python's parser gives up, with a RecursionError or a MemoryError
+
+
 @pytest.mark.parametrize(
-    "bad", ["while True: pass", "import sys; sys.exit(2)", "def (", "raise KeyboardInterrupt"]
+    "bad", ["while True: pass", "import sys; sys.exit(2)", "def (", "raise KeyboardInterrupt", NESTED]
 )
 def test_a_bad_section_harms_no_other_part(bad, session, file, capsys):
     session.check("count-pairs", typed(COUNT))
