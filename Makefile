@@ -98,6 +98,9 @@ $(VENV)/.course: pyproject.toml $(VENV)/.models
 	@mkdir -p $(VENV)/share/jupyter/lab/settings
 	@echo '{"@jupyterlab/apputils-extension:notification": {"checkForUpdates": false, "fetchNews": "false"},' \
 	  '"@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": true}}' > $(VENV)/share/jupyter/lab/settings/overrides.json
+	@# A cell that is run before those that it needs says which, also where that is the lesson's first.
+	@mkdir -p $(VENV)/etc/ipython
+	@echo '{"InteractiveShellApp": {"extensions": ["course_lib.course.order"]}}' > $(VENV)/etc/ipython/ipython_kernel_config.json
 	$(call install,--no-deps --no-build-isolation -e .)
 
 $(VENV)/.test: requirements-test.txt $(VENV)/.course

@@ -17,6 +17,15 @@ def bindings(text: str) -> dict[str, str]:
     return found
 
 
+def bound_names(text: str) -> set[str]:
+    """Return all names that a text binds at its top level. Nothing for a text that isn't Python."""
+    try:
+        top = symtable.symtable(text, "<text>", "exec")
+    except NOT_PYTHON:
+        return set()
+    return {symbol.get_name() for symbol in top.get_symbols() if _is_bound(symbol)}
+
+
 def free_names(text: str) -> set[str]:
     """Return the names that a text uses and doesn't bind itself. Nothing for a text that isn't Python."""
     try:

@@ -9,6 +9,7 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 
+from course_lib.course import order
 from course_lib.course.home import ROOT
 
 LESSONS, MODELS = "requirements.txt", "requirements-models.txt"
@@ -20,10 +21,13 @@ def start(seed: int = 0) -> None:
     """Set up this kernel for a lesson, and print whether it is ready.
 
     If packages are missing, the line says how to install them. The function seeds `random`, numpy and torch,
-    and sets the style of the figures. On Colab it first installs the missing packages, at the pinned
-    versions and without dependencies; it leaves numpy, torch and triton as they are.
+    and sets the style of the figures. From then on, a cell that is run before those that it needs says which
+    they are. On Colab the function first installs the missing packages, at the pinned versions and without
+    dependencies; it leaves numpy, torch and triton as they are.
     """
     _let_idle_threads_sleep()
+    if shell := "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
+        order.load_ipython_extension(shell)
     if "google.colab" in sys.modules:
         _install_on_colab()
     if absent := missing(LESSONS):

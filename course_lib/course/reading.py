@@ -11,6 +11,8 @@ import traceback
 import types
 from typing import Any
 
+from course_lib.course.order import hint_for
+
 COURSE_LIB = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
@@ -87,7 +89,10 @@ def shape(array: Any) -> str:
 
 
 def describe(error: Exception) -> str:
-    """Return an exception's type and message, and the line of the learner's cell that raised it."""
+    """Return an exception's type and message, and the line of the learner's cell that raised it.
+
+    For a name that a cell further up makes, it also says which cells to run first.
+    """
     text = f"{type(error).__name__}: {error}".strip().split("\n")[0].removesuffix(":")
     text = text if len(text) <= 160 else text[:159] + "…"
     if "torch.return_types" in text:
@@ -95,8 +100,10 @@ def describe(error: Exception) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_learners(frame.filename)]
     if not frames:
         return text
-    place = "my_model.py" if frames[-1].filename.endswith("my_model.py") else "your cell"
-    return f"{text}\n  line {frames[-1].lineno} of {place}: {frames[-1].line}"
+    if frames[-1].filename.endswith("my_model.py"):
+        return f"{text}\n  line {frames[-1].lineno} of my_model.py: {frames[-1].line}"
+    hint = hint_for(error)
+    return f"{text}\n  line {frames[-1].lineno} of your cell: {frames[-1].line}" + (hint and f"\n  {hint}")
 
 
 def _is_learners(filename: str) -> bool:
