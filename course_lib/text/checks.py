@@ -1,8 +1,11 @@
-"""Checks of the arguments of `Tokenizer`. They run once, where the argument comes in."""
+"""Checks of the arguments of `Tokenizer` and `ChatTemplate`. They run once, where the argument comes in."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import operator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import NoneType
+from typing import Any
 
 from course_lib.text.bpe import Pair
 
@@ -24,9 +27,30 @@ def check_text(text: object) -> str:
     return text
 
 
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError for a switch that is neither True nor False: a word, even "no", would count as True."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+
+
+def check_allowed(allowed: bool | Collection[str], special: Mapping[str, int]) -> tuple[str, ...]:
+    """Return the names of the special tokens that are allowed: all, none, or those of a collection."""
+    if isinstance(allowed, bool):
+        return tuple(special) if allowed else ()
+    if isinstance(allowed, str) or not isinstance(allowed, Collection):
+        raise TypeError(
+            f"allow_special must be True, False or a collection of special tokens' names, not {allowed!r}"
+        )
+    for name in allowed:
+        if not isinstance(name, str) or name not in special:
+            raise ValueError(f"allow_special names {name!r}, which is no special token of this vocabulary")
+    return tuple(name for name in special if name in allowed)
+
+
 def check_training(vocab_size: int, special: Sequence[str], byte_order: Sequence[int]) -> None:
-    """Raise ValueError for arguments that `Tokenizer.train` can't use."""
-    if sorted(byte_order) != list(range(256)):
+    """Raise ValueError for arguments that `Tokenizer.train` can't use, TypeError for no whole number."""
+    check_whole("vocab_size", vocab_size)
+    if set(map(type, byte_order)) != {int} or sorted(byte_order) != list(range(256)):
         raise ValueError("byte_order must name each of the 256 bytes once")
     named = not isinstance(special, str) and all(isinstance(name, str) and name for name in special)
     if not named or len(set(special)) < len(special):
@@ -49,31 +73,56 @@ def comparable_keys(ties: object) -> Iterator[None]:
         ) from error
 
 
+def check_whole(name: str, value: object) -> None:
+    """Raise TypeError for what is no whole number."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+
+
 def check_id(i: object) -> int:
     """Return `i`. Raises ValueError if it can't be a token id."""
-    if not isinstance(i, int) or not 0 <= i <= LARGEST_ID:
+    if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i <= LARGEST_ID:
         raise ValueError(f"{i!r} is no token id: those are whole numbers from 0 to {LARGEST_ID}")
     return i
+
+
+def check_ids(ids: Iterable[Any]) -> Iterator[int]:
+    """Yield ids as Python's whole numbers, as they come. Raises TypeError for anything else.
+
+    ids: of any kind of whole number, also an array or a tensor with one dimension.
+    """
+    for i in ids.tolist() if hasattr(ids, "tolist") else ids:
+        if type(i) is int:
+            yield i
+        elif hasattr(i, "__index__") and not isinstance(i, bool):
+            yield operator.index(i)
+        else:
+            raise TypeError(f"token ids are whole numbers, one after another; {i!r} is none")
 
 
 def check_vocabulary(
     tokens: Sequence[bytes | None],
     merges: Mapping[Pair, int],
     special: Mapping[str, int],
+    added: Mapping[str, int],
     unknown: int | None,
 ) -> None:
     """Raise ValueError for a vocabulary that contradicts itself.
 
-    Every token must be bytes, and every id in `merges`, `special` and `unknown` must have a token. A merge
-    must make the bytes of the token that it names, and a special token must be the bytes of its name.
+    Every token must be bytes, and every id in `merges`, `special`, `added` and `unknown` must have a token. A
+    merge must make the bytes of the token that it names, and a special or added token must be the bytes of
+    its name.
     """
     kinds = set(map(type, tokens))
     if not kinds <= {bytes, NoneType}:
         raise ValueError(f"a vocabulary's tokens must be bytes, not {[kind.__name__ for kind in kinds]}")
     _check_merges(tokens, merges)
-    for name, i in special.items():
-        if not name or not _has_token(tokens, i) or tokens[i] != name.encode():
-            raise ValueError(f"the special token {name!r} is not token {i!r} of the vocabulary")
+    for kind, named in (("special", special), ("added", added)):
+        for name, i in named.items():
+            if not name or not _has_token(tokens, i) or tokens[i] != name.encode():
+                raise ValueError(f"the {kind} token {name!r} is not token {i!r} of the vocabulary")
+    if both := special.keys() & added.keys():
+        raise ValueError(f"the token {min(both)!r} can't be both a special and an added one")
     if unknown is not None and not _has_token(tokens, unknown):
         raise ValueError(f"the unknown token's id {unknown!r} is no token of the vocabulary")
 
@@ -87,8 +136,25 @@ def _check_merges(tokens: Sequence[bytes | None], merges: Mapping[Pair, int]) ->
             raise ValueError(f"merge {left} + {right} does not make token {new}")
 
 
+def check_pieces(pieces: Mapping[tuple[int, ...], int], vocabulary: list[bytes], vocab_size: int) -> None:
+    """Raise ValueError or TypeError for what `learn_merges` can't learn from."""
+    check_whole("vocab_size", vocab_size)
+    if not isinstance(vocabulary, list) or not all(isinstance(token, bytes) for token in vocabulary):
+        raise TypeError(
+            "the vocabulary must be a list of bytes, the token of each id; it is extended in place"
+        )
+    if not isinstance(pieces, Mapping):
+        raise TypeError(f"pieces must be a dict, ids → how often they occur, not {type(pieces).__name__}")
+    for piece, times in pieces.items():
+        if not isinstance(piece, tuple) or not all(_has_token(vocabulary, i) for i in piece):
+            raise ValueError(f"the piece {piece!r} must be a tuple of ids from 0 to {len(vocabulary) - 1}")
+        if not isinstance(times, int) or times < 0:
+            raise ValueError(f"the piece {piece!r} must occur a whole number of times, not {times!r}")
+
+
 def _has_token(tokens: Sequence[bytes | None], i: object) -> bool:
-    return isinstance(i, int) and 0 <= i < len(tokens) and tokens[i] is not None
+    whole = isinstance(i, int) and not isinstance(i, bool)
+    return whole and 0 <= i < len(tokens) and tokens[i] is not None
 
 
 def missing_token_error(i: int, vocab_size: int) -> ValueError:
@@ -96,3 +162,39 @@ def missing_token_error(i: int, vocab_size: int) -> ValueError:
     if 0 <= i < vocab_size:
         return ValueError(f"token id {i} is in a gap of the vocabulary: no token has it")
     return ValueError(f"token id {i} is outside the vocabulary of {vocab_size}")
+
+
+def missing_byte_error(piece: str, byte_ids: Sequence[int | None]) -> ValueError:
+    """Return the error for a piece of text with a byte that the vocabulary has no token for."""
+    missing = next(mark for mark in piece if any(byte_ids[byte] is None for byte in mark.encode()))
+    return ValueError(
+        f"the vocabulary has no token for {missing!r} (U+{ord(missing):04X}), nor an unknown token that may "
+        f"stand in plain text. Take it out first, for instance with text.replace({missing!r}, '')"
+    )
+
+
+def check_messages(messages: Any) -> list[dict[str, Any]]:
+    """Return a conversation as a list of dicts that hold nothing but texts, numbers, lists and dicts.
+
+    messages: a string is one user message. Raises ValueError for no messages, and for one without a role or
+    content or that holds anything else.
+    """
+    if isinstance(messages, str):
+        messages = [{"role": "user", "content": messages}]
+    messages = list(messages)
+    if not messages:
+        raise ValueError("a conversation needs at least one message")
+    return [_check_message(i, message) for i, message in enumerate(messages)]
+
+
+def _check_message(i: int, message: Any) -> dict[str, Any]:
+    fields = [message.get(key) if isinstance(message, dict) else None for key in ("role", "content")]
+    if not all(isinstance(field, str) for field in fields):
+        raise ValueError(
+            f"message {i} must be a dict with a 'role' and a 'content', both strings, not {message!r}; "
+            "a conversation is a list of such dicts"
+        )
+    try:
+        return json.loads(json.dumps(message, ensure_ascii=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"message {i} holds more than texts, numbers, lists and dicts: {error}") from error

@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from course_lib.text.bpe import Pair
+from course_lib.text.checks import check_pieces
 
 TieRule = Callable[[Pair, bytes, bytes], Any]
 
@@ -37,8 +38,8 @@ def learn_merges(
 
     Stops when `vocabulary` has `vocab_size` tokens or no pair is left. pieces: the token ids of each distinct
     piece → how often the piece occurs. vocabulary: the bytes of each token id; it is extended in place. ties:
-    which of two equally frequent pairs is merged first, as in `find_tie_rule`, which raises ValueError for an
-    unknown rule.
+    which of two equally frequent pairs is merged first, as in `find_tie_rule`. Raises ValueError or TypeError
+    for an unknown rule, and for pieces or a vocabulary of another kind.
 
     >>> vocabulary = [bytes([b]) for b in range(256)]
     >>> learn_merges({tuple(b"hug"): 10, tuple(b"pug"): 5, tuple(b"hugs"): 5}, vocabulary, 258)
@@ -46,9 +47,9 @@ def learn_merges(
     >>> vocabulary[256:]
     [b'ug', b'hug']
     """
-    counted, ids = CountedPieces(pieces), {token: i for i, token in enumerate(vocabulary)}
+    check_pieces(pieces, vocabulary, vocab_size)
+    counted, ids, merges = CountedPieces(pieces), {token: i for i, token in enumerate(vocabulary)}, {}
     queue = PairQueue(counted.pair_counts, vocabulary, find_tie_rule(ties))
-    merges = {}
     while len(vocabulary) < vocab_size and (pair := queue.pop()):
         token = vocabulary[pair[0]] + vocabulary[pair[1]]
         merges[pair] = ids.setdefault(token, len(vocabulary))

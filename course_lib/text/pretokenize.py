@@ -18,6 +18,7 @@ without spaces, whose sentences are one long piece each.
 """
 
 from functools import lru_cache
+from math import prod
 
 import regex
 
@@ -41,28 +42,56 @@ SMOLLM2 = (
 )
 
 
+# Some patterns, such as (a+)+b, try every way to cut a text before they give up. These seconds, and one more
+# for each 100,000 characters, are many times what any other pattern needs.
+SECONDS, CHARACTERS_A_SECOND = 10, 100_000
+MOST_REPEATS = 100_000  # that a pattern may ask for, as in a{1000}: each is built when it is compiled
+
+
 def split(text: str, pattern: str = GPT2) -> list[str]:
     """Cut `text` into the pieces that `pattern` matches. Joined, the pieces are the text again.
 
-    Raises ValueError for a pattern that isn't a regular expression, and for one that would lose text.
+    Raises ValueError for a pattern that isn't a regular expression, for one that would lose text, and for one
+    that takes endlessly long; TypeError for anything but strings.
 
     >>> split("It's thirsty, in 2026")
     ['It', "'s", ' thirsty', ',', ' in', ' 2026']
     >>> split("in  2026", SMOLLM2)
     ['in', '  ', '2', '0', '2', '6']
     """
-    pieces = compile_pattern(pattern).findall(text)
+    if not isinstance(text, str):
+        raise TypeError(f"only a string can be cut into pieces, not {type(text).__name__}")
+    # A time limit costs time: the two patterns above need none.
+    limit = None if pattern in (GPT2, SMOLLM2) else SECONDS + len(text) / CHARACTERS_A_SECOND
+    try:
+        pieces = compile_pattern(pattern).findall(text, timeout=limit)
+    except (TimeoutError, MemoryError) as error:
+        raise ValueError(
+            f"the pattern {pattern!r} didn't come to an end on a text of {len(text):,} characters ({error}): "
+            "repeat nothing that is itself a repetition, as (?:a+)+ does"
+        ) from error
     if sum(map(len, pieces)) != len(text):
         raise ValueError(f"the pattern {pattern!r} loses text: every character must be in some piece")
     return pieces
 
 
-@lru_cache
 def compile_pattern(pattern: str) -> regex.Pattern:
-    """Compile a pattern. Raises ValueError if it isn't a regular expression, or has capturing groups."""
+    """Compile a pattern. Raises ValueError if it isn't a regular expression, or has capturing groups.
+
+    Raises TypeError for anything but a string.
+    """
+    if not isinstance(pattern, str):
+        raise TypeError(f"a pattern is a regular expression, as a string, not {pattern!r}")
+    return _compile(pattern)
+
+
+@lru_cache
+def _compile(pattern: str) -> regex.Pattern:
+    if prod(map(int, regex.findall(r"(\d+)\}", pattern))) > MOST_REPEATS:
+        raise ValueError(f"the pattern {pattern!r} asks for more than {MOST_REPEATS:,} repeats")
     try:
         compiled = regex.compile(pattern)
-    except (regex.error, TypeError) as error:
+    except (regex.error, RecursionError, OverflowError) as error:
         raise ValueError(f"the pattern {pattern!r} is not a regular expression: {error}") from error
     if compiled.groups:
         raise ValueError(

@@ -5,21 +5,29 @@
       → pieces                             `pretokenize`
       → bytes → tokens                     `fast_bpe`
 
+Plain text never becomes a special token. Other libraries let it happen: SmolLM2's vocabulary lacks eight
+control characters, for which `tokenizers` gives the unknown token, and that is <|endoftext|>. Here such a
+character is an error, if the unknown token is a special one.
+
 Not handled: Unicode normalisation, byte fallback, dropout, and merges across pieces.
 """
 
 import codecs
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from course_lib.text.bpe import Pair
 from course_lib.text.checks import (
+    check_allowed,
+    check_flag,
+    check_ids,
     check_text,
     check_training,
     check_vocabulary,
     comparable_keys,
+    missing_byte_error,
     missing_token_error,
 )
 from course_lib.text.fast_bpe import TieRule, find_tie_rule, learn_merges, replay_merges
@@ -37,9 +45,11 @@ class Tokenizer:
     tokens: the bytes of each id, as a list, with None for an id that no token has; or bytes → id, where ids
     may have gaps too. merges: pair → the id of the token it becomes, in the order learned. pattern: how text
     is cut into pieces first. special: the names of special tokens, which stand for no text, → their ids; the
-    names are among the tokens. unknown: the id for a byte that the vocabulary lacks; without it such a byte
-    is an error. Raises ValueError for tokens that are not bytes, for ids without a token, and for a merge
-    that doesn't make the bytes of its token.
+    names are among the tokens. unknown: the id for a byte that the vocabulary lacks; without it, or if it is
+    a special token's, such a byte is an error. added: the names of tokens that are never cut, as "<think>" in
+    some vocabularies, → their ids; they are text like any other. Raises ValueError for tokens that are not
+    bytes, for ids without a token, and for a merge that doesn't make the bytes of its token. A merge that
+    would make a special token is left out when encoding.
 
     >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
     >>> [tokenizer.token_text(i) for i in tokenizer.encode("low slow")]
@@ -53,16 +63,21 @@ class Tokenizer:
         pattern: str = GPT2,
         special: dict[str, int] | None = None,
         unknown: int | None = None,
+        added: dict[str, int] | None = None,
     ):
         self.tokens, self.merges, self.pattern = tokens_by_id(tokens), dict(merges), pattern
-        self.special, self.unknown = dict(special or {}), unknown
+        self.special, self.added, self.unknown = dict(special or {}), dict(added or {}), unknown
         compile_pattern(pattern)
-        check_vocabulary(self.tokens, self.merges, self.special, unknown)
-        ids = {token: i for i, token in enumerate(self.tokens) if i not in self.special.values()}
+        check_vocabulary(self.tokens, self.merges, self.special, self.added, unknown)
+        hidden = set(self.special.values())
+        ids = {token: i for i, token in enumerate(self.tokens) if i not in hidden}
+        unknown = None if unknown in hidden else unknown
         self._byte_ids = [ids.get(bytes([byte]), unknown) for byte in range(256)]
-        self._ranks = {pair: (rank, new) for rank, (pair, new) in enumerate(self.merges.items())}
+        ranked = enumerate(self.merges.items())
+        self._ranks = {pair: (rank, new) for rank, (pair, new) in ranked if new not in hidden}
         self._cache = _PieceCache(self._encode_piece)
-        self._splitter = SpecialSplitter(self.special)
+        self._named = self.added | self.special
+        self._splitters = {names: SpecialSplitter({*names, *self.added}) for names in ((), (*self.special,))}
 
     @classmethod
     def train(
@@ -83,6 +98,7 @@ class Tokenizer:
         or whose keys can't be compared, and what `encode` raises.
         """
         byte_order, tie_rule = list(byte_order), find_tie_rule(ties)
+        special = special if isinstance(special, str) else list(special)
         check_training(vocab_size, special, byte_order)
         pieces = _count_pieces([text] if isinstance(text, str) else text, pattern, special, byte_order)
         tokens = [bytes([byte]) for byte in byte_order]
@@ -97,16 +113,18 @@ class Tokenizer:
         tokens: Sequence[str | None] | Mapping[str, int],
         merges: Sequence[str],
         special_ids: Iterable[int],
+        added_ids: Iterable[int] = (),
         **options,
     ) -> "Tokenizer":
         """Make a tokenizer from strings like GPT-2's, where a byte is a visible character (a space is Ġ).
 
         tokens: the token of each id, or token → id; gaps are as in `Tokenizer`. merges: such as "Ġ t".
-        options: the `pattern` and `unknown` of `Tokenizer`. Raises ValueError for a merge or a special id
+        special_ids, added_ids: the ids of the special and the added tokens, whose names are plain text.
+        options: the `pattern` and `unknown` of `Tokenizer`. Raises ValueError for a merge or one of these ids
         without a token, and for a character that stands for no byte.
         """
-        tokens, merges, special = read_gpt2_strings(tokens, merges, special_ids)
-        return cls(tokens, merges, special=special, **options)
+        tokens, merges, special, added = read_gpt2_strings(tokens, merges, special_ids, added_ids)
+        return cls(tokens, merges, special=special, added=added, **options)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the tokenizer as JSON. The file is replaced whole or not at all."""
@@ -122,39 +140,45 @@ class Tokenizer:
         """The highest id + 1, ids that no token has included: how many rows a model's embedding needs."""
         return len(self.tokens)
 
-    def encode(self, text: str, allow_special: bool = False) -> list[int]:
+    def encode(self, text: str, allow_special: bool | Collection[str] = False) -> list[int]:
         """Return the token ids of a text.
 
-        allow_special: read the name of a special token, such as "<|im_end|>", as that token. Off by default:
-        a user who types those characters in a chat should not be able to end the model's turn. Raises
-        ValueError for a lone surrogate (half of a character, which has no UTF-8 bytes) and for a byte that
-        the vocabulary lacks, TypeError for anything but a string.
+        allow_special: read the name of a special token, such as "<|im_end|>", as that token; or a collection
+        of those names that are to be read so. Off by default: a user who types those characters in a chat
+        should not be able to end the model's turn. Raises ValueError for a lone surrogate (half of a
+        character, which has no UTF-8 bytes) and for a character that the vocabulary has no tokens for,
+        TypeError for anything but a string.
         """
-        check_text(text)
-        if not allow_special:
-            return self.encode_pieces(split(text, self.pattern))
-        return self.encode_segments(self._splitter.split(text))
+        return self.encode_segments(self.splitter(allow_special).split(check_text(text)))
 
-    def encode_iterable(self, chunks: Iterable[str], allow_special: bool = False) -> Iterator[int]:
+    def encode_iterable(
+        self, chunks: Iterable[str], allow_special: bool | Collection[str] = False
+    ) -> Iterator[int]:
         """Yield the token ids of a long text that arrives in chunks, such as the lines of an open file.
 
         They are the ids of `encode("".join(chunks), allow_special)`, wherever the text is cut (`streaming`
         names the patterns for which this may fail), but in little memory: of the text only the end is kept,
         usually some dozens of characters, which could still become other tokens. There is no bound for a
-        text that is one endless piece, such as letters without a space. Raises what `encode` raises when the
-        chunk with the error arrives; the position in the message counts from the start of that chunk.
+        text that is one endless piece, such as letters without a space. Raises what `encode` raises: for a
+        chunk that can't be text when it arrives, with the position in that chunk, and for a character that
+        the vocabulary has no tokens for when its piece is encoded.
 
         >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
         >>> [tokenizer.token_text(i) for i in tokenizer.encode_iterable(["lo", "w slo", "w"])]
         ['low', ' ', 's', 'low']
         """
-        return encode_stream(self, iter(chunks), self._splitter if allow_special else SpecialSplitter(()))
+        return encode_stream(self, iter(chunks), self.splitter(allow_special))
+
+    def splitter(self, allow_special: bool | Collection[str]) -> SpecialSplitter:
+        """Return what cuts a text at the added tokens, and at the special ones that are allowed."""
+        names = check_allowed(allow_special, self.special)
+        return self._splitters.get(names) or SpecialSplitter({*names, *self.added})
 
     def encode_segments(self, segments: Sequence[str]) -> list[int]:
-        """Return the token ids of [text, special token, text, …], as `SpecialSplitter.split` returns them."""
+        """Return the token ids of [text, name of a token, text, …], as a `splitter` returns them."""
         ids = []
         for i, segment in enumerate(segments):
-            ids += [self.special[segment]] if i % 2 else self.encode_pieces(split(segment, self.pattern))
+            ids += [self._named[segment]] if i % 2 else self.encode_pieces(split(segment, self.pattern))
         return ids
 
     def encode_pieces(self, pieces: Iterable[str]) -> list[int]:
@@ -164,14 +188,15 @@ class Tokenizer:
     def _encode_piece(self, piece: str) -> list[int]:
         ids = [self._byte_ids[byte] for byte in piece.encode()]
         if None in ids:
-            raise ValueError(f"the vocabulary has no token for a byte of {piece!r}, and no unknown token")
+            raise missing_byte_error(piece, self._byte_ids)
         return replay_merges(ids, self._ranks)
 
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Return the text of token ids. Bytes that are not UTF-8, such as half a character, become �.
 
-        skip_special: leave special tokens out. Raises ValueError for an id outside the vocabulary or in one
-        of its gaps.
+        ids: whole numbers in a list, an array, a tensor or whatever yields them. skip_special: leave special
+        tokens out. Raises ValueError for an id outside the vocabulary or in one of its gaps, TypeError for
+        what is no whole number.
         """
         return b"".join(self._decode_bytes(ids, skip_special)).decode(errors="replace")
 
@@ -191,8 +216,9 @@ class Tokenizer:
 
     def _decode_bytes(self, ids: Iterable[int], skip_special: bool) -> Iterator[bytes]:
         """Yield the bytes of each token."""
+        check_flag("skip_special", skip_special)
         hidden = set(self.special.values()) if skip_special else ()
-        for i in ids:
+        for i in check_ids(ids):
             token = self.tokens[i] if 0 <= i < len(self.tokens) else None
             if token is None:
                 raise missing_token_error(i, len(self.tokens))

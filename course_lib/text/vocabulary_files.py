@@ -57,25 +57,35 @@ def gpt2_characters() -> dict[int, str]:
 
 
 def read_gpt2_strings(
-    tokens: Sequence[str | None] | Mapping[str, int], merges: Sequence[str], special_ids: Iterable[int]
-) -> tuple[list[bytes | None], dict[Pair, int], dict[str, int]]:
-    """Return the `tokens`, `merges` and `special` of a `Tokenizer` from the strings of a GPT-2 vocabulary.
+    tokens: Sequence[str | None] | Mapping[str, int],
+    merges: Sequence[str],
+    special_ids: Iterable[int],
+    added_ids: Iterable[int] = (),
+) -> tuple[list[bytes | None], dict[Pair, int], dict[str, int], dict[str, int]]:
+    """Return a `Tokenizer`'s `tokens`, `merges`, `special` and `added` from a GPT-2 vocabulary's strings.
 
-    tokens: the token of each id, or token → id. merges: such as "Ġ t". special_ids: the ids of the special
-    tokens, whose names are plain text.
+    tokens: the token of each id, or token → id. merges: such as "Ġ t". special_ids, added_ids: the ids of the
+    special and the added tokens, whose names are plain text.
 
-    Raises ValueError for a merge or a special id without a token, and for a character that stands for no
+    Raises ValueError for a merge or one of these ids without a token, and for a character that stands for no
     byte.
     """
     tokens = tokens_by_id(tokens)
-    special = {}
-    for i in special_ids:
-        if not 0 <= i < len(tokens) or tokens[i] is None:
-            raise ValueError(f"the special token's id {i} is no token of the vocabulary")
-        special[tokens[i]] = i
+    special, added = _names(tokens, special_ids, "special"), _names(tokens, added_ids, "added")
     byte_of = {character: byte for byte, character in gpt2_characters().items()}
-    raw = [token.encode() if token in special else _spell(token, byte_of) for token in tokens]
-    return raw, _read_merges(tokens, merges), special
+    plain = special | added
+    raw = [token.encode() if token in plain else _spell(token, byte_of) for token in tokens]
+    return raw, _read_merges(tokens, merges), special, added
+
+
+def _names(tokens: Sequence[str | None], ids: Iterable[int], kind: str) -> dict[str, int]:
+    """Return name → id for the ids of special or added tokens."""
+    names = {}
+    for i in ids:
+        if check_id(i) >= len(tokens) or tokens[i] is None:
+            raise ValueError(f"the {kind} token's id {i} is no token of the vocabulary")
+        names[tokens[i]] = i
+    return names
 
 
 def _spell(token: str | None, byte_of: Mapping[str, int]) -> bytes | None:
@@ -115,6 +125,7 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
         "format": FORMAT,
         "pattern": tokenizer.pattern,
         "special": tokenizer.special,
+        "added": tokenizer.added,
         "unknown": tokenizer.unknown,
         "tokens": [None if token is None else token.hex() for token in tokenizer.tokens],
         "merges": [[left, right, new] for (left, right), new in tokenizer.merges.items()],
@@ -128,9 +139,10 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
 
 
 def load_tokenizer(path: str | os.PathLike, make: Callable[..., Tokenizer]) -> Tokenizer:
-    """Read what `save_tokenizer` wrote and return `make(tokens, merges, pattern, special, unknown)`.
+    """Read what `save_tokenizer` wrote and return `make(tokens, merges, pattern, special, unknown, added)`.
 
-    Raises ValueError, which names the file, if it holds anything else.
+    A file from before there were added tokens has none. Raises ValueError, which names the file, if it holds
+    anything else.
     """
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -138,6 +150,7 @@ def load_tokenizer(path: str | os.PathLike, make: Callable[..., Tokenizer]) -> T
             raise ValueError(f"unknown format {fields['format']!r}")
         tokens = [None if token is None else bytes.fromhex(token) for token in fields["tokens"]]
         merges = {(left, right): new for left, right, new in fields["merges"]}
-        return make(tokens, merges, fields["pattern"], fields["special"], fields["unknown"])
+        named = fields["special"], fields["unknown"], fields.get("added", {})
+        return make(tokens, merges, fields["pattern"], *named)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not a tokenizer that this course saved ({error})") from error
