@@ -9,13 +9,14 @@ Read in this order:
     repetition        whether a text repeats itself
     pass_at_k         what the best of several answers scores
     intervals         how certain a score is, and whether one is better than another
-    harness           all of it as a report
+    report            all of it as a table, to save and to compare
+    harness           evaluating: tasks and a model → a report
 
 Whether a text is true in the made-up world is computed in `world.truths`.
 """
 
 from course_lib.evaluate.answers import bleu, contains, exact_match, same_number
-from course_lib.evaluate.harness import Report, Result, Table, Task, compare, evaluate
+from course_lib.evaluate.harness import Task, compare, evaluate
 from course_lib.evaluate.intervals import (
     Estimate,
     PairedTest,
@@ -28,6 +29,7 @@ from course_lib.evaluate.likelihood import held_out_loss, log_likelihood
 from course_lib.evaluate.pass_at_k import expected_best
 from course_lib.evaluate.perplexity import evaluation_text, perplexity, token_losses
 from course_lib.evaluate.repetition import distinct, entropy, find_loop, ngrams, repeated
+from course_lib.evaluate.report import Report, Result, Table
 from course_lib.evaluate.teacher_forcing import CompletionScores, encode_items, teacher_forced, would_write
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from course_lib.arguments import listed
 from course_lib.text.normalise import last_number, normalise
 
 
@@ -23,8 +24,9 @@ def contains(guess: str, accepted: Sequence[str]) -> bool:
     >>> contains("It's Paris, of course.", ("paris",)), contains("Parisian", ("paris",))
     (True, False)
     """
-    phrases = [] if isinstance(accepted, str) else list(map(_pad_words, accepted))
-    if not phrases or not all(map(str.strip, phrases)):
+    words = [] if isinstance(accepted, str) else listed("accepted", accepted, "a list of words")
+    phrases = [_pad_words(word) for word in words if isinstance(word, str)]
+    if not phrases or len(phrases) < len(words) or not all(map(str.strip, phrases)):
         raise ValueError(f"accepted must be a list of words, each with a letter or digit, not {accepted!r}")
     text = _pad_words(guess)
     return any(phrase in text for phrase in phrases)
@@ -38,13 +40,13 @@ def _pad_words(text: str) -> str:
 def same_number(guess: str, answer: str | float) -> bool:
     """Return whether the last number of `guess` equals the last number of `answer`.
 
-    Raises ValueError if the answer has no number.
+    Raises ValueError if the answer has no number, also for NaN and infinity.
 
     >>> same_number("He had 40 and lost 35, so 5.", "#### 5")
     True
     """
-    number = last_number(str(answer))
-    if number is None:
+    number = last_number(str(answer)) if isinstance(answer, str | int | float) else None
+    if number is None or isinstance(answer, bool):
         raise ValueError(f"there is no number in the answer {answer!r}")
     return last_number(guess) == number
 
@@ -53,11 +55,21 @@ def bleu(guesses: Sequence[str], references: Sequence[str]) -> float:
     """Return the corpus BLEU of translations (Papineni et al. 2002), from 0 to 100.
 
     sacrebleu computes it, with its defaults. It is one score of all texts together, and differs from the mean
-    of the single texts' scores. Raises ValueError if there aren't as many references as guesses, or none.
+    of the single texts' scores. Raises ValueError if there aren't as many references as guesses, or none,
+    and TypeError for anything but texts.
     """
     from sacrebleu import corpus_bleu  # imported here, because only this function needs it
 
-    if isinstance(guesses, str) or len(guesses) != len(references) or not guesses:
+    guesses, references = _texts("guesses", guesses), _texts("references", references)
+    if len(guesses) != len(references) or not guesses:
         counts = f"{len(guesses)} against {len(references)}"
         raise ValueError(f"score a list of translations against as many references, not {counts}")
-    return corpus_bleu(list(guesses), [list(references)]).score
+    return corpus_bleu(guesses, [references]).score
+
+
+def _texts(name: str, texts: Sequence[str]) -> list[str]:
+    texts = listed(name, texts, "a list of texts")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{i}] must be a text, not {text!r}")
+    return texts

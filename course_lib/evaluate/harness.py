@@ -12,24 +12,21 @@ compute those from a result's `answers`.
 """
 
 import hashlib
-import json
-import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from course_lib import __version__
-from course_lib.evaluate.intervals import Estimate, accuracy, bootstrap, paired_difference
-
-KIND = "evaluation report"
+from course_lib.arguments import listed, short, whole
+from course_lib.evaluate.intervals import paired_difference
+from course_lib.evaluate.report import Report, Result, Table
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,8 @@ class Task:
     scorer  an answer and its item → whether the answer is right, or a number
     prompt  an item → its prompt; by default the item's attribute `prompt`
 
-    Raises ValueError for fewer than two items, whose mean would have no interval.
+    Raises ValueError for fewer than two items, whose mean would have no interval, and TypeError for items
+    that are no list and for a scorer or prompt that can't be called.
     """
 
     name: str
@@ -48,109 +46,12 @@ class Task:
     prompt: Callable[[Any], Any] = attrgetter("prompt")
 
     def __post_init__(self):
+        if isinstance(self.items, str) or not hasattr(self.items, "__getitem__"):
+            raise TypeError(f"task {self.name!r} needs a list of items, not {short(self.items)}")
+        if not (callable(self.scorer) and callable(self.prompt)):
+            raise TypeError(f"task {self.name!r} needs functions as its scorer and its prompt")
         if len(self.items) < 2:
             raise ValueError(f"task {self.name!r} needs two items or more, not {len(self.items)}")
-
-
-class Table(dict[str, Estimate]):
-    """The name of each task → its `Estimate`, all of one confidence; it prints as a table."""
-
-    def __str__(self) -> str:
-        rows = self._rows()
-        w = [max(map(len, column)) for column in zip(*rows, strict=True)]  # the width of each column
-        return "\n".join(f"{a:{w[0]}}  {b:>{w[1]}}  {c:>{w[2]}}  {d}" for a, b, c, d in rows)
-
-    def _repr_markdown_(self) -> str:
-        cells = [[cell.replace("|", r"\|") for cell in row] for row in self._rows()]
-        head, *rows = [f"| {' | '.join(row)} |" for row in cells]
-        return "\n".join([head, "|:--|--:|--:|:--|", *rows])
-
-    def _rows(self) -> list[tuple[str, str, str, str]]:
-        interval = f"{next(iter(self.values())).confidence:.0%} interval" if self else "interval"
-        rows = [
-            (task, f"{each.n}", f"{each.value:.3f}", f"{each.low:.3f} to {each.high:.3f}")
-            for task, each in self.items()
-        ]
-        return [("task", "n", "score", interval), *rows]
-
-
-@dataclass(frozen=True)
-class Result:
-    """The answers to one task and their scores.
-
-    task     the task's name
-    scorer   the scorer's module and name
-    prompts  a hash of all prompts, not the prompts; results with the same hash are of the same items
-    answers  in the order of the items
-    scores   in the order of the items
-    """
-
-    task: str
-    scorer: str
-    prompts: str
-    answers: list[Any]
-    scores: list[bool] | list[float]
-
-    def estimate(self, confidence: float = 0.95) -> Estimate:
-        """Return the share of right answers by `accuracy`, or the mean of numeric scores by `bootstrap`."""
-        right_or_wrong = all(isinstance(score, bool) for score in self.scores)
-        return (accuracy if right_or_wrong else bootstrap)(self.scores, confidence=confidence)
-
-
-@dataclass(frozen=True)
-class Report:
-    """The results of an evaluation; it prints as a table.
-
-    results  one for each task
-    facts    what the caller recorded about the model
-    made     the environment: the date, and the versions of the software
-    """
-
-    results: list[Result]
-    facts: dict[str, Any]
-    made: dict[str, str]
-
-    def table(self, confidence: float = 0.95) -> Table:
-        """Return the mean score of each task with its interval."""
-        return Table({result.task: result.estimate(confidence) for result in self.results})
-
-    def __str__(self) -> str:
-        return str(self.table())
-
-    def _repr_markdown_(self) -> str:
-        return self.table()._repr_markdown_()
-
-    def save(self, path: str | Path) -> None:
-        """Write the report as JSON; if writing fails, no incomplete file remains.
-
-        Objects that JSON can't represent are written as strings.
-        """
-        path, table = Path(path), self.table()
-        sizes = {task: each.n for task, each in table.items()}
-        means = {task: each.value for task, each in table.items()}
-        fields = {"kind": KIND, **asdict(self), "sizes": sizes, "means": means}
-        text = json.dumps(fields, indent=1, ensure_ascii=False, allow_nan=False, default=str)
-        partial = path.with_name(path.name + ".partial")
-        try:
-            partial.write_text(text + "\n", encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Report":
-        """Read a report that `save` wrote.
-
-        Raises FileNotFoundError if there is no such file, and ValueError if it isn't a report.
-        """
-        try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8"))
-            if fields["kind"] != KIND:
-                raise ValueError(f"it is a {fields['kind']}")
-            results = [Result(**result) for result in fields["results"]]
-            return cls(results, fields["facts"], fields["made"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path} holds no {KIND}: {type(error).__name__} {error}") from error
 
 
 def evaluate(
@@ -163,9 +64,13 @@ def evaluate(
 
     answer: a prompt → an answer; with `batch`, a list of up to `batch` prompts → a list of as many answers.
     facts: what to record about the model, such as its name and seed. Raises ValueError for no tasks, two
-    tasks of one name, and a batch below 1; raises RuntimeError, with the task and the item, if answering or
-    scoring fails.
+    tasks of one name, and a batch below 1; TypeError for what isn't a task; RuntimeError, with the task and
+    the item, if answering or scoring fails.
     """
+    tasks = listed("tasks", tasks, "a list of tasks")
+    if not all(isinstance(task, Task) for task in tasks):
+        raise TypeError("tasks must be a list of `Task`s: Task(name, items, scorer)")
+    batch = None if batch is None else whole("batch", batch)
     if not tasks or len({task.name for task in tasks}) < len(tasks) or (batch is not None and batch < 1):
         raise ValueError("give at least one task, each with a name of its own, and batches of 1 or more")
     results = [_run_task(answer, task, batch) for task in tasks]

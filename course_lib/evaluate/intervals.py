@@ -18,7 +18,11 @@ from statistics import NormalDist
 
 import numpy as np
 
+from course_lib.arguments import listed, number, whole
+
 MAX_EXACT = 16  # differences; they have 65,536 ways to choose signs, and all are tried
+MAX_SEEDS = 1_000  # differences that `paired_test` takes, whose 65,535 random signs it keeps
+MAX_RESAMPLES = 10_000_000
 BATCH_VALUES = 2_000_000  # values that `bootstrap` draws at once
 
 
@@ -76,18 +80,20 @@ def bootstrap(
     1987).
 
     statistic: a function of an array and an `axis`, such as np.mean or np.median. Raises ValueError for fewer
-    than two values, any value that is NaN or infinite, and fewer than 100 resamples.
+    than two values, any value that is NaN or infinite, fewer than 100 resamples or more than ten million, and
+    a statistic that gives anything but a number for each resample; TypeError for what isn't numbers.
 
     >>> print(bootstrap([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]))
     5.5 (95% interval 3.7 to 7.3, n = 10)
     """
     data = _check_values(values, minimum=2)
     _check_confidence(confidence)
-    if resamples < 100:
+    if whole("resamples", resamples, most=MAX_RESAMPLES) < 100:
         raise ValueError(f"{resamples} resamples tell no interval: take 100 or more")
-    results = _resample(data, statistic, resamples, np.random.default_rng(seed))
+    value = _measure(statistic, data)
+    results = _resample(data, statistic, resamples, np.random.default_rng(whole("seed", seed, 0)))
     low, high = np.quantile(results, ((1 - confidence) / 2, (1 + confidence) / 2))
-    return Estimate(float(statistic(data, axis=-1)), float(low), float(high), len(data), confidence)
+    return Estimate(float(value), float(low), float(high), len(data), confidence)
 
 
 def _resample(data: np.ndarray, statistic: Callable, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -95,7 +101,18 @@ def _resample(data: np.ndarray, statistic: Callable, resamples: int, rng: np.ran
     batch = max(1, BATCH_VALUES // len(data))
     sizes = [min(batch, resamples - done) for done in range(0, resamples, batch)]
     draws = (rng.integers(len(data), size=(size, len(data))) for size in sizes)  # (size, n) each
-    return np.concatenate([statistic(data[drawn], axis=-1) for drawn in draws])
+    return np.concatenate([_measure(statistic, data[drawn]) for drawn in draws])
+
+
+def _measure(statistic: Callable, data: np.ndarray) -> np.ndarray:
+    """Return the statistic of each row, (…, n) → (…)."""
+    result = np.asarray(statistic(data, axis=-1))
+    if result.shape != data.shape[:-1] or result.dtype.kind not in "biuf":
+        raise ValueError(
+            f"the statistic must take an array and axis=-1, and give a number for each row, (…, n) → (…); "
+            f"from {data.shape} it made {result.shape} of {result.dtype}"
+        )
+    return result
 
 
 def accuracy(right: Sequence[bool], confidence: float = 0.95) -> Estimate:
@@ -147,15 +164,19 @@ def paired_test(
 
     The interval contains all true differences that the test wouldn't reject; its ends are means of subsets of
     the differences (Hartigan 1969), and infinite for too few seeds. The test assumes that the differences are
-    distributed symmetrically. Raises ValueError for fewer than two seeds, a and b of different lengths, and
-    scores that are NaN or infinite.
+    distributed symmetrically. Raises ValueError for fewer than two seeds or more than 1,000 (for scores of
+    items there is `paired_difference`), a and b of different lengths, and scores that are NaN or infinite.
 
     >>> print(paired_test([0.71, 0.74, 0.69, 0.72, 0.75, 0.73], [0.70, 0.70, 0.66, 0.70, 0.71, 0.72]))
     0.025 (95% interval 0.01 to 0.04, n = 6), p = 0.0312
     """
     differences = _paired_differences(a, b)
     _check_confidence(confidence)
-    signs = _choose_signs(len(differences), np.random.default_rng(seed))  # (ways, n)
+    if len(differences) > MAX_SEEDS:
+        raise ValueError(
+            f"{len(differences)} scores are more than {MAX_SEEDS:,} seeds: take paired_difference"
+        )
+    signs = _choose_signs(len(differences), np.random.default_rng(whole("seed", seed, 0)))  # (ways, n)
     tolerance = 1e-9 * np.abs(differences).sum()
     at_least_as_far = np.abs(signs @ differences) >= abs(differences.sum()) - tolerance  # (ways,)
     low, high = _invert_test(differences, signs, confidence)
@@ -187,12 +208,28 @@ def _paired_differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
     first, second = _check_values(a, minimum=2), _check_values(b, minimum=2)
     if len(first) != len(second):
         raise ValueError(f"{len(first)} scores can't be paired with {len(second)}: score the same items")
-    return first - second
+    with np.errstate(over="ignore"):
+        return _check_values(first - second)
 
 
 def _check_values(values: Sequence[float], minimum: int = 1) -> np.ndarray:
-    """Return `values` as an array, (n,). Raises ValueError for fewer than `minimum`, NaN and infinity."""
-    data = np.asarray(values, dtype=float)
+    """Return `values` as an array, (n,).
+
+    Raises ValueError for fewer than `minimum`, NaN and infinity, TypeError for what isn't numbers.
+    """
+    if hasattr(values, "detach"):  # a tensor
+        values = values.detach().double().cpu().numpy()
+    try:
+        data = np.asarray(
+            values if hasattr(values, "dtype") else listed("values", values, "a list of numbers")
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"an interval needs a list of numbers, not lists of several lengths: {error}"
+        ) from None
+    if data.size and data.dtype.kind not in "biuf":
+        raise TypeError("an interval needs a list of numbers, and here a value is something else")
+    data = data.astype(float)
     if data.ndim != 1 or len(data) < minimum:
         shape = data.shape
         raise ValueError(f"an interval needs a list of {minimum} or more numbers, not one of shape {shape}")
@@ -203,5 +240,5 @@ def _check_values(values: Sequence[float], minimum: int = 1) -> np.ndarray:
 
 
 def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
+    if not 0 < number("confidence", confidence, -math.inf) < 1:
         raise ValueError(f"confidence must lie between 0 and 1, such as 0.95, not {confidence}")

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from course_lib.arguments import listed, short, whole
+
 
 def expected_best(scores: Sequence[float], n: int, values: Sequence[float] | None = None) -> float:
     """Return the mean score of the best of n answers, over all ways to choose n answers from the pool.
@@ -12,17 +14,28 @@ def expected_best(scores: Sequence[float], n: int, values: Sequence[float] | Non
     (2021, section 2.1).
 
     values: what to average instead of the scores; the scores still decide which answer is the best. Raises
-    ValueError unless 1 ≤ n ≤ N, if there aren't as many values as scores, and for a score of NaN.
+    ValueError unless 1 ≤ n ≤ N, if there aren't as many values as scores, and for a score or a value that is
+    NaN; TypeError for anything but numbers.
     """
-    size, values = len(scores), scores if values is None else values
-    if not 1 <= n <= size:
+    scores = _numbers("scores", scores)
+    values = scores if values is None else _numbers("values", values)
+    size = len(scores)
+    if not 1 <= whole("n", n) <= size:
         raise ValueError(f"n must lie between 1 and the pool's {size}, not be {n}")
     if len(values) != size:
         raise ValueError(f"there must be a value for each of the pool's {size} scores, not {len(values)}")
-    if any(map(math.isnan, scores)):
-        raise ValueError("a score is NaN, which is neither better nor worse than another")
     # Of equal scores, the earlier one counts as better, as in `generate.best_of`, which returns
     # the first of the best texts.
     ascending = sorted(range(size), key=lambda i: (scores[i], -i))
     choices = math.comb(size, n)  # an integer that may be too large for a float; the quotients below are not
     return sum(math.comb(rank, n - 1) / choices * values[ascending[rank]] for rank in range(n - 1, size))
+
+
+def _numbers(name: str, values: Sequence[float]) -> list[float]:
+    values = listed(name, values, "a list of numbers")
+    for i, value in enumerate(values):
+        if not hasattr(value, "__float__"):
+            raise TypeError(f"{name}[{i}] must be a number, not {short(value)}")
+        if math.isnan(value):
+            raise ValueError(f"{name}[{i}] is NaN, which is neither better nor worse than another number")
+    return values

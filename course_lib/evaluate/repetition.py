@@ -5,23 +5,43 @@ from collections.abc import Hashable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from course_lib.arguments import listed, whole
+
 
 def entropy(logits: Tensor) -> Tensor:
     """Return the Shannon entropy of the next token, in nats: (…, vocab_size) → (…).
 
-    It is 0 if one token is certain, and ln n if n tokens are equally likely.
+    It is 0 if one token is certain, and ln n if n tokens are equally likely; NaN for logits that are NaN or
+    +∞. Raises ValueError for a vocabulary of no tokens.
     """
+    if logits.dim() == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"logits must have one for each token, (…, vocab_size), not {tuple(logits.shape)}")
     probabilities = logits.double().softmax(dim=-1)  # (…, vocab_size)
     return torch.special.entr(probabilities).sum(dim=-1)
 
 
 def ngrams(tokens: Sequence[Hashable] | Tensor, n: int) -> list[tuple[Hashable, ...]]:
-    """Return all n-grams (runs of n tokens), in order. Raises ValueError for n below 1."""
-    if n < 1:
+    """Return all n-grams (runs of n tokens), in order.
+
+    The tokens of a string are its characters. Raises ValueError for n below 1, TypeError for what is no list
+    of tokens.
+    """
+    if whole("n", n) < 1:
         raise ValueError(f"an n-gram has 1 token or more, not {n}")
-    # A set compares tensors by identity, and numbers by value.
-    tokens = tokens.tolist() if isinstance(tokens, Tensor) else tokens
+    tokens = _tokens(tokens)
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+
+
+def _tokens(tokens: Iterable[Hashable] | Tensor) -> list[Hashable]:
+    """Return tokens as a list of what a set can hold. (It would compare a tensor's items by identity.)"""
+    if isinstance(tokens, str):
+        return list(tokens)
+    tokens = listed("tokens", tokens, "a list of tokens")
+    if not all(isinstance(token, Hashable) for token in tokens):
+        raise TypeError(
+            "each token must be a number or a word, and here one is a list: give one text's tokens"
+        )
+    return tokens
 
 
 def repeated(tokens: Sequence[Hashable] | Tensor, n: int = 4) -> float:
@@ -46,21 +66,23 @@ def distinct(texts: Iterable[Sequence[Hashable] | Tensor], n: int = 2) -> float:
     >>> round(distinct(["a tiger ran".split(), "a tiger slept".split()], n=1), 2)  # 4 of 6
     0.67
     """
-    texts = list(texts)
+    texts = [_tokens(text) for text in listed("texts", texts, "a list of texts, each a list of tokens")]
     total = sum(map(len, texts))
-    return len({gram for text in texts for gram in ngrams(text, n)}) / total if total else 0.0
+    grams = {gram for text in texts for gram in ngrams(text, n)}
+    return len(grams) / total if total else 0.0
 
 
 def find_loop(tokens: Sequence[Hashable], rounds: int = 3) -> tuple[int, int] | None:
     """Return where a loop begins that lasts until the end of the text, and its period: (start, period).
 
     rounds: how often the loop must go round at least. If several periods fit, the shortest one is returned.
-    If there is no loop, the result is None. Raises ValueError for fewer than 2 rounds.
+    If there is no loop, the result is None. Raises ValueError for fewer than 2 rounds, TypeError as `ngrams`.
 
     >>> find_loop("once a b c a b c a b c a".split())
     (1, 3)
     """
-    if rounds < 2:
+    tokens = _tokens(tokens)
+    if whole("rounds", rounds) < 2:
         raise ValueError(f"a loop goes round 2 times or more, not {rounds}")
     for period in range(1, len(tokens) // rounds + 1):
         start = len(tokens) - period

@@ -98,9 +98,13 @@ def test_bleu_is_sacrebleus_own():
     guesses = ["the cat sat on a mat", "a dog ran off"]
     references = ["the cat sat on the mat", "the dog ran away from home"]
     assert bleu(guesses, references) == BLEU().corpus_score(guesses, [references]).score
-    for wrong in (([], []), (["a"], []), ("ab", ["a", "b"])):
+    for wrong in (([], []), (["a"], [])):
         with pytest.raises(ValueError, match="against as many references"):
             bleu(*wrong)
+    for wrong in (("ab", ["a", "b"]), (["a"], [None]), ([b"a"], ["a"])):
+        with pytest.raises(TypeError, match="must be a"):
+            bleu(*wrong)
+    assert bleu(iter(guesses), (text for text in references)) == bleu(guesses, references)
 
 
 # What a model would write

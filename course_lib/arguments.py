@@ -1,0 +1,58 @@
+"""Checks of arguments that several rooms share. An error says what the argument is, and what it should be."""
+
+import math
+import operator
+from collections.abc import Iterable
+from reprlib import repr as short
+from typing import Any
+
+
+def whole(name: str, value: Any, least: float = -math.inf, most: float = math.inf) -> int:
+    """Return a whole number.
+
+    Raises TypeError for anything else, and for True, ValueError for a number below `least` or above `most`.
+
+    >>> whole("batch", 3, 1)
+    3
+    """
+    try:
+        number = operator.index(value)
+    except (TypeError, ValueError):
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be a whole number, not {short(value)}")
+    if not least <= number <= most:
+        limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {limits}, not {number}")
+    return number
+
+
+def number(name: str, value: Any, above: float = -math.inf, most: float = math.inf) -> float:
+    """Return a number. Raises TypeError for anything else, ValueError for NaN and for one out of range.
+
+    above: what it must be greater than. Without limits it must be finite.
+    """
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, not {short(value)}")
+    if not (above < float(value) <= most and math.isfinite(value)):
+        limits = [f"above {above:g}"] * (above > -math.inf) + [f"at most {most:g}"] * (most < math.inf)
+        raise ValueError(f"{name} must be {' and '.join(limits) or 'finite'}, not {value}")
+    return value
+
+
+def listed(name: str, values: Iterable[Any], of: str = "a list") -> list[Any]:
+    """Return a list of all that `values` yields, also of an iterator, which can be gone through only once.
+
+    of: what is wanted, for the message. Raises TypeError for a string, and for what can't be gone through.
+    """
+    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be {of}, not {short(values)}")
+    return values.tolist() if hasattr(values, "tolist") else list(values)
+
+
+def token_ids(name: str, ids: Iterable[int]) -> list[int]:
+    """Return token ids as a list, from a list, an iterator, an array or a tensor.
+
+    Raises TypeError for anything but whole numbers. Whether the vocabulary has them isn't looked at here.
+    """
+    return [whole(f"{name}[{i}]", each) for i, each in enumerate(listed(name, ids, "a list of token ids"))]
