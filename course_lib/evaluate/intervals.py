@@ -170,12 +170,8 @@ def paired_test(
     >>> print(paired_test([0.71, 0.74, 0.69, 0.72, 0.75, 0.73], [0.70, 0.70, 0.66, 0.70, 0.71, 0.72]))
     0.025 (95% interval 0.01 to 0.04, n = 6), p = 0.0312
     """
-    differences = _paired_differences(a, b)
+    differences = _paired_differences(a, b, most=MAX_SEEDS)
     _check_confidence(confidence)
-    if len(differences) > MAX_SEEDS:
-        raise ValueError(
-            f"{len(differences)} scores are more than {MAX_SEEDS:,} seeds: take paired_difference"
-        )
     signs = _choose_signs(len(differences), np.random.default_rng(whole("seed", seed, 0)))  # (ways, n)
     tolerance = 1e-9 * np.abs(differences).sum()
     at_least_as_far = np.abs(signs @ differences) >= abs(differences.sum()) - tolerance  # (ways,)
@@ -204,10 +200,12 @@ def _invert_test(differences: np.ndarray, signs: np.ndarray, confidence: float) 
     return (float(means[outside - 1]), float(means[-outside])) if outside else (-math.inf, math.inf)
 
 
-def _paired_differences(a: Sequence[float], b: Sequence[float]) -> np.ndarray:
+def _paired_differences(a: Sequence[float], b: Sequence[float], most: float = math.inf) -> np.ndarray:
     first, second = _check_values(a, minimum=2), _check_values(b, minimum=2)
     if len(first) != len(second):
         raise ValueError(f"{len(first)} scores can't be paired with {len(second)}: score the same items")
+    if len(first) > most:
+        raise ValueError(f"{len(first)} scores are more than {most:,} seeds: take paired_difference")
     with np.errstate(over="ignore"):
         return _check_values(first - second)
 
