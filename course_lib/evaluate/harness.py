@@ -37,7 +37,7 @@ class Task:
     prompt  an item → its prompt; by default the item's attribute `prompt`
 
     Raises ValueError for fewer than two items, whose mean would have no interval, and TypeError for items
-    that are no list and for a scorer or prompt that can't be called.
+    that are no list, a name that is no text, and a scorer or prompt that can't be called.
     """
 
     name: str
@@ -46,6 +46,8 @@ class Task:
     prompt: Callable[[Any], Any] = attrgetter("prompt")
 
     def __post_init__(self):
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"a task needs a name, a text, not {short(self.name)}")
         if isinstance(self.items, str) or not hasattr(self.items, "__getitem__"):
             raise TypeError(f"task {self.name!r} needs a list of items, not {short(self.items)}")
         if not (callable(self.scorer) and callable(self.prompt)):
@@ -67,6 +69,8 @@ def evaluate(
     tasks of one name, and a batch below 1; TypeError for what isn't a task; RuntimeError, with the task and
     the item, if answering or scoring fails.
     """
+    if not callable(answer):
+        raise TypeError(f"answer must be a function, from a prompt to an answer; not {short(answer)}")
     tasks = listed("tasks", tasks, "a list of tasks")
     if not all(isinstance(task, Task) for task in tasks):
         raise TypeError("tasks must be a list of `Task`s: Task(name, items, scorer)")
