@@ -5,8 +5,8 @@ the same model, and all its relatives, from parts. Read them in this order: `con
 or edits the activations of a run; every layer shows it what it computes), `norms`, `positions`, `attention`,
 `feed_forward`, `experts`, `block`, `cache` (keys and values of tokens that were read), `stack`; then the
 three Transformers, `decoder`, `encoder` and `encoder_decoder`; then `language_model` (a decoder with its
-tokenizer), `exchange` (replacing parts of a model) and `precision` (16 bits or 32?). `checks` holds the error
-messages.
+tokenizer), `exchange` (replacing parts of a model) and `precision` (16 bits or 32?). `checks` and
+`config_checks` hold the error messages.
 
 Where the parts of "Attention Is All You Need" (Vaswani et al. 2017) are:
 

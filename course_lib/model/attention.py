@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.model.checks import check_attention, check_window, is_a, require, require_kind
 from course_lib.model.config import ModelConfig
 from course_lib.model.norms import make_norm
 from course_lib.model.positions import Rotary, rotate
@@ -42,7 +43,11 @@ def causal_mask(
 
 
 def soft_cap(x: Tensor, cap: float | None) -> Tensor:
-    """Return cap · tanh(x / cap): about x where x is small, and never beyond the cap. With None, x itself."""
+    """Return cap · tanh(x / cap): about x where x is small, and never beyond the cap. With None, x itself.
+
+    Raises ValueError for a cap that isn't a finite number above 0.
+    """
+    require(cap is None or is_a(cap, float) and cap > 0, f"a cap is a finite number above 0, not {cap!r}")
     return x if cap is None else cap * torch.tanh(x / cap)
 
 
@@ -59,20 +64,21 @@ def attention_by_hand(
     """Return softmax(q kᵀ / √d_head) v, and the weights, which are the softmax.
 
     Outputs: (batch, heads, query, d_head); weights: (batch, heads, query, key).
-
     q: (batch, heads, query, d_head); k and v: (batch, kv_heads, key, d_head). Query i stands at the position
     of key keys − queries + i. mask: broadcasts to (batch, heads, query, key); true where a query attends, or
     numbers to add to the scores. causal: no query attends to later keys. scale: the factor on q kᵀ, 1 /
     √d_head by default. window: only if causal, a query attends to itself and the window − 1 keys before. cap:
-    of the scores (`soft_cap`). The output of a query that may attend to no key is nan.
+    of the scores (`soft_cap`). The output of a query that may attend to no key is nan. Raises ValueError for
+    tensors that don't fit together, and for a window below 1 or in attention that isn't causal.
     """
+    check_attention(q, k, v, mask, causal, window)
     k, v = (_repeat_heads(x, q.shape[1]) for x in (k, v))  # (batch, heads, key, d_head)
     scores = q @ k.transpose(-1, -2)  # (batch, heads, query, key)
     scores = soft_cap(scores / math.sqrt(q.shape[-1]) if scale is None else scores * scale, cap)
     if causal:
         scores = scores.masked_fill(~causal_mask(q.shape[-2], k.shape[-2], q.device, window), -math.inf)
     if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask
+        scores = scores.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else scores + mask.to(q)
     weights = scores.softmax(dim=-1)  # each row sums to 1
     return weights @ v, weights
 
@@ -89,13 +95,30 @@ def attend(
 ) -> Tensor:
     """Return the outputs of `attention_by_hand`, by PyTorch's fused kernel (by hand where there is a cap).
 
-    The arguments are the same. The output of a query that may attend to no key is 0 or nan. Raises ValueError
-    for a window below 1, or one in attention that isn't causal.
+    The arguments and errors are the same. PyTorch's kernel for CPUs takes a score of nan for a hidden one, so
+    that a broken model would seem sound: where that may have happened, the result is computed by hand. On a
+    GPU, where looking at results costs time, the output of a query that may attend to no key is 0 or nan.
     """
-    _check_window(window, causal)
     if cap is not None:
         return attention_by_hand(q, k, v, mask, causal, scale, window, cap)[0]
+    check_attention(q, k, v, mask, causal, window)
+    out = _attend_fused(q, k, v, mask, causal, scale, window)
+    if out.device.type == "cpu" and not _is_plausible(out, q):
+        return attention_by_hand(q, k, v, mask, causal, scale, window)[0]
+    return out
+
+
+@torch.no_grad()
+def _is_plausible(out: Tensor, q: Tensor) -> bool:
+    """Return whether queries and outputs are finite, and no output is all zeros, as where no key counted."""
+    shortest, longest = torch.linalg.vector_norm(out, dim=-1).aminmax()  # of the outputs; nan if one is
+    return shortest.item() > 0 and math.isfinite(longest.item() + q.sum().item())
+
+
+def _attend_fused(q, k, v, mask, causal, scale, window) -> Tensor:
+    """Return `attend` by PyTorch's kernel."""
     queries, keys = q.shape[2], k.shape[2]
+    mask = mask if mask is None or mask.dtype == torch.bool else mask.to(q)
     window = window if window is not None and window < keys else None
     if queries == 1 and (mask is None or mask.dim() == 4 and mask.shape[1] == 1):
         return _attend_one_query(q, k, v, mask, scale, window)
@@ -105,13 +128,6 @@ def attend(
     if causal:
         mask = _and_mask(mask, causal_mask(queries, keys, q.device, window))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-
-
-def _check_window(window: int | None, causal: bool) -> None:
-    if window is not None and (not causal or window < 1):
-        raise ValueError(
-            f"a window is for causal attention, and at least 1 key wide: causal={causal}, window={window}"
-        )
 
 
 def _attend_one_query(
@@ -148,15 +164,13 @@ def _repeat_heads(x: Tensor, heads: int) -> Tensor:
 class Attention(nn.Module):
     """The attention layer with grouped queries, (batch, time, d_model) → the same shape.
 
-    window: to how many tokens each attends; None for all.
+    window: to how many tokens each attends; None for all. Raises ValueError for one that can't be.
     """
 
     def __init__(self, config: ModelConfig, causal: bool = True, window: int | None = None):
         super().__init__()
-        if window is not None and not causal:
-            raise ValueError(
-                "a sliding window is for causal attention: an encoder attends to all of its text"
-            )
+        require_kind("causal", causal, bool)
+        check_window(window, causal)
         self.d_head, self.causal, self.window = config.d_head, causal, window
         self.scale, self.cap = config.attention.scale, config.attention.cap
         self.query = nn.Linear(config.d_model, config.n_heads * config.d_head, bias=config.bias)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from course_lib.model.attention import Attention, KeysAndValues, UpdateCache
+from course_lib.model.checks import require_kind, require_size
 from course_lib.model.config import ModelConfig
 from course_lib.model.experts import Experts
 from course_lib.model.feed_forward import make_feed_forward
@@ -67,11 +68,14 @@ class ProjectedMemory(NamedTuple):
 class Block(nn.Module):
     """Attention, cross-attention (if `cross`), and a feed-forward layer or a mixture of experts.
 
-    (batch, time, d_model) → the same shape. layer: the block's number in the stack, counted from 0.
+    (batch, time, d_model) → the same shape. layer: the block's number in the stack, counted from 0. Raises
+    ValueError for a number that can't be.
     """
 
     def __init__(self, config: ModelConfig, causal: bool = True, cross: bool = False, layer: int = 0):
         super().__init__()
+        require_size("layer", layer, least=0)
+        require_kind("cross", cross, bool)
         self.layer, self.norm_place, self.residual = layer, config.norm_place, config.residual
         self.attention_norm = make_norm(config)
         self.attention = Attention(config, causal, config.window_of(layer))

@@ -16,6 +16,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from course_lib.model.checks import (
+    is_a,
+    require,
+    require_kind,
+    require_size,
+    require_table,
+    whole_numbers,
+)
+
 
 class Cache(Protocol):
     """What a model needs of a cache. lengths: how many tokens of each row it holds."""
@@ -42,7 +51,8 @@ class KVCache:
 
     keys, values: (layers, batch, kv_heads, capacity, d_head). lengths: how many positions of each row are
     filled. In a run, each layer calls `update`, and at the end the model calls `advance`: a run that fails
-    midway leaves the lengths as they were. `Decoder.new_cache` makes one that fits a model.
+    midway leaves the lengths as they were. `Decoder.new_cache` makes one that fits a model. Raises ValueError
+    for sizes that can't be.
     """
 
     def __init__(
@@ -55,13 +65,23 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ):
-        if capacity < 1 or batch < 1:
-            raise ValueError(f"a cache holds at least 1 token of 1 row, not {capacity} of {batch}")
+        sizes = {
+            "layers": layers,
+            "kv_heads": kv_heads,
+            "d_head": d_head,
+            "capacity": capacity,
+            "batch": batch,
+        }
+        for name, size in sizes.items():
+            require_size(f"a cache's {name}", size)
+        require_table(*sizes.values())
+        require_kind("a cache's dtype", dtype, torch.dtype)
         shape = (layers, batch, kv_heads, capacity, d_head)
         # Zeros: positions that aren't filled are masked, and must not hold nan.
         self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
         self.capacity, self.lengths = capacity, [0] * batch
         self._indices_key, self._new_indices = None, None
+        self._written: dict[int, list[int]] = {}  # layer → how long each row will be, since the last advance
 
     @property
     def length(self) -> int:
@@ -92,8 +112,10 @@ class KVCache:
         Returned are keys and values (batch, kv_heads, length of the longest row, d_head).
 
         keys, values: (batch, kv_heads, time, d_head). new_lengths: how many tokens of each row are real,
-        counted from its first new one; all by default. Raises ValueError where they don't fit the capacity.
+        counted from its first new one; all by default. Raises ValueError for a layer that doesn't exist, for
+        another shape or dtype, and where they don't fit the capacity.
         """
+        self._check_new(layer, keys, values)
         ends = self._ends(keys.shape[2], new_lengths)
         if (end := max(ends)) > self.capacity:
             raise ValueError(
@@ -107,17 +129,50 @@ class KVCache:
             # Indexing with two tensors puts the new tokens first: (new tokens, kv_heads, d_head).
             self.keys[layer][rows, :, positions] = keys[rows, :, columns]
             self.values[layer][rows, :, positions] = values[rows, :, columns]
+        self._written[layer] = ends
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
+    def _check_new(self, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Raise ValueError for a layer that doesn't exist, and keys and values that aren't for this cache."""
+        layers, batch, kv_heads, _, d_head = self.keys.shape
+        if not (is_a(layer, int) and 0 <= layer < layers):
+            raise ValueError(f"this cache has layers 0 to {layers - 1}, not {layer!r}")
+        same = keys.dtype == values.dtype == self.keys.dtype or torch.is_autocast_enabled(keys.device.type)
+        time = keys.shape[2] if keys.dim() == 4 else 0
+        if not (same and time and keys.shape == values.shape == (batch, kv_heads, time, d_head)):
+            raise ValueError(
+                f"keys and values are ({batch}, {kv_heads}, time, {d_head}) of {self.keys.dtype} here, "
+                f"(batch, kv_heads, time, d_head); not {tuple(keys.shape)} of {keys.dtype} and "
+                f"{tuple(values.shape)} of {values.dtype}"
+            )
+
     def advance(self, time: int, new_lengths: Sequence[int] | None = None) -> None:
-        """Add `time` to the length of each row, or what `new_lengths` has for it."""
-        self.lengths = self._ends(time, new_lengths)
+        """Add `time` to the length of each row, or what `new_lengths` has for it.
+
+        Raises ValueError, changing nothing, unless every layer's `update` has stored so many since the last
+        call.
+        """
+        ends = self._ends(time, new_lengths)
+        unwritten = [layer for layer in range(len(self.keys)) if self._written.get(layer) != ends]
+        if unwritten:
+            raise ValueError(
+                f"rows of {self.lengths} tokens can't become {ends} long before `update` has stored the new "
+                f"tokens in every layer; it hasn't in {unwritten}"
+            )
+        self.lengths, self._written = ends, {}
 
     def _ends(self, time: int, new_lengths: Sequence[int] | None) -> list[int]:
-        """Return how long each row will be."""
+        """Return how long each row will be. Raises ValueError for numbers of tokens that can't be."""
+        require_size("the number of new tokens", time)
         if new_lengths is None:
             return [length + time for length in self.lengths]
-        return [length + count for length, count in zip(self.lengths, new_lengths, strict=True)]
+        counts = whole_numbers("new_lengths", new_lengths)
+        require(
+            len(counts) == len(self.lengths) and 0 <= min(counts) and max(counts) <= time,
+            f"new_lengths must say for each of {len(self.lengths)} rows how many of its {time} tokens are "
+            f"real, not {counts}",
+        )
+        return [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
     def _indices(self, ends: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return each new token's row, position in the cache and column in this run, (new tokens,) each.
@@ -139,7 +194,8 @@ class KVCache:
 
         Raises ValueError, changing nothing, for a length below 0 or above a row's own.
         """
-        wanted = [lengths] * len(self.lengths) if isinstance(lengths, int) else list(lengths)
+        same = isinstance(lengths, int)
+        wanted = whole_numbers("lengths", [lengths] * len(self.lengths) if same else lengths)
         if len(wanted) != len(self.lengths) or not all(
             0 <= new <= old for new, old in zip(wanted, self.lengths, strict=True)
         ):
@@ -147,7 +203,7 @@ class KVCache:
                 f"rows of {self.lengths} tokens can't be rewound to {lengths}: "
                 "from 0 to what is there, for each row"
             )
-        self.lengths = wanted
+        self.lengths, self._written = wanted, {}
 
     def reset(self) -> None:
         """Empty the cache. Its memory stays allocated."""
@@ -163,7 +219,8 @@ class KVCache:
         capacity: of the new cache, by default the same. Raises ValueError for a row that doesn't exist, and
         for a capacity too small for what the rows hold.
         """
-        rows, capacity = list(rows), self.capacity if capacity is None else capacity
+        rows, capacity = whole_numbers("rows", rows), self.capacity if capacity is None else capacity
+        require_size("the capacity", capacity)
         if not rows or not all(0 <= row < len(self.lengths) for row in rows):
             raise ValueError(
                 f"there are rows 0 to {len(self.lengths) - 1}, and at least one must be chosen; not {rows}"

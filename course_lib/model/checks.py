@@ -1,21 +1,16 @@
-"""What configurations and runs of a model refuse, each with a message that says what to do.
+"""What runs of a model refuse, each with a message that says what to do, and the words for all checks.
 
-`ModelConfig` calls the checks of configurations, `Stack.run_layers` those of a run. What only `attend`,
-`Encoder` or `KVCache` know enough to check, they check themselves.
+`Stack.run_layers` calls the checks of a run, `attend` and `attention_by_hand` that of attention. What only
+`Encoder` or `KVCache` know enough to check, they check themselves. Configurations: `config_checks`.
 """
 
-from __future__ import annotations
-
-import math
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, fields
-from typing import TYPE_CHECKING
+from operator import index
+from types import NoneType
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from course_lib.model.config import AttentionConfig, ExpertsConfig, ModelConfig
 
 CHOICES = {
     "positions": ("rope", "rope-interleaved", "alibi", "sinusoidal", "learned", "none"),
@@ -24,6 +19,15 @@ CHOICES = {
     "feed_forward": ("swiglu", "geglu", "gelu", "gelu-tanh", "relu"),
 }
 SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "context")
+KINDS = {
+    int: "a whole number (of Python's type int) below 2³¹",
+    float: "a finite number",
+    bool: "True or False",
+    str: "a word in quotes",
+    NoneType: "None",
+}
+LARGEST_INT = 2**31 - 1
+LARGEST_TABLE = 2**36  # numbers; beyond what any machine here holds
 
 
 def require(condition: bool, message: str) -> None:
@@ -32,94 +36,60 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-def check_names(config: type, names: Iterable[str], prefix: str = "") -> None:
-    """Raise ValueError unless these are fields of the class, among them all that have no default."""
-    known = {field.name: field for field in fields(config)}
-    names = list(names)
-    for name in names:
-        require(
-            name in known, f"{prefix}{name} is no field of {config.__name__}, which has {', '.join(known)}"
-        )
-    for name, field in known.items():
-        optional = field.default is not MISSING or field.default_factory is not MISSING
-        require(optional or name in names, f"{prefix}{name} is missing, and has no default")
+def is_a(value: object, kind: type) -> bool:
+    """Return whether a value is of a kind of `KINDS`. Whole numbers count as finite numbers, Booleans don't.
+
+    The values of other classes must be exactly of this class.
+    """
+    if kind is float:
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # false for nan
+    return type(value) is kind and (kind is not int or abs(value) <= LARGEST_INT)
 
 
-def check_model_config(config: ModelConfig) -> None:
-    """Raise ValueError for sizes that can't fit together and kinds that don't exist."""
-    for name in SIZES:
-        require(getattr(config, name) >= 1, f"{name} must be at least 1, not {getattr(config, name)}")
-    for name, choices in CHOICES.items():
-        value = getattr(config, name)
-        require(value in choices, f"{name} must be one of {', '.join(choices)}; not {value!r}")
-    require(
-        config.n_heads % config.n_kv_heads == 0,
-        f"{config.n_heads} query heads can't share {config.n_kv_heads} key-value heads evenly",
-    )
-    require(
-        config.rope_base > 0 and config.norm_eps >= 0,
-        f"rope_base={config.rope_base} must be above 0, and norm_eps={config.norm_eps} not below",
-    )
-    require(
-        not config.positions.startswith("rope") or config.d_head % 2 == 0,
-        f"d_head must be even, for rotary positions rotate it in pairs; not {config.d_head}",
-    )
-    require(
-        config.norm_place != "parallel" or config.residual,
-        "parallel parts without residual would lose what attention computed: use pre or post",
-    )
-    _check_factor("logit_cap", config.logit_cap)
+def require_kind(name: str, value: object, *kinds: type) -> None:
+    """Raise ValueError, naming the argument, unless its value is of one of these kinds (`is_a`)."""
+    if not any(is_a(value, kind) for kind in kinds):
+        wanted = " or ".join(KINDS.get(kind, f"of class {kind.__name__}") for kind in kinds)
+        raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
-def check_attention_config(config: AttentionConfig) -> None:
-    """Raise ValueError for a window, scale or cap outside its range."""
-    require(
-        config.window is None or config.window >= 1,
-        f"window must be at least 1 token, or None to attend to all; not {config.window}",
-    )
-    require(
-        config.global_every == 0 or (config.global_every > 0 and config.window is not None),
-        f"global_every={config.global_every} must be 0 or more, and is for models with a window",
-    )
-    _check_factor("attention.scale", config.scale)
-    _check_factor("attention.cap", config.cap)
+def require_size(name: str, value: object, least: int = 1) -> None:
+    """Raise ValueError, naming the argument, unless it is a whole number of at least so much."""
+    require_kind(name, value, int)
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
-def _check_factor(name: str, value: float | None) -> None:
-    require(value is None or 0 < value < math.inf, f"{name} must be above 0, or None for none; not {value}")
+def require_table(*sizes: int) -> None:
+    """Raise ValueError for a table of so many numbers that it can only be a mistake."""
+    numbers = 1
+    for size in sizes:
+        numbers *= size
+    require(numbers <= LARGEST_TABLE, f"{' × '.join(map(str, sizes))} numbers don't fit into any memory")
 
 
-def check_experts_config(config: ExpertsConfig) -> None:
-    """Raise ValueError for numbers of experts that don't go together."""
-    n = config.n_experts
-    require(n >= 1, f"a mixture has at least 1 expert, not {n}; leave `experts` out for a dense model")
-    require(
-        1 <= config.n_active <= n and config.n_shared >= 0,
-        f"of {n} experts a token can use 1 to {n}, not {config.n_active}; "
-        f"and n_shared={config.n_shared} can't be below 0",
-    )
-    require(
-        config.n_active > 1 or not config.normalize_shares,
-        "a single expert's share, normalized, is always 1, so its router would never learn: "
-        "set normalize_shares=False (as the Switch Transformer does) or n_active=2",
-    )
-    require(
-        config.capacity_factor is None or 0 < config.capacity_factor < math.inf,
-        f"capacity_factor must be above 0, or None for no limit; not {config.capacity_factor}",
-    )
+def whole_numbers(name: str, values: Iterable[int]) -> list[int]:
+    """Return the values as ints. Raises ValueError, naming the argument, for what isn't whole."""
+    try:
+        return [index(value) for value in values]
+    except TypeError:
+        raise ValueError(f"{name} must be whole numbers, not {values!r}") from None
 
 
 def check_tokens(tokens: Tensor, new_lengths: Sequence[int] | None) -> None:
     """Raise ValueError unless tokens are ids (batch, time), and new_lengths a number of them for each row."""
     require(
         tokens.dtype in (torch.int64, torch.int32) and tokens.dim() == 2 and tokens.numel() > 0,
-        f"tokens must be whole numbers, (batch, time) with at least one token, not {tuple(tokens.shape)} of "
-        f"{tokens.dtype}",
+        "tokens must be whole numbers of 64 or 32 bits (tokens.long() makes them such), "
+        f"(batch, time) with at least one token, not {tuple(tokens.shape)} of {tokens.dtype}",
     )
     batch, time = tokens.shape
     require(
         new_lengths is None
-        or (len(new_lengths) == batch and min(new_lengths) >= 0 and max(new_lengths) == time),
+        or isinstance(new_lengths, Sequence)
+        and len(new_lengths) == batch
+        and all(is_a(length, int) and length >= 0 for length in new_lengths)
+        and max(new_lengths) == time,
         f"new_lengths must say for each of {batch} rows how many of its {time} tokens are real, "
         f"{time} in the longest; not {new_lengths}",
     )
@@ -134,7 +104,58 @@ def check_context(end: int, context: int) -> None:
     )
 
 
-def check_memory(cross: bool, memory, batch: int) -> None:
+def check_attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, window: int | None
+) -> None:
+    """Raise ValueError for tensors that don't fit together, and a window where none can be.
+
+    This runs in every layer, so no message is put together before it is needed.
+    """
+    if not (
+        q.dim() == k.dim() == v.dim() == 4
+        and k.shape[:3] == v.shape[:3]
+        and q.shape[0] == k.shape[0]
+        and q.shape[3] == k.shape[3]
+        and q.numel() > 0
+        and v.numel() > 0
+    ):
+        raise ValueError(
+            "q is (batch, heads, query, d_head), k and v are (batch, kv_heads, key, d_head), with at least 1 "
+            f"of each; not {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
+        )
+    if q.shape[1] % k.shape[1]:
+        raise ValueError(f"{q.shape[1]} query heads can't share {k.shape[1]} key-value heads evenly")
+    same = q.dtype == k.dtype == v.dtype or torch.is_autocast_enabled(q.device.type)
+    if not (same and q.is_floating_point()):
+        raise ValueError(f"q, k and v are fractions of one dtype, not {q.dtype}, {k.dtype} and {v.dtype}")
+    if mask is not None:
+        check_mask(mask, (*q.shape[:3], k.shape[2]))
+    if causal is not True or window is not None:
+        check_window(window, causal)
+
+
+def check_mask(mask: Tensor, scores: tuple[int, ...]) -> None:
+    """Raise ValueError unless a mask broadcasts to scores of this shape and is Boolean or to be added."""
+    pairs = zip(mask.shape[::-1], scores[::-1], strict=False)
+    fits = mask.dim() <= 4 and all(size in (1, wanted) for size, wanted in pairs)
+    if not (fits and (mask.dtype == torch.bool or mask.is_floating_point())):
+        raise ValueError(
+            "a mask is true or false, or fractions to add to the scores, and broadcasts to (batch, heads, "
+            f"query, key) = {scores}; not {tuple(mask.shape)} of {mask.dtype}"
+        )
+
+
+def check_window(window: int | None, causal: bool) -> None:
+    """Raise ValueError unless the window is None or a whole number above 0, in causal attention."""
+    require_kind("causal", causal, bool)
+    require_kind("window", window, NoneType, int)
+    require(
+        window is None or (causal and window >= 1),
+        f"a window is for causal attention, and at least 1 key wide: causal={causal}, window={window}",
+    )
+
+
+def check_memory(cross: bool, memory, batch: int, d_model: int) -> None:
     """Raise ValueError unless there is an encoder's output where one is needed, of as many sequences."""
     require(
         cross == (memory is not None),
@@ -143,4 +164,10 @@ def check_memory(cross: bool, memory, batch: int) -> None:
     require(
         memory is None or memory.batch == batch,
         f"a memory of {memory and memory.batch} sequences can't go with {batch} of tokens",
+    )
+    states = getattr(memory, "states", None)
+    require(
+        states is None or (states.dim() == 3 and states.shape[1] > 0 and states.shape[2] == d_model),
+        f"a memory's states are (batch, time, d_model = {d_model}), not "
+        f"{states is not None and tuple(states.shape)}",
     )

@@ -1,14 +1,14 @@
 """The configuration of a Transformer. A published model is one setting of it (`families`).
 
-What the values must satisfy stands in `checks`. Not handled: norms both before and after a sub-layer (Gemma 2
-and 3), several bases of rotary angles in one model (Gemma 3), keys and values compressed together
+What the values must satisfy stands in `config_checks`. Not handled: norms both before and after a sub-layer
+(Gemma 2 and 3), several bases of rotary angles in one model (Gemma 3), keys and values compressed together
 (DeepSeek-V2).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from course_lib.model.checks import (
+from course_lib.model.config_checks import (
     check_attention_config,
     check_experts_config,
     check_model_config,
@@ -18,7 +18,7 @@ from course_lib.model.checks import (
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """How attention differs from the usual. Raises ValueError for impossible values."""
+    """How attention differs from the usual. Raises ValueError, naming the field, for impossible values."""
 
     qk_norm: bool = False  # normalize each head's queries and keys before they are rotated (Qwen3)
     window: int | None = None  # a token attends to itself and the window − 1 before (Mistral); None: to all
@@ -49,7 +49,8 @@ class ExpertsConfig:
 class ModelConfig:
     """Sizes, kinds and constants of a Transformer, by the names that papers use.
 
-    Raises ValueError for sizes that can't fit together, and for a kind that doesn't exist.
+    Raises ValueError, naming the field, for a value of a wrong type (sizes are Python's ints, numbers
+    are finite), for sizes that can't fit together, and for a kind that doesn't exist.
     """
 
     # Sizes

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from course_lib.model.attention import soft_cap
 from course_lib.model.block import Memory, ProjectedMemory
 from course_lib.model.cache import Cache, KVCache
+from course_lib.model.checks import is_a, require
 from course_lib.model.config import ModelConfig
 from course_lib.model.stack import Stack
 from course_lib.model.trace import Trace, record
@@ -84,16 +85,20 @@ class Decoder(Stack):
         """
         config, weight = self.config, self.embedding.weight
         capacity = config.context if capacity is None else capacity
-        if not 1 <= capacity <= config.context:
+        if not is_a(capacity, int) or not 1 <= capacity <= config.context:
             raise ValueError(
-                f"a cache holds 1 to {config.context} tokens (the model's context), not {capacity}"
+                f"a cache holds 1 to {config.context} tokens (the model's context), not {capacity!r}"
             )
         return KVCache(
             config.n_layers, config.n_kv_heads, config.d_head, capacity, batch, weight.dtype, weight.device
         )
 
     def project_memory(self, memory: Memory) -> ProjectedMemory:
-        """Return the keys and values of all layers' cross-attention, computed once for all new tokens."""
+        """Return the keys and values of all layers' cross-attention, computed once for all new tokens.
+
+        Raises ValueError for a decoder without cross-attention.
+        """
+        require(self.cross, "a memory is for decoders with cross-attention, and this one has none")
         pairs = (block.cross_attention.keys_and_values(memory.states) for block in self.blocks)
         return ProjectedMemory(tuple(pairs), memory.mask)
 

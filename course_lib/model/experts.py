@@ -16,6 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from course_lib.model.checks import require, require_kind, require_size
 from course_lib.model.config import ModelConfig
 from course_lib.model.feed_forward import make_feed_forward
 from course_lib.model.trace import record
@@ -81,8 +82,16 @@ def route(scores: Tensor, n_active: int, normalize: bool) -> tuple[Tensor, Tenso
     """Return the shares of each token's best experts, and which they are, (tokens, n_active) each.
 
     scores: the router's, (tokens, n_experts). The shares are probabilities among all experts or, with
-    normalize, among the chosen ones.
+    normalize, among the chosen ones. Raises ValueError for scores that are no fractions, and more experts
+    than there are.
     """
+    require(
+        scores.is_floating_point() and scores.dim() > 0 and scores.numel() > 0,
+        f"scores are fractions (tokens, n_experts), not {tuple(scores.shape)} of {scores.dtype}",
+    )
+    require_size("n_active", n_active)
+    require(n_active <= scores.shape[-1], f"a token can't use {n_active} of {scores.shape[-1]} experts")
+    require_kind("normalize", normalize, bool)
     at_least_32_bits = torch.promote_types(scores.dtype, torch.float32)
     shares, chosen = scores.softmax(dim=-1, dtype=at_least_32_bits).topk(n_active, dim=-1)
     if normalize:
@@ -96,8 +105,9 @@ def load_balancing_loss(scores: Tensor, n_active: int) -> Tensor:
     scores: the router's, (…, n_experts). fᵢ is the fraction of choices that fell on expert i, which has no
     gradient; Pᵢ is its mean probability, which has one. The loss is 1 when all experts are chosen equally
     often; it nears n_experts / n_active when the router sends all tokens to the same ones, with all its
-    confidence.
+    confidence. Raises ValueError as `route` does.
     """
+    require(scores.dim() > 1, f"scores are (…, n_experts) of at least one token, not {tuple(scores.shape)}")
     scores = scores.flatten(0, -2)  # (tokens, n_experts)
     _, chosen = route(scores, n_active, normalize=False)
     probabilities = scores.softmax(dim=-1).mean(dim=0)  # (n_experts,)

@@ -22,10 +22,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from course_lib.model.checks import require, require_kind, require_size, require_table
 from course_lib.model.config import ModelConfig
 
 # Which channels of a head rotary positions pair (`rotate`).
 LAYOUTS = {"rope": "half-split", "rope-interleaved": "interleaved"}
+
+LAST_POSITION = 2**24  # numbers of 32 bits count no further without gaps
 
 Rotary = tuple[Tensor, Tensor, str]  # cosines, sines and layout: the arguments of `rotate` after x
 
@@ -79,12 +82,14 @@ class Positions(nn.Module):
         One for each window that a layer can have: window (`ModelConfig.window_of`) → mask, which broadcasts
         to (batch, heads, time, keys). A mask is complete: it also hides later tokens (causal), those before
         the window, and padding (real: (batch, keys), false at padding). It is None where `causal` and
-        `window` alone say which keys count.
+        `window` alone say which keys count. Every query attends to something, padding too: nan in its states
+        would spread.
         """
         windows = {None, self.config.attention.window}
         if isinstance(start, int) and self.config.positions != "alibi" and real is None:
             return dict.fromkeys(windows)
-        queries = positions_from(start, time, like.device)  # (time,) or (batch, time)
+        # (time,) or (batch, time); padding at the end of a row counts as the last position
+        queries = positions_from(start, time, like.device).clamp(max=n_keys - 1)
         distance = queries[..., None] - torch.arange(n_keys, device=like.device)  # (…, time, keys)
         distance = distance.view(-1, 1, time, n_keys)  # (1 or batch, 1, time, keys)
         return {window: self._mask(distance, window, like, causal, real) for window in windows}
@@ -97,7 +102,8 @@ class Positions(nn.Module):
         if window is not None:
             allowed = allowed & (distance < window)
         if real is not None:
-            allowed = allowed & real[:, None, None, :]
+            seen = real[:, None, None, :]
+            allowed = allowed & (seen | (distance == 0) if causal else seen)
         if self.config.positions != "alibi":
             return allowed
         bias = _bias_of_distance(self.config.n_heads, distance, like)  # (…, heads, time, keys)
@@ -110,12 +116,33 @@ def positions_from(start: int | Tensor, time: int, device: torch.device) -> Tens
     return start + steps if isinstance(start, int) else start.to(device)[:, None] + steps
 
 
+def _check_positions(start: int | Tensor, time: int, width: int, like: Tensor) -> None:
+    """Raise ValueError for positions that can't be, a table too large, and a `like` that isn't fractions."""
+    require_size("the number of positions", time)
+    require_size("the width", width)
+    require_table(time, width)
+    if isinstance(start, Tensor):
+        whole = start.dtype in (torch.int64, torch.int32) and start.dim() == 1 and len(start) > 0
+        require(whole, f"a start for each row is int64 (batch,), not {start.dtype} {tuple(start.shape)}")
+        first, last = start.aminmax() if start.device.type == "cpu" else (0, 0)  # (a GPU would have to wait)
+    else:
+        require_size("start", start, least=0)
+        first = last = start
+    require(
+        0 <= first and last <= LAST_POSITION - time,
+        f"positions run from 0 to {LAST_POSITION}, not from {first} to {last} + {time}",
+    )
+    require(like.is_floating_point(), f"`like` gives the dtype of fractions, not {like.dtype}")
+
+
 def sinusoidal_table(start: int | Tensor, time: int, d_model: int, like: Tensor) -> Tensor:
     """Return the vectors of positions start … start + time − 1, (time, d_model).
 
     Channels 2i and 2i + 1 are sine and cosine of position / 10000^(2i / d_model). Where d_model is odd, there
-    is one more sine than cosines. With a start for each row, (batch,): (batch, time, d_model).
+    is one more sine than cosines. With a start for each row, (batch,): (batch, time, d_model). Raises
+    ValueError for positions or sizes that can't be.
     """
+    _check_positions(start, time, d_model, like)
     channels = torch.arange(0, d_model, 2, device=like.device, dtype=torch.float32)
     positions = positions_from(start, time, like.device).float()[..., None]  # (…, time, 1)
     angles = positions * 10_000 ** (-channels / d_model)  # (…, time, d_model / 2)
@@ -131,12 +158,29 @@ def rotary_tables(
 
     Pair i of a head rotates by base^(−2i / d_head) radians a position: the first pair fastest. The angles are
     computed in 32 bits whatever the model's precision: in bfloat16, position 257 would be rounded to 256.
-    With a start for each row, (batch,): (batch, time, d_head / 2).
+    With a start for each row, (batch,): (batch, time, d_head / 2). Raises ValueError for positions or sizes
+    that can't be, and an odd d_head.
     """
+    _check_positions(start, time, d_head, like)
+    require(d_head % 2 == 0, f"a head is rotated in pairs of channels, so d_head is even; not {d_head}")
+    require_kind("base", base, float)
+    require(base > 0, f"the base of the angles must be above 0, not {base}")
     pairs = torch.arange(0, d_head, 2, device=like.device, dtype=torch.float32)
     positions = positions_from(start, time, like.device).float()[..., None]  # (…, time, 1)
     angles = positions * base ** (-pairs / d_head)  # (…, time, d_head / 2)
     return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+
+def _check_tables(x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> None:
+    """Raise ValueError for a layout that doesn't exist, and tables that don't fit x."""
+    if layout not in LAYOUTS.values():
+        raise ValueError(f"the layout is half-split or interleaved, not {layout!r}")
+    fit = cos.shape == sin.shape and cos.shape[-2:] == (*x.shape[-2:-1], x.shape[-1] / 2)
+    if not (fit and cos.shape[:-2] in ((), (1, 1), (x.shape[0], 1)) and x.is_floating_point()):
+        raise ValueError(
+            "x is fractions (batch, heads, time, d_head), cos and sin are (time, d_head / 2) or (batch, 1, "
+            f"time, d_head / 2); not {tuple(x.shape)} of {x.dtype}, {tuple(cos.shape)} and {tuple(sin.shape)}"
+        )
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split") -> Tensor:
@@ -144,8 +188,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split") -> T
 
     cos, sin: as `rotary_tables` returns them. layout: which channels are a pair. "interleaved", the paper's:
     neighbours, (x_2i, x_2i+1). "half-split", as transformers stores Llama's weights: (x_i, x_{i + d_head/2}),
-    the same model with its channels in another order.
+    the same model with its channels in another order. Raises ValueError for another layout, and for tables
+    that don't fit x.
     """
+    _check_tables(x, cos, sin, layout)
     if layout == "interleaved":
         first, second = x[..., 0::2], x[..., 1::2]
         return torch.stack([first * cos - second * sin, second * cos + first * sin], dim=-1).flatten(-2)
@@ -161,7 +207,10 @@ def alibi_slopes(n_heads: int) -> Tensor:
 
     >>> alibi_slopes(4).tolist()
     [0.25, 0.0625, 0.015625, 0.00390625]
+
+    Raises ValueError for a number of heads that can't be.
     """
+    require_size("n_heads", n_heads)
     power = 2 ** (n_heads.bit_length() - 1)
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     between = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)]
@@ -172,8 +221,12 @@ def alibi_bias(n_heads: int, queries: int, keys: int, like: Tensor) -> Tensor:
     """Return minus slope times distance, (n_heads, queries, keys), to be added to the scores.
 
     The queries are the last of the keys. The paper has causal models only; here keys after a query count by
-    their distance too.
+    their distance too. Raises ValueError for sizes that can't be, and more queries than keys.
     """
+    require_size("queries", queries)
+    _check_positions(0, keys, n_heads, like)
+    require(queries <= keys, f"the queries are the last of the keys: {queries} can't be among {keys}")
+    require_table(n_heads, queries, keys)
     positions = torch.arange(keys - queries, keys, device=like.device)
     return _bias_of_distance(n_heads, positions[:, None] - torch.arange(keys, device=like.device), like)
 

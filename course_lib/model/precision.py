@@ -25,9 +25,12 @@ def fast_dtype(device: str | torch.device = "cpu") -> torch.dtype:
     oneDNN also says "supported" where it only converts. Not handled: products of a few rows, whose limit is
     memory rather than arithmetic, and which are faster in 16 bits on nearly every processor.
 
-    Raises ValueError for another kind of device.
+    Raises ValueError for another kind of device, and for what names none.
     """
-    kind = torch.device(device).type
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        raise ValueError(f"a device is called cpu, cuda or cuda:0, not {device!r}") from None
     if kind == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if kind != "cpu":

@@ -73,7 +73,7 @@ class Stack(nn.Module):
         """
         check_tokens(tokens, new_lengths)
         batch, time = tokens.shape
-        check_memory(self.cross, memory, batch)
+        check_memory(self.cross, memory, batch, self.config.d_model)
         starts = [0] * batch
         if cache is not None:
             config, dtype = self.config, self.embedding.weight.dtype

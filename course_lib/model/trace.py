@@ -7,11 +7,13 @@ tracing").
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
+
+from course_lib.model.checks import is_a, require, require_kind
 
 Edits = dict[str, Callable[[Tensor], Tensor]]
 
@@ -21,7 +23,7 @@ class Trace:
 
     keep: patterns of names, such as "blocks.*.output" (`Decoder.activation_names` lists the names). edits:
     pattern → a function from an activation to the tensor of the same shape to use instead. A pattern that
-    fits no name raises ValueError.
+    fits no name raises ValueError, as does one that is no text, and an edit that is no function.
 
         trace = Trace(keep="*.attention.weights")
         logits = model(tokens, trace=trace)
@@ -32,6 +34,10 @@ class Trace:
         self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
         self.edits = dict(edits or {})
         self.values: dict[str, Tensor] = {}
+        for pattern in (*self.keep, *self.edits):
+            require_kind("a pattern of names", pattern, str)
+        for pattern, edit in self.edits.items():
+            require(callable(edit), f"the edit of {pattern!r} must be a function of a tensor, not {edit!r}")
 
     def __call__(self, name: str, value: Tensor) -> Tensor:
         for pattern, edit in self.edits.items():
@@ -114,8 +120,7 @@ def ablate_heads(*heads: tuple[int, int]) -> Edits:
     """Return edits that set the outputs of these heads to zero. heads: pairs (layer, head), from 0.
 
     For a decoder or an encoder by itself. Give all heads in one call: merged with other edits of a layer, one
-    of the two is lost.
-
+    of the two is lost. Raises ValueError for what isn't such a pair.
 
     >>> sorted(ablate_heads((13, 8), (16, 5)))
     ['blocks.13.attention.heads', 'blocks.16.attention.heads']
@@ -126,8 +131,9 @@ def ablate_heads(*heads: tuple[int, int]) -> Edits:
 def patch_heads(other_run: Trace, *heads: tuple[int, int]) -> Edits:
     """Return edits that give these heads the outputs of another run.
 
-    other_run: its trace, which kept "*.attention.heads".
+    other_run: its trace, which kept "*.attention.heads". heads: as in `ablate_heads`, with the same errors.
     """
+    require_kind("other_run", other_run, Trace)
 
     def from_source(layer: int, head: int, value: Tensor) -> Tensor:
         name = f"blocks.{layer}.attention.heads"
@@ -144,10 +150,20 @@ def cut_edges(weights: Tensor, query, key) -> Tensor:
 
         Trace(edits={"*.attention.weights": partial(cut_edges, query=12, key=1)})
 
-    Raises ValueError where a token would attend to nothing.
+    Raises ValueError where a token would attend to nothing, and for a query or key that doesn't exist.
     """
+    require(
+        weights.dim() == 4 and weights.numel() > 0 and weights.is_floating_point(),
+        f"weights are fractions (batch, heads, query, key), not {tuple(weights.shape)} of {weights.dtype}",
+    )
     changed = weights.clone()
-    changed[:, :, query, key] = 0
+    try:
+        changed[:, :, _index(query), _index(key)] = 0
+    except (IndexError, TypeError, RuntimeError, OverflowError):
+        raise ValueError(
+            f"of {weights.shape[2]} queries and {weights.shape[3]} keys there is no query {query!r} with key "
+            f"{key!r}: an index from 0, or a slice"
+        ) from None
     left = changed.sum(dim=-1, keepdim=True)
     if not (left > 0).all():
         raise ValueError(
@@ -156,10 +172,20 @@ def cut_edges(weights: Tensor, query, key) -> Tensor:
     return changed / left
 
 
+def _index(where):
+    """Return an index or a slice. Raises TypeError for True and False, which would be a mask."""
+    if isinstance(where, (bool, type(None))):
+        raise TypeError
+    return where
+
+
 def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tensor], Tensor]) -> Edits:
     """Return edits that replace each head's output by new(layer, head, outputs of all heads)."""
     by_layer: dict[int, list[int]] = {}
-    for layer, head in heads:
+    for pair in heads:
+        whole = isinstance(pair, Sequence) and len(pair) == 2 and all(is_a(n, int) for n in pair)
+        require(whole, f"heads are pairs of whole numbers (layer, head), not {pair!r}")
+        layer, head = pair
         by_layer.setdefault(layer, []).append(head)
 
     def edit(value: Tensor, layer: int) -> Tensor:

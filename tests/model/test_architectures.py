@@ -607,7 +607,7 @@ def test_alibi_in_16_bits_is_rounded_once():
         ({"n_experts": 4, "n_shared": -1}, "n_shared=-1"),
         ({"n_experts": 4, "n_active": 1}, "normalize_shares=False"),
         ({"n_experts": 4, "capacity_factor": 0}, "capacity_factor must be above 0"),
-        ({"n_experts": 4, "capacity_factor": math.inf}, "None for no limit; not inf"),
+        ({"n_experts": 4, "capacity_factor": math.inf}, "must be a finite number or None, not inf"),
         ({"n_experts": -1}, "at least 1 expert, not -1"),
         ({"vocab_size": 0}, "vocab_size must be at least 1"),
         ({"n_expert": 4}, "n_expert is no field of ModelConfig, which has vocab_size"),
