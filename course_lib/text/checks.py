@@ -10,6 +10,7 @@ from typing import Any
 from course_lib.text.bpe import Pair
 
 LARGEST_ID = 1 << 24
+LONGEST_NAME = 1000  # characters of a special or added token's name
 
 
 def check_text(text: object) -> str:
@@ -52,9 +53,14 @@ def check_training(vocab_size: int, special: Sequence[str], byte_order: Sequence
     check_whole("vocab_size", vocab_size)
     if set(map(type, byte_order)) != {int} or sorted(byte_order) != list(range(256)):
         raise ValueError("byte_order must name each of the 256 bytes once")
-    named = not isinstance(special, str) and all(isinstance(name, str) and name for name in special)
+    named = not isinstance(special, str) and all(
+        isinstance(name, str) and 0 < len(name) <= LONGEST_NAME for name in special
+    )
     if not named or len(set(special)) < len(special):
-        raise ValueError(f"special tokens need a list of distinct, non-empty strings, not {special!r}")
+        raise ValueError(
+            f"special tokens need a list of distinct, non-empty strings, not {special!r} (and none is longer "
+            f"than {LONGEST_NAME:,} characters)"
+        )
     if vocab_size < 256 + len(special):
         raise ValueError(
             f"vocab_size={vocab_size} is too small: the 256 bytes and {len(special)} special tokens "
@@ -119,6 +125,10 @@ def check_vocabulary(
     _check_merges(tokens, merges)
     for kind, named in (("special", special), ("added", added)):
         for name, i in named.items():
+            if len(name) > LONGEST_NAME:
+                raise ValueError(
+                    f"the {kind} token {name[:40]!r}… is longer than {LONGEST_NAME:,} characters"
+                )
             if not name or not _has_token(tokens, i) or tokens[i] != name.encode():
                 raise ValueError(f"the {kind} token {name!r} is not token {i!r} of the vocabulary")
     if both := special.keys() & added.keys():

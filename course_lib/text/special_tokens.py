@@ -3,9 +3,8 @@
 Their names are cut out of a text before anything else: no merge is learned inside a name or across it.
 """
 
+import re
 from collections.abc import Iterable
-
-import regex
 
 
 class SpecialSplitter:
@@ -17,7 +16,7 @@ class SpecialSplitter:
 
     def __init__(self, names: Iterable[str]):
         names = sorted(names, key=len, reverse=True)
-        self._pattern = regex.compile(f"({'|'.join(map(regex.escape, names))})") if names else None
+        self._pattern = re.compile(f"({'|'.join(map(re.escape, names))})") if names else None
         self._prefixes = {name[:length] for name in names for length in range(1, len(name))}
         self._longest_prefix = max(map(len, self._prefixes), default=0)
 

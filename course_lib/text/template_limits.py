@@ -30,7 +30,7 @@ from jinja2.visitor import NodeTransformer
 
 MAX_STEPS = 500_000
 MAX_SIZE = 5_000_000  # characters, items, or the bits of a whole number
-MAX_CHARACTERS = 300_000_000  # of all that is made
+MAX_CHARACTERS = 1_000_000_000  # of all that is made
 
 # The filters and the methods of texts that may make much more than they are given.
 GROWING = {"batch", "center", "expandtabs", "format", "format_map", "indent", "join", "ljust", "replace"}

@@ -27,11 +27,13 @@ def tokens_by_id(tokens: Sequence[Token | None] | Mapping[Token, int]) -> list[T
     """Return a vocabulary as a list, the token of each id, with None for an id that no token has.
 
     tokens: such a list, or token → id. Raises ValueError for a value that is no id, and for two tokens of the
-    same id.
+    same id, TypeError for a word.
 
     >>> tokens_by_id({b"a": 0, b"b": 2})
     [b'a', None, b'b']
     """
+    if isinstance(tokens, (str, bytes)):
+        raise TypeError(f"a vocabulary is a list of tokens, or token → id, not {tokens!r}")
     if not isinstance(tokens, Mapping):
         return list(tokens)
     listed: list[Token | None] = [None] * (max(map(check_id, tokens.values()), default=-1) + 1)

@@ -1,0 +1,164 @@
+"""What comes to the tokenizer's doors: ids and texts of every kind, iterators, patterns that never end."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from course_lib.text import GPT2, SMOLLM2, Tokenizer, learn_merges, pretokenize, split
+
+TOKENIZER = Tokenizer.train("low low low lower lowest", 262, special=["<|end|>"])
+IDS = TOKENIZER.encode("low lower<|end|>", allow_special=True)
+
+KINDS = {
+    "a tuple": tuple,
+    "an iterator": iter,
+    "a generator": lambda ids: (i for i in ids),
+    "a map": lambda ids: map(int, ids),
+    "an array of 8-byte numbers": np.array,
+    "an array of uint16": lambda ids: np.array(ids, np.uint16),
+    "a list of NumPy's numbers": lambda ids: list(np.array(ids, np.int32)),
+    "a tensor": torch.tensor,
+    "a tensor of uint16": lambda ids: torch.tensor(ids, dtype=torch.uint16),
+    "a tensor of int32": lambda ids: torch.tensor(ids, dtype=torch.int32),
+    "a list of tensors": lambda ids: [torch.tensor(i) for i in ids],
+}
+
+
+@pytest.mark.parametrize("make", KINDS.values(), ids=list(KINDS))
+def test_ids_of_every_kind_of_whole_number_are_decoded(make):
+    assert TOKENIZER.decode(make(IDS)) == "low lower<|end|>"
+    assert TOKENIZER.decode(make(IDS), skip_special=True) == "low lower"
+    assert "".join(TOKENIZER.decode_stream(make(IDS))) == "low lower<|end|>"
+    assert TOKENIZER.token_text(next(iter(make(IDS)))) == TOKENIZER.token_text(IDS[0])
+
+
+@pytest.mark.parametrize(
+    "ids",
+    [
+        [1.0],
+        ["5"],
+        "low",
+        [None],
+        [True],
+        [[1, 2]],
+        torch.tensor([1.0]),
+        torch.tensor([[1, 2]]),
+        torch.tensor([True]),
+        np.array([1.5]),
+        np.array([[1], [2]]),
+    ],
+    ids=str,
+)
+def test_what_is_no_whole_number_is_refused(ids):
+    for use in (TOKENIZER.decode, lambda ids: list(TOKENIZER.decode_stream(ids))):
+        with pytest.raises(TypeError, match="token ids are whole numbers"):
+            use(ids)
+
+
+@pytest.mark.parametrize("odd", ["no", 1, None])
+def test_a_switch_is_true_or_false(odd):
+    with pytest.raises(TypeError, match="skip_special must be True or False"):
+        TOKENIZER.decode(IDS, skip_special=odd)
+
+
+# Iterators are read once, and whole
+
+
+def test_training_reads_iterators_as_it_reads_lists():
+    expected = Tokenizer.train(["low lower", "lowest low"], 262, special=["<a>", "<b>"])
+    tokenizer = Tokenizer.train(
+        iter(["low lower", "lowest low"]), 262, special=(f"<{x}>" for x in "ab"), byte_order=iter(range(256))
+    )
+    assert tokenizer.tokens == expected.tokens
+    assert tokenizer.special == expected.special == {"<a>": 260, "<b>": 261}
+
+
+def test_gpt2_strings_are_read_from_iterators():
+    tokens, merges = ["a", "b", "ab", "<x>"], ["a b"]
+    tokenizer = Tokenizer.from_gpt2_strings(iter(tokens), iter(merges), iter([3]), added_ids=iter([]))
+    assert tokenizer.encode("ab<x>", allow_special=True) == [2, 3]
+
+
+@pytest.mark.parametrize("tokens", ["word", b"word"])
+def test_a_word_is_no_vocabulary(tokens):
+    with pytest.raises(TypeError, match="a vocabulary is a list of tokens"):
+        Tokenizer.from_gpt2_strings(tokens, [], [])
+    with pytest.raises(TypeError, match="a vocabulary is a list of tokens"):
+        Tokenizer(tokens, {})
+
+
+# Patterns that never end
+
+
+@pytest.mark.parametrize("pattern", ["(?:a+)+(?=b)|(?:(?:a|a)+)+c|(?s:.)", "(?R)|a", "(?:a|aa|a+)*?c|(?s:.)"])
+def test_a_pattern_that_never_ends_is_refused(pattern, monkeypatch):
+    monkeypatch.setattr(pretokenize, "SECONDS", 0.1)
+    with pytest.raises(ValueError, match="didn't come to an end on a text of 400 characters"):
+        split("a" * 400, pattern)
+
+
+@pytest.mark.parametrize("pattern", ["a{2000000000}", "(?:(?:a{5000}b){5000}c){5000}", "a{1,200000}|."])
+def test_a_pattern_that_is_too_large_is_refused(pattern):
+    with pytest.raises(ValueError, match="asks for more than 100,000 repeats"):
+        split("aaa", pattern)
+
+
+def test_known_patterns_have_no_time_limit_and_others_do(monkeypatch):
+    limits = []
+    monkeypatch.setattr(
+        pretokenize,
+        "compile_pattern",
+        lambda pattern: SimpleNamespace(findall=lambda text, timeout: limits.append(timeout) or [text]),
+    )
+    for pattern in (GPT2, SMOLLM2, "."):
+        split("x" * 1_000_000, pattern)
+    assert limits == [None, None, pretokenize.SECONDS + 10]
+
+
+@pytest.mark.parametrize("pattern", [None, 5, b"bytes", ["."]])
+def test_a_pattern_is_a_string(pattern):
+    with pytest.raises(TypeError, match="a pattern is a regular expression, as a string"):
+        split("text", pattern)
+
+
+@pytest.mark.parametrize("text", [None, 5, b"bytes", ["text"]])
+def test_a_text_to_be_cut_is_a_string(text):
+    with pytest.raises(TypeError, match="only a string can be cut"):
+        split(text)
+
+
+# Learning merges
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"pieces": {(0, 9): 1}}, r"the piece \(0, 9\) must be a tuple of ids from 0 to 1"),
+        ({"pieces": {(0, -1): 1}}, "must be a tuple of ids"),
+        ({"pieces": {"ab": 1}}, "must be a tuple of ids"),
+        ({"pieces": {(0, 1): -1}}, "must occur a whole number of times, not -1"),
+        ({"pieces": {(0, 1): 1.5}}, "must occur a whole number of times"),
+        ({"pieces": [(0, 1)]}, "pieces must be a dict"),
+        ({"vocabulary": (b"a", b"b")}, "the vocabulary must be a list of bytes"),
+        ({"vocabulary": ["a", "b"]}, "the vocabulary must be a list of bytes"),
+        ({"vocab_size": "3"}, "vocab_size must be a whole number"),
+        ({"vocab_size": 3.0}, "vocab_size must be a whole number"),
+        ({"ties": "none"}, "ties must be one of"),
+    ],
+    ids=str,
+)
+def test_learning_refuses_what_it_cannot_learn_from_and_changes_nothing(arguments, message):
+    valid = {"pieces": {(0, 1): 2}, "vocabulary": [b"a", b"b"], "vocab_size": 3}
+    given = valid | arguments
+    before = list(given["vocabulary"])
+    with pytest.raises((ValueError, TypeError), match=message):
+        learn_merges(**given)
+    assert list(given["vocabulary"]) == before
+
+
+@pytest.mark.parametrize("vocab_size", [300.0, "300", None, True])
+def test_a_size_that_is_no_whole_number_is_refused(vocab_size):
+    with pytest.raises(TypeError, match="vocab_size must be a whole number"):
+        Tokenizer.train("text", vocab_size)

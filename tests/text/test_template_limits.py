@@ -1,0 +1,98 @@
+"""Chat templates that would run for years or fill the memory end, each by a limit that counts."""
+
+import pytest
+from jinja2 import TemplateRuntimeError
+
+from course_lib.text import ChatTemplate, Tokenizer, template_limits
+from course_lib.text.template_language import run_template
+
+TOKENIZER = Tokenizer.train("", 257, special=["<|end|>"])
+
+# Small, so that the tests are quick. What is tried is far beyond the real limits too.
+SMALL = {"MAX_STEPS": 20_000, "MAX_SIZE": 100_000, "MAX_CHARACTERS": 1_000_000}
+
+DOUBLED = "{%% set ns = namespace(x=%s) %%}{%% for i in range(99) %%}%s{%% endfor %%}{{ ns.x %s }}"
+ENDLESS = {
+    "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "filtered loops": "{% for i in range(9999) %}{% for j in range(9999) if no %}{% endfor %}{% endfor %}",
+    "filters in a loop": "{% for i in range(9999) %}{{ range(9999) | map('string') | list }}{% endfor %}",
+    "a recursive loop": "{% for i in range(9) recursive %}{{ loop(range(9999)) }}{% endfor %}",
+    "a macro that calls itself twice": (
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}"
+    ),
+    "a power": "{{ 10 ** 100000000 }}",
+    "a power of a power": "{{ 10 ** (10 ** 10) }}",
+    "squares": DOUBLED % ("9", "{% set ns.x = ns.x * ns.x %}", ""),
+    "a text many times": "{{ 'x' * 10 ** 10 }}",
+    "a text many times, from the left": "{{ 10000000000 * 'x' }}",
+    "a list many times": "{{ ([0] * 10000000000) | length }}",
+    "doubling by ~": DOUBLED % ("'xy'", "{% set ns.x = ns.x ~ ns.x %}", ""),
+    "doubling by +": DOUBLED % ("'xy'", "{% set ns.x = ns.x + ns.x %}", ""),
+    "doubling a list": DOUBLED % ("[1]", "{% set ns.x = ns.x + ns.x %}", ""),
+    "doubling by writing": DOUBLED % ("'xy'", "{% set ns.x %}{{ ns.x }}{{ ns.x }}{% endset %}", ""),
+    "doubling by joining": DOUBLED % ("'xy'", "{% set ns.x = [ns.x, ns.x] | join %}", ""),
+    "doubling by replacing": DOUBLED % ("'xy'", "{% set ns.x = ns.x.replace('x', 'xx') %}", ""),
+    "lists of lists": DOUBLED % ("[1]", "{% set ns.x = [ns.x, ns.x] %}", ""),
+    "lists of lists as JSON": DOUBLED % ("[1]", "{% set ns.x = [ns.x, ns.x] %}", "| tojson"),
+    "lists of lists in upper case": DOUBLED % ("[1]", "{% set ns.x = [ns.x, ns.x] %}", "| upper"),
+    "many long texts": "{{ range(9999) | map('string') | map('center', 99999) | list | length }}",
+    "a wide filter": "{{ 'x' | center(10000000000) }}",
+    "a wide method": "{{ 'x'.ljust(10000000000) }}",
+    "a width for %": "{{ '%10000000000d' % 1 }}",
+    "a precision for %": "{{ '%.10000000000f' % 1 }}",
+    "a computed width for %": "{{ '%*d' % (10000000000, 1) }}",
+    "a width for format": "{{ '{:>10000000000}'.format(1) }}",
+    "a computed width for format": "{{ '{:>{}}'.format(1, 10000000000) }}",
+    "a width for the filter": "{{ '%10000000000s' | format(1) }}",
+    "a width for a mapping": "{{ '{a:>10000000000}'.format_map({'a': 1}) }}",
+    "a separator": "{{ range(9999) | join('x' * 9999) }}",
+    "a separator's own method": "{{ ('x' * 9999).join(range(9999) | map('string')) }}",
+    "a replacement": "{{ ('x' * 9999) | replace('x', 'y' * 9999) }}",
+    "an indent": "{{ ('\\n' * 9999) | indent(9999) }}",
+    "an indent of JSON": "{{ [1, 2] | tojson(indent=10000000000) }}",
+    "slices": "{{ [1] | slice(10000000000) | list }}",
+    "filler text": "{{ lipsum(n=10000000000) }}",
+    "a range": "{{ range(10 ** 9) | list }}",
+}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for name, limit in SMALL.items():
+        monkeypatch.setattr(template_limits, name, limit)
+
+
+@pytest.mark.parametrize("source", ENDLESS.values(), ids=list(ENDLESS))
+def test_every_template_comes_to_an_end(small, source):
+    with pytest.raises(ValueError, match="the chat template failed on these messages"):
+        ChatTemplate(source, TOKENIZER).render("hi")
+
+
+@pytest.mark.parametrize("name", ["nested loops", "a power", "a text many times", "a width for format"])
+def test_the_real_limits_end_templates_too(name):
+    with pytest.raises(TemplateRuntimeError, match=r"more than [\d,]+ (steps|characters)"):
+        run_template(ENDLESS[name])
+
+
+def test_a_limit_holds_for_one_conversation_not_for_all_together(small):
+    chat = ChatTemplate("{% for i in range(9000) %}{{ 'x' * 9 }}{% endfor %}", TOKENIZER)
+    for _ in range(5):
+        assert chat.render("hi") == "x" * 81_000
+
+
+def test_a_long_conversation_is_far_from_the_limits():
+    source = (
+        "{% set ns = namespace(text='') %}{% for message in messages %}{% set ns.text = ns.text ~ "
+        "'<|' + message.role + '|>' ~ message.content.replace('a', 'b') | trim %}{% endfor %}{{ ns.text }}"
+    )
+    messages = [{"role": "user", "content": "a tiger " * 40}] * 1000
+    assert ChatTemplate(source, TOKENIZER).render(messages).count("b tiger") == 40_000
+
+
+def test_limits_change_no_operator():
+    source = (
+        "{{ 2 ** 10 }} {{ 2 ** -1 }} {{ 2.5 * 2 }} {{ 'ab' * 2 }} {{ [1] + [2] }} {{ '%5.1f' % 2 }} "
+        "{{ 7 % 4 }} {{ 'a' ~ 1 ~ none }} {{ '{:>5}'.format('x') }} {{ '%s%%' % 5 }} {{ true + 1 }}"
+    )
+    expected = "1024 0.5 5.0 abab [1, 2]   2.0 3 a1None     x 5% 2"
+    assert ChatTemplate(source, TOKENIZER).render("hi") == expected
