@@ -2,11 +2,13 @@
 
 Read in this order:
 
-    tensor_file   tensors and facts in one safetensors file
-    weights       a trained model of the course in such a file
-    family        what the models of a published family share, as a table
-    gguf_file     a published model from a GGUF file, by the table of its family
-    smollm2       where the course's published model lies, and loading it
+    tensor_file       tensors and facts in one safetensors file
+    weights           a trained model of the course in such a file
+    family            what the models of a published family share, as a table
+    gguf_reader       what a GGUF file holds: its settings, and where each tensor lies
+    gguf_vocabulary   its vocabulary and chat template
+    gguf_file         a published model from such a file, by the table of its family
+    smollm2           where the course's published model lies, and loading it
 """
 
 from course_lib.families.family import FAMILIES, LLAMA, Family

@@ -6,6 +6,7 @@
 A family is a row of a table. A new one takes data and no code.
 """
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from operator import attrgetter
@@ -28,6 +29,10 @@ OPTIONAL_SETTINGS = {
     "rope_base": "rope.freq_base",
     "vocab_size": "vocab_size",
 }
+
+
+class NotHandled(ValueError):
+    """The file may be in order, but what it holds isn't handled here."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +60,31 @@ class Family:
         architecture: the settings' prefix. settings: the file's, by name. known: fields of `ModelConfig` that
         are not read from settings; a setting overrides them.
 
+        Raises ValueError for a setting that isn't one number, and where the configuration itself does.
         `read_gguf` passes a mapping that raises ValueError where the file lacks a required setting.
         """
         required = REQUIRED_SETTINGS | self.required_settings
         optional = OPTIONAL_SETTINGS | self.optional_settings
-        read = {name: settings[f"{architecture}.{setting}"] for name, setting in required.items()}
-        read |= {
-            name: settings[key]
-            for name, setting in optional.items()
-            if (key := f"{architecture}.{setting}") in settings
+        keys = {name: f"{architecture}.{setting}" for name, setting in (optional | required).items()}
+        read = {
+            name: _number(key, settings[key])
+            for name, key in keys.items()
+            if name in required or key in settings
         }
-        defaults = {"n_kv_heads": read["n_heads"], "d_head": read["d_model"] // read["n_heads"]}
+        defaults = {"n_kv_heads": read["n_heads"], "d_head": read["d_model"] // max(read["n_heads"], 1)}
         return ModelConfig.from_dict(_nest(defaults | known | read | self.shared_config))
 
     def matches(self, config: ModelConfig) -> bool:
         """Return whether a model has the values that all models of this family share."""
         return all(attrgetter(name)(config) == value for name, value in self.shared_config.items())
+
+
+def _number(key: str, value: object) -> float:
+    if isinstance(value, list):
+        raise NotHandled(f"its {key} is a list; handled is one number for all layers")
+    if type(value) not in (bool, int, float):
+        raise ValueError(f"its {key} is {reprlib.repr(value)}, which is no number")
+    return value
 
 
 def _nest(fields: Mapping[str, object]) -> dict[str, object]:
@@ -98,7 +112,7 @@ LLAMA = Family(
         "logit_cap": None,
         "head_bias": False,
     },
-    required_settings={"norm_eps": "attention.layer_norm_rms_epsilon", "vocab_size": "vocab_size"},
+    required_settings={"norm_eps": "attention.layer_norm_rms_epsilon"},
     interleaved_rows=True,
     pre_tokenizers={"smollm": SMOLLM2, "gpt-2": GPT2},
     transformers_names={

@@ -2,11 +2,16 @@
 
 import json
 import os
+import reprlib
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from course_lib.model import ModelConfig
 
 # The key of the header's one entry, named after the course; it marks the course's files. The value is all
 # facts as JSON with sorted keys, so that equal contents give equal files.
@@ -43,7 +48,7 @@ def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:
             facts = json.loads((file.metadata() or {}).get(MARK, "{}"))
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, json.JSONDecodeError, RecursionError) as error:
+    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged or no safetensors file ({error}); copy or make it anew"
         ) from None
@@ -65,11 +70,52 @@ def require_same(what: str, stored: dict, wanted: dict) -> None:
     names = [name for name in (wanted | stored) if stored.get(name) != wanted.get(name)]
     if names:
         differences = (
-            f"{name} is {stored.get(name)} in the file and {wanted.get(name)} here" for name in names[:3]
+            f"{brief(name)} is {brief(stored.get(name))} in the file and {brief(wanted.get(name))} here"
+            for name in names[:3]
         )
         raise ValueError(f"{what} differs: {'; '.join(differences)} ({len(names)} in all)")
+
+
+def brief(value: object) -> str:
+    """Return a value for a message: whatever a file holds, a few words."""
+    return value[:80] if isinstance(value, str) else reprlib.repr(value)
 
 
 def layout(tensors: dict[str, Tensor]) -> dict[str, tuple]:
     """Return each tensor's shape and dtype, by name."""
     return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+
+
+def build_empty(build: Callable[[ModelConfig], nn.Module], config: ModelConfig, n_tensors: int) -> nn.Module:
+    """Build a model whose weights have shapes, but no memory: those of a file with so many tensors.
+
+    Raises ValueError for sizes that no such file can have. Each layer, and each expert in it, would take a
+    while even without memory, and has at least one tensor.
+    """
+    n_parts = config.n_layers * (config.experts.n_experts if config.experts else 1)
+    if n_parts > n_tensors:
+        raise ValueError(f"it says {n_parts} layers or experts, and the file has {n_tensors} tensors in all")
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except (RuntimeError, OverflowError, TypeError) as error:  # PyTorch's errors for sizes beyond 2⁶³
+        sizes = ", ".join(f"{name}={value}" for name, value in vars(config).items() if type(value) is int)
+        raise ValueError(f"no model of these sizes can be built: {sizes}") from error
+
+
+def require_finite(refusal: str, weights: dict[str, Tensor]) -> None:
+    """Raise ValueError, with the refusal and the name of the first one, for weights that aren't finite."""
+    for name, weight in weights.items():
+        if not is_finite(weight):
+            raise ValueError(f"{refusal}: {name} holds values that are not finite in {weight.dtype}")
+
+
+def is_finite(weight: Tensor) -> bool:
+    """Return whether all values are finite. The sum is quick; it may overflow where all of them are."""
+    return bool(weight.sum().isfinite() or weight.isfinite().all())
+
+
+def check_dtype(dtype: object) -> None:
+    """Raise ValueError unless a model can compute in this dtype."""
+    if dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        raise ValueError(f"a model's weights are torch.float32, bfloat16, float16 or float64, not {dtype!r}")

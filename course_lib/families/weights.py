@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from course_lib import asset
-from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
+from course_lib.families.tensor_file import (
+    brief,
+    build_empty,
+    check_dtype,
+    layout,
+    read_tensors,
+    require_finite,
+    require_same,
+    stored_weights,
+    write_tensors,
+)
 from course_lib.model import Decoder, LanguageModel, ModelConfig
 from course_lib.model.exchange import replacement_kinds
 from course_lib.world import world_tokenizer
@@ -55,23 +65,36 @@ def load_model(
     build: the model's class, called with its `ModelConfig`. dtype: the precision of the loaded weights,
     whatever the file's.
 
-    Raises ValueError for a damaged or foreign file, and where it holds a model of another class.
+    Raises ValueError for a damaged or foreign file, one with weights that aren't finite in `dtype`, and where
+    it holds a model of another class.
     """
-    weights, header = read_tensors(path, KIND)
-    if header.get("class") != build.__name__:
-        raise ValueError(
-            f"{path} holds a {header.get('class')}, not a {build.__name__}: pass its class as build"
-        )
-    try:
-        # Building draws random weights, which the file's replace. The global random state stays as it was.
-        with torch.random.fork_rng(devices=[]):
-            model = build(ModelConfig.from_dict(header["config"]))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} has no configuration that this ModelConfig accepts ({error})") from None
-    model, weights = model.to(dtype).eval(), _cast(weights, dtype)
-    require_same("the model", layout(weights), layout(stored_weights(model)))
+    check_dtype(dtype)
+    stored, header = read_tensors(path, KIND)
+    weights = _cast(stored, dtype)
+    config, empty = _build_empty(path, header, build, len(weights))
+    require_same("the model", layout(weights), layout(_cast(stored_weights(empty), dtype)))
+    require_finite(f"{path} can't be loaded", weights)
+    # Building draws random weights, which the file's replace. The global random state stays as it was.
+    with torch.random.fork_rng(devices=[]):
+        model = build(config).to(dtype).eval()
     model.load_state_dict(weights, strict=False)
     return model, header.get("facts", {})
+
+
+def _build_empty(
+    path: str | Path, header: dict, build: Callable[[ModelConfig], nn.Module], n_weights: int
+) -> tuple[ModelConfig, nn.Module]:
+    """Return the configuration in a file, and its model, which takes no memory whatever the sizes are."""
+    if header.get("class") != build.__name__:
+        raise ValueError(
+            f"{path} holds a {brief(header.get('class'))}, not a {build.__name__}: pass its class as build"
+        )
+    try:
+        config = ModelConfig.from_dict(header["config"])
+        return config, build_empty(build, config, n_weights)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+        reason = str(error)[:300]  # it may quote what the file holds
+        raise ValueError(f"{path} has no configuration that this ModelConfig accepts ({reason})") from error
 
 
 def _cast(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -19,7 +19,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from course_lib.families.tensor_file import layout, read_tensors, require_same, stored_weights, write_tensors
+from course_lib.families.tensor_file import (
+    layout,
+    read_tensors,
+    require_finite,
+    require_same,
+    stored_weights,
+    write_tensors,
+)
 from course_lib.model.exchange import replacement_kinds
 from course_lib.train.checks import METRICS
 from course_lib.train.history import History
@@ -34,7 +41,11 @@ def save_checkpoint(path: str | Path, training: Training) -> None:
 
     An existing file is replaced only once the new one is complete. Beside the tensors, the file has their
     shapes ("holds"), by which a file that lost some of them is recognized, and the learners' configurations.
+
+    Raises ValueError, leaving an existing file, for weights that aren't finite.
     """
+    for learner in training.learners.values():
+        require_finite("this run can't be saved", dict(learner.model.named_parameters()))
     tensors = _add_prefix(METRICS, _lists_to_tensors(training.metrics))
     for name, learner in training.learners.items():
         tensors |= _add_prefix(name, _learner_tensors(learner))
@@ -44,8 +55,8 @@ def save_checkpoint(path: str | Path, training: Training) -> None:
 def load_checkpoint(path: str | Path, training: Training) -> None:
     """Load a saved run into a new `training` of the same models and configurations.
 
-    Raises ValueError, and changes nothing, for a file that is damaged or no checkpoint, and for one whose
-    models or configurations differ.
+    Raises ValueError, and changes nothing, for a file that is damaged or no checkpoint, for weights that
+    aren't finite, and for a file whose models or configurations differ.
     """
     tensors, facts = read_tensors(path, KIND)  # facts: what `save_checkpoint` wrote beside the tensors
     if facts.get("holds") != _shapes(tensors):
@@ -55,16 +66,16 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
         name: _load_learner(path, _select_prefix(name, tensors), learner)
         for name, learner in training.learners.items()
     }
-    metrics = {name: values.tolist() for name, values in _select_prefix(METRICS, tensors).items()}
-    lengths = {len(history.losses) for _, _, history in loaded.values()}
-    if not {len(values) for values in metrics.values()} <= lengths:
-        raise ValueError(f"{path} is damaged: its metrics aren't whole")
+    metrics = _select_prefix(METRICS, tensors)
+    layouts = {((len(history.losses),), torch.float64) for _, _, history in loaded.values()}
+    if len(layouts) != 1 or not set(layout(metrics).values()) <= layouts:
+        raise ValueError(f"{path} is damaged: its histories or metrics aren't whole")
     for name, (weights, state, history) in loaded.items():
         learner = training.learners[name]
         learner.model.load_state_dict(weights, strict=False)
         learner.optimizer.load_state_dict(state)
         learner.history = history
-    training.metrics = metrics
+    training.metrics = {name: values.tolist() for name, values in metrics.items()}
 
 
 # Both ways: what a run is, and the names of its tensors
@@ -134,7 +145,8 @@ def _require_same_learners(stored: object, wanted: Mapping[str, dict]) -> None:
         raise ValueError(f"the file's learners are {list(stored)}, and this run's are {list(wanted)}")
     for name, facts in wanted.items():
         for what, fact in facts.items():
-            require_same(f"the {what} of {name}", stored[name].get(what) or {}, fact or {})
+            entries = stored[name].get(what) if isinstance(stored[name], dict) else None
+            require_same(f"the {what} of {name}", entries or {}, fact or {})
 
 
 def _load_learner(
@@ -143,11 +155,13 @@ def _load_learner(
     """Return weights, optimizer state and history. Raises ValueError if they don't fit this learner."""
     weights = _select_prefix("weights", tensors)
     require_same("the model", layout(weights), layout(stored_weights(learner.model)))
-    state = _optimizer_state(learner, _select_prefix("optimizer", tensors))
+    parameters = {name: weights[name] for name, _ in learner.model.named_parameters()}
+    require_finite(f"{path} can't be loaded", parameters)
+    state = _optimizer_state(path, learner, _select_prefix("optimizer", tensors))
     return weights, state, _history(path, _select_prefix("history", tensors))
 
 
-def _optimizer_state(learner: Learner, tensors: Mapping[str, Tensor]) -> dict:
+def _optimizer_state(path: str | Path, learner: Learner, tensors: Mapping[str, Tensor]) -> dict:
     """Return `tensors` as the optimizer's state. A parameter that never had a gradient has no entry."""
     layouts, weights = layout(stored_weights(learner.model)), dict(learner.model.named_parameters())
     state = {}
@@ -155,8 +169,16 @@ def _optimizer_state(learner: Learner, tensors: Mapping[str, Tensor]) -> dict:
         if entry := _select_prefix(name, tensors):
             wanted = {"exp_avg": layouts[name], "exp_avg_sq": layouts[name], "step": ((), torch.float32)}
             require_same(f"what the optimizer keeps for {name}", layout(entry), wanted)
+            _require_possible(path, name, entry)
             state[i] = {key: _with_strides(tensor, weights[name]) for key, tensor in entry.items()}
     return learner.optimizer.state_dict() | {"state": state}
+
+
+def _require_possible(path: str | Path, name: str, entry: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a state that no run leads to. A mean square may have overflowed to ∞."""
+    finite = entry["exp_avg"].isfinite().all() and entry["step"].isfinite()
+    if not (finite and entry["step"] >= 1 and (entry["exp_avg_sq"] >= 0).all()):
+        raise ValueError(f"{path} is damaged: what the optimizer keeps for {name} can't be right")
 
 
 def _with_strides(tensor: Tensor, weight: Tensor) -> Tensor:
@@ -168,8 +190,10 @@ def _with_strides(tensor: Tensor, weight: Tensor) -> Tensor:
 
 def _history(path: str | Path, tensors: Mapping[str, Tensor]) -> History:
     names = [field.name for field in fields(History)]
-    shapes = {tensors[name].shape for name in names if name in tensors}
-    if tensors.keys() != set(names) or len(shapes) != 1:
+    whole = tensors.keys() == set(names) and len({tensor.shape for tensor in tensors.values()}) == 1
+    for tensor in tensors.values():
+        whole &= tensor.dtype == torch.float64 and tensor.dim() == 1 and bool(tensor.isfinite().all())
+    if not whole:
         raise ValueError(f"{path} is damaged: its history isn't whole")
     history = History(**{name: tensors[name].tolist() for name in names})
     history.tokens = [int(count) for count in history.tokens]

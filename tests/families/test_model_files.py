@@ -1,0 +1,272 @@
+"""The course's own files, damaged or with values that can't be right: models and checkpoints."""
+
+import json
+import struct
+from dataclasses import asdict
+
+import pytest
+import torch
+from families.test_families import seconds
+from references import random_tokens, tiny_decoder
+
+from course_lib.families import load_model, save_model
+from course_lib.families.tensor_file import is_finite, read_tensors, write_tensors
+from course_lib.model import Decoder
+from course_lib.train import TrainConfig, Training, load_checkpoint, save_checkpoint
+
+INF, NAN = float("inf"), float("nan")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "file.safetensors"
+
+
+def saved(path, **changes):
+    """A model's file; return its tensors and what else it says."""
+    save_model(path, tiny_decoder(torch.float32, **changes), torch.float32)
+    return read_tensors(path, "model")
+
+
+# Sizes that the file can't hold
+
+HUGE = pytest.mark.parametrize(
+    "size", [2**20, 2**30, 2**40, 2**62, 10**400], ids=lambda size: f"{float(min(size, 10**300)):.0e}"
+)
+
+
+def refused(path, match):
+    with seconds(8), pytest.raises(ValueError, match=match):
+        load_model(path)
+
+
+@HUGE
+def test_more_layers_than_the_file_has_tensors_are_refused_at_once(path, size):
+    tensors, header = saved(path)
+    header["config"]["n_layers"] = size
+    write_tensors(path, tensors, header)
+    refused(path, "n_layers|layers or experts, and the file has")
+
+
+@HUGE
+def test_more_experts_than_the_file_has_tensors_are_refused_at_once(path, size):
+    tensors, header = saved(path, n_experts=4)
+    header["config"]["experts"]["n_experts"] = size
+    write_tensors(path, tensors, header)
+    refused(path, "n_experts|layers or experts, and the file has")
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "d_model", "d_head", "d_ff", "context"])
+@HUGE
+def test_huge_sizes_are_refused_before_anything_is_allocated(path, name, size):
+    tensors, header = saved(path, positions="learned")
+    header["config"][name] = size
+    write_tensors(path, tensors, header)
+    refused(path, f"{name}|the model differs")
+
+
+def test_nothing_is_built_in_memory_for_a_file_that_does_not_fit(path):
+    devices = []
+
+    class Noted(Decoder):
+        def __init__(self, config):
+            super().__init__(config)
+            devices.append(self.embedding.weight.device.type)
+
+    save_model(path, Noted(tiny_decoder().config))
+    devices.clear()
+    load_model(path, Noted)
+    assert devices == ["meta", "cpu"]
+    tensors, header = read_tensors(path, "model")
+    header["config"]["d_ff"] = 2**28
+    write_tensors(path, tensors, header)
+    devices.clear()
+    with pytest.raises(ValueError, match="the model differs"):
+        load_model(path, Noted)
+    assert devices == ["meta"]
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 5_000, "[" * 950 + "]" * 950, "[" * 99_999 + "]" * 99_999, "NaN", "1e999"]
+)
+@pytest.mark.parametrize("place", ["n_layers", "class"])
+def test_numbers_and_lists_without_end_are_refused_briefly(path, value, place):
+    """Written by hand: `json` has no such values."""
+    _, header = saved(path)
+    text = json.dumps(header).replace(json.dumps(header["class"]), '"?"') if place == "class" else None
+    text = text or json.dumps(header).replace('"n_layers": 3', '"n_layers": "?"')
+    entry = json.dumps({"__metadata__": {"thirsty-tiger": text.replace('"?"', value)}})
+    path.write_bytes(struct.pack("<Q", len(entry)) + entry.encode())
+    with pytest.raises(ValueError) as caught:
+        load_model(path)
+    assert len(str(caught.value)) < 500 + len(str(path))
+
+
+# Weights that aren't finite
+
+
+@pytest.mark.parametrize("value", [INF, -INF, NAN])
+def test_a_model_with_weights_that_are_not_finite_is_refused_by_their_name(path, value):
+    tensors, header = saved(path)
+    tensors["blocks.1.attention.key.weight"][2, 3] = value
+    write_tensors(path, tensors, header)
+    refused(path, "blocks.1.attention.key.weight holds values that are not finite in torch.float32")
+
+
+def test_a_weight_that_the_wanted_precision_cannot_hold_is_refused(path):
+    tensors, header = saved(path)
+    tensors["norm.weight"][0] = 1e5
+    write_tensors(path, tensors, header)
+    with pytest.raises(ValueError, match="norm.weight holds values that are not finite in torch.float16"):
+        load_model(path, dtype=torch.float16)
+    assert load_model(path, dtype=torch.bfloat16)[0].norm.weight[0] == torch.tensor(1e5).bfloat16()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.int32, torch.bool, torch.complex64, torch.float8_e5m2, None, "float32"]
+)
+def test_a_dtype_that_no_model_computes_in_is_refused(path, dtype):
+    saved(path)
+    with pytest.raises(ValueError, match="a model's weights are torch.float32"):
+        load_model(path, dtype=dtype)
+
+
+def test_finite_is_what_is_finite_also_where_the_sum_is_not():
+    largest = torch.finfo(torch.float32).max
+    assert (
+        is_finite(torch.full((3, 4), largest))
+        and is_finite(torch.zeros(0))
+        and is_finite(torch.ones(2).long())
+    )
+    for values in ([INF, -INF], [NAN, 0.0], [INF, 1.0], [largest, largest, -INF]):
+        assert not is_finite(torch.tensor(values))
+
+
+# Checkpoints
+
+
+def training(value=None):
+    model = tiny_decoder(torch.float32, n_layers=1).requires_grad_(True)
+    return Training(
+        model, TrainConfig(steps=9), lambda model, ids: (model(ids).square().mean(), {"reward": NAN})
+    )
+
+
+def half_way(path):
+    run = training()
+    for _ in range(3):
+        run.learn(random_tokens(run.model))
+    save_checkpoint(path, run)
+    return run, *read_tensors(path, "checkpoint")
+
+
+def unchanged(run):
+    return run.step == 0 and not run.optimizer.state and not run.metrics
+
+
+WRONG = {
+    "an infinite weight": ("weights/norm.weight", INF, "norm.weight holds values that are not finite"),
+    "a weight that is no number": (
+        "weights/norm.weight",
+        NAN,
+        "norm.weight holds values that are not finite",
+    ),
+    "a mean that is no number": (
+        "optimizer/norm.weight/exp_avg",
+        NAN,
+        "keeps for norm.weight can't be right",
+    ),
+    "an infinite mean": ("optimizer/norm.weight/exp_avg", -INF, "keeps for norm.weight can't be right"),
+    "a square below 0": ("optimizer/norm.weight/exp_avg_sq", -1.0, "keeps for norm.weight can't be right"),
+    "a square that is no number": (
+        "optimizer/norm.weight/exp_avg_sq",
+        NAN,
+        "keeps for norm.weight can't be right",
+    ),
+    "no steps": ("optimizer/norm.weight/step", 0.0, "keeps for norm.weight can't be right"),
+    "endless steps": ("optimizer/norm.weight/step", INF, "keeps for norm.weight can't be right"),
+    "an infinite loss": ("history/losses", INF, "its history isn't whole"),
+    "a loss that is no number": ("history/losses", NAN, "its history isn't whole"),
+    "infinitely many tokens": ("history/tokens", INF, "its history isn't whole"),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "words"), WRONG.values(), ids=list(WRONG))
+def test_a_checkpoint_with_values_that_cannot_be_changes_nothing(path, name, value, words):
+    _, tensors, facts = half_way(path)
+    tensors[f"model/{name}"].view(-1)[0] = value
+    write_tensors(path, tensors, facts)
+    run = training()
+    before = {name: weight.clone() for name, weight in run.model.state_dict().items()}
+    with pytest.raises(ValueError, match=words):
+        load_checkpoint(path, run)
+    assert unchanged(run) and all(
+        weight.equal(before[name]) for name, weight in run.model.state_dict().items()
+    )
+
+
+def test_what_a_run_may_come_to_is_loaded(path):
+    """A metric may be NaN (here it is), and a mean square may overflow to ∞."""
+    saved, tensors, facts = half_way(path)
+    tensors["model/optimizer/norm.weight/exp_avg_sq"][0] = INF
+    write_tensors(path, tensors, facts)
+    run = training()
+    load_checkpoint(path, run)
+    assert run.step == 3 and run.history == saved.history and len(run.metrics["reward"]) == 3
+    assert run.model.norm.weight.equal(saved.model.norm.weight)
+
+
+def test_a_mask_of_infinities_is_no_weight(path):
+    """Buffers may hold −∞, which masks are made of."""
+    runs = []
+    for _ in range(2):
+        runs.append(training())
+        runs[-1].model.register_buffer("mask", torch.full((4, 4), -INF).triu(1))
+    save_checkpoint(path, runs[0])
+    runs[1].model.mask.zero_()
+    load_checkpoint(path, runs[1])
+    assert runs[1].model.mask.equal(runs[0].model.mask)
+
+
+@pytest.mark.parametrize("value", [INF, NAN])
+def test_a_run_whose_weights_are_not_finite_does_not_replace_a_checkpoint(path, value):
+    run, _, _ = half_way(path)
+    before = path.read_bytes()
+    with torch.no_grad():
+        run.model.norm.weight[3] = value
+    with pytest.raises(
+        ValueError, match="this run can't be saved: norm.weight holds values that are not finite"
+    ):
+        save_checkpoint(path, run)
+    assert path.read_bytes() == before and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "wrong", [torch.tensor(0.5), torch.zeros(3, 1), torch.zeros(3), torch.zeros(2).double()]
+)
+def test_a_metric_or_history_of_another_form_is_refused(path, wrong):
+    for name in ("metrics/reward", "model/history/losses"):
+        _, tensors, facts = half_way(path)
+        facts["holds"][name] = list(wrong.shape)
+        write_tensors(path, tensors | {name: wrong}, facts)
+        run = training()
+        with pytest.raises(ValueError, match="is damaged: its histor"):
+            load_checkpoint(path, run)
+        assert unchanged(run)
+
+
+@pytest.mark.parametrize("learners", [{"model": 5}, {"model": None}, [], "model", {"model": {"run": 7}}])
+def test_a_checkpoint_that_describes_nothing_is_refused(path, learners):
+    _, tensors, facts = half_way(path)
+    write_tensors(path, tensors, facts | {"learners": learners})
+    with pytest.raises(ValueError, match="learners are|the run of model differs"):
+        load_checkpoint(path, training())
+
+
+def test_the_model_that_is_loaded_is_the_one_that_was_saved(path):
+    model = tiny_decoder(torch.float32, n_experts=4, positions="learned", tie_embeddings=False)
+    save_model(path, model, torch.float32, note="as before")
+    loaded, facts = load_model(path)
+    tokens = random_tokens(model)
+    assert loaded(tokens).equal(model(tokens)) and facts == {"note": "as before"}
+    assert asdict(loaded.config) == asdict(model.config) and not loaded.training
