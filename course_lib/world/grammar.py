@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from course_lib.arguments import short
 from course_lib.world.words import (
     ACTS,
+    ADJECTIVES,
     ANIMAL_ADJECTIVES,
     ANIMALS,
     BOTH_WERE,
     COLOURS,
     DEEDS,
+    DEGREES,
     FOOD_ADJECTIVES,
     FOODS,
     LANDMARKS,
@@ -22,13 +25,30 @@ from course_lib.world.words import (
 )
 
 LENGTHS = (1, 2, 3, 4)  # sentences in a story
+# The words that a grammar may have, and how many it needs. (A longer story has a second animal and thing.)
+KNOWN = {
+    "animals": (ANIMALS, 2),
+    "animal_adjectives": (ADJECTIVES, 0),
+    "purposes": (PURPOSES, 0),
+    "degrees": (DEGREES, 0),
+    "landmarks": (LANDMARKS, 2),
+    "things": (THINGS, 2),
+    "colours": (ADJECTIVES, 1),
+    "place_adjectives": (ADJECTIVES, 0),
+    "food_adjectives": (ADJECTIVES, 0),
+    "acts": (ACTS, 1),
+    "both_were": (BOTH_WERE, 1),
+}
 
 
 @dataclass(frozen=True)
 class Grammar:
     """The words that a plot is chosen from.
 
-    Smaller grammars serve to check `count_plots`: the tests list every plot.
+    Smaller grammars serve to check `count_plots`: the tests list every plot. They take words from `words`,
+    and may leave out all purposes, degrees and adjectives, but not all words of another kind.
+
+    Raises ValueError for a word that the world doesn't have, and for too few of them.
     """
 
     animals: tuple[str, ...] = tuple(ANIMALS)
@@ -43,6 +63,19 @@ class Grammar:
     food_adjectives: tuple[str, ...] = FOOD_ADJECTIVES
     acts: tuple[str, ...] = tuple(ACTS)
     both_were: tuple[str, ...] = tuple(BOTH_WERE)
+
+    def __post_init__(self):
+        for name, (known, least) in KNOWN.items():
+            words = getattr(self, name)
+            if not isinstance(words, tuple):
+                raise TypeError(f"{name} must be a tuple, not {short(words)}")
+            if unknown := [word for word in words if word not in known]:
+                raise ValueError(f"{name}: the world has no {short(unknown[0])}")
+            if len(set(words)) < max(least, len(words)):
+                raise ValueError(f"{name} must be {least} or more, each named once; not {len(words)}")
+        deeds = self.deeds if isinstance(self.deeds, tuple) else ()
+        if not deeds or not all(isinstance(deed, Deed) for deed in deeds):
+            raise ValueError("deeds must be a tuple of one or more of `words.DEEDS`, or parts of them")
 
     @cached_property
     def deeds_by_kind(self) -> dict[str, list[Deed]]:
@@ -81,5 +114,5 @@ def articles(deed: Deed) -> tuple[str, ...]:
 
 def check_length(sentences: int) -> None:
     """Raise ValueError unless a story may have this many sentences."""
-    if sentences not in LENGTHS:
+    if type(sentences) is not int or sentences not in LENGTHS:
         raise ValueError(f"a story has one of {LENGTHS} sentences, not {sentences!r}")

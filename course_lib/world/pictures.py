@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 
+from course_lib.arguments import short
 from course_lib.world.marks import PICTURE
 from course_lib.world.splits import check_split, side
 
@@ -33,12 +34,23 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape of 3×3 pixels. row, column: the position of its upper left pixel."""
+    """A shape of 3×3 pixels. row, column: the position of its upper left pixel.
+
+    Raises ValueError for a colour or shape that the world doesn't have, and for a position that isn't 0 to 5.
+    """
 
     colour: str
     shape: str
     row: int
     column: int
+
+    def __post_init__(self):
+        if self.colour not in PALETTE or self.shape not in SHAPES:
+            raise ValueError(f"the world has no {short(self.colour)} {short(self.shape)}")
+        if not all(
+            type(at) is int and 0 <= at <= PICTURE_SIZE - SHAPE_SIZE for at in (self.row, self.column)
+        ):
+            raise ValueError(f"row and column must be from 0 to 5, not {self.row} and {self.column}")
 
     def __str__(self) -> str:
         return f"a {self.colour} {self.shape}"
@@ -50,6 +62,9 @@ class Picture:
 
     relation: where the first of two shapes stands relative to the second ("left of", "above" …), or "".
 
+    Raises ValueError for what no caption describes: no shape or more than four, several that aren't alike and
+    have no relation, and a relation of anything but two shapes; TypeError for what is no tuple of shapes.
+
     >>> picture = Picture((Shape("red", "square", 1, 0), Shape("blue", "ring", 1, 5)), "left of")
     >>> picture.captions
     ('a red square left of a blue ring', 'a blue ring right of a red square')
@@ -59,6 +74,20 @@ class Picture:
 
     shapes: tuple[Shape, ...]
     relation: str = ""
+
+    def __post_init__(self):
+        if not isinstance(self.shapes, tuple):
+            raise TypeError(f"a picture takes a tuple of shapes, not {short(self.shapes)}")
+        n = len(self.shapes)
+        if self.relation not in ("", *OPPOSITE) or (self.relation and n != 2):
+            raise ValueError(f"two shapes stand {', '.join(OPPOSITE)} each other; not {short(self.relation)}")
+        if not all(isinstance(shape, Shape) for shape in self.shapes):
+            raise TypeError(
+                f"a picture takes shapes, Shape(colour, shape, row, column), not {short(self.shapes)}"
+            )
+        alike = n == 1 or len({(shape.colour, shape.shape) for shape in self.shapes}) == 1
+        if not 1 <= n <= max(NUMBERS) or not (alike or self.relation):
+            raise ValueError("a picture has one shape, two with a relation, or two to four that are alike")
 
     @property
     def caption(self) -> str:

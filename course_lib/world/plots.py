@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
+from course_lib.arguments import whole
 from course_lib.world.grammar import LENGTHS, WORLD, Grammar, articles, check_length
 from course_lib.world.splits import check_split, side
 from course_lib.world.words import ANIMALS, DEEDS, PURPOSES, Deed
@@ -192,11 +193,9 @@ def _plots(rng: random.Random, split: str, sentences: int | None) -> Iterator[Pl
 
 
 def take(n: int, items: Iterator[T]) -> list[T]:
-    """Return the next n items. Raises ValueError for n below 0.
+    """Return the next n items. Raises ValueError for n below 0, TypeError if n is no whole number.
 
     >>> take(2, iter("abc"))
     ['a', 'b']
     """
-    if n < 0:
-        raise ValueError(f"n must be at least 0, not {n}")
-    return list(islice(items, n))
+    return list(islice(items, whole("n", n, 0)))

@@ -4,12 +4,14 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from course_lib.arguments import listed
 from course_lib.world.marks import ANSWER, QUESTION
 from course_lib.world.plots import DEED_BY_NAME, Plot, plots
 from course_lib.world.stories import Story, onlooker, tell
 
 EVENT_KINDS = ("it", "why", "who", "what", "wish")
-QUESTION_KINDS = (*EVENT_KINDS, "owner", "owned", "order", "home", "looks", "ending", "which")
+ENDING_KINDS = ("looks", "ending")
+QUESTION_KINDS = (*EVENT_KINDS, "owner", "owned", "order", "home", *ENDING_KINDS, "which")
 Entry = tuple[str, str, str]  # kind, question, answer
 
 
@@ -66,12 +68,19 @@ def questions(
     sentences: as in `stories`.
     kinds: the kinds of questions to yield; all of them by default.
 
-    Raises ValueError for an unknown split, length or kind.
+    Raises ValueError for an unknown split, length or kind, and for kinds of which stories of this length
+    answer none; TypeError for kinds that are no list.
     """
-    if unknown := set(kinds or ()) - set(QUESTION_KINDS):
-        raise ValueError(f"questions have kinds {QUESTION_KINDS}, not {sorted(unknown)}")
+    kinds = QUESTION_KINDS if kinds is None else listed("kinds", kinds, "a list of kinds")
+    if not kinds or (unknown := [kind for kind in kinds if kind not in QUESTION_KINDS]):
+        raise ValueError(f"questions have kinds {QUESTION_KINDS}, not {unknown if kinds else 'none'}")
+    beyond = {1: set(QUESTION_KINDS) - set(EVENT_KINDS), 2: set(ENDING_KINDS)}.get(sentences, set())
+    if set(kinds) <= beyond:
+        raise ValueError(
+            f"stories of {sentences} sentences answer no question of the kinds {', '.join(kinds)}"
+        )
     seed = f"questions {seed}"
-    return _questions(random.Random(seed), plots(seed, split, sentences), kinds or QUESTION_KINDS)
+    return _questions(random.Random(seed), plots(seed, split, sentences), tuple(kinds))
 
 
 def _questions(rng: random.Random, source: Iterator[Plot], kinds: tuple[str, ...]) -> Iterator[Question]:

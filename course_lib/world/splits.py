@@ -2,6 +2,8 @@
 
 import hashlib
 
+from course_lib.arguments import short
+
 SPLITS = ("train", "held_out")
 ONE_IN = 10  # one key in ten is held out
 SPLIT_NAME = "animal world"  # part of the hash; with this name the thirsty tiger in its tree is held out
@@ -12,12 +14,15 @@ def side(key: str) -> str:
 
     The split is the same in every run and for every seed.
 
-    key: what decides the split. Items with equal keys are in one split. For stories it is `Plot.key`.
+    key: what decides the split. Items with equal keys are in one split. For stories it is `Plot.key`. Raises
+        TypeError for a key that is no text.
 
     >>> side("tiger jumped out of tree thirsty")
     'held_out'
     """
-    digest = hashlib.sha256(f"{SPLIT_NAME} {key}".encode()).digest()
+    if not isinstance(key, str):
+        raise TypeError(f"key must be a text, such as a plot's key, not {short(key)}")
+    digest = hashlib.sha256(f"{SPLIT_NAME} {key}".encode(errors="surrogatepass")).digest()
     return "held_out" if int.from_bytes(digest[:8]) % ONE_IN == 0 else "train"
 
 

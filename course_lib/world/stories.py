@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from course_lib.world.checks import check_plot
 from course_lib.world.french import (
     Phrase,
     Translation,
@@ -57,7 +58,11 @@ class Story:
 
 
 def tell(plot: Plot) -> Story:
-    """Return the story of a plot, in English."""
+    """Return the story of a plot, in English.
+
+    Raises ValueError for a plot of words that the world doesn't have.
+    """
+    check_plot(plot)
     text = join([word for part in _phrases(plot) for word in part.english])
     words = list(word_spans(text))
     it = dict(words)["it"]
@@ -67,12 +72,13 @@ def tell(plot: Plot) -> Story:
 
 
 def translate(plot: Plot) -> Translation:
-    """Return the story of a plot, in English and French.
+    """Return the story of a plot, in English and French. Raises ValueError as `tell` does.
 
     >>> plot = Plot("tiger", "jumped out of", "tree", "object", "noisy", "get some sleep", "very", "old", "a")
     >>> translate(plot).french
     "Le vieux tigre sauta d'un arbre pour dormir parce qu'il était très bruyant."
     """
+    check_plot(plot)
     return make_translation(_phrases(plot), plot.key)
 
 

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from course_lib.arguments import short, whole
 from course_lib.world.marks import ANSWER, QUESTION, STEPS
 from course_lib.world.splits import check_split, side
 from course_lib.world.words import ANIMALS, FOODS
@@ -23,6 +24,8 @@ class Sum:
     wording: the index in `WORDINGS` of the sentence that adds or subtracts.
     worked: whether the completion writes the steps before the answer.
 
+    Raises ValueError for words and a sign that the world doesn't have, and for numbers below 0.
+
     >>> sum_ = Sum("tiger", "plum", 27, "+", 15, 0, worked=True)
     >>> sum_.prompt
     'A tiger had 27 plums. Then it found 15 more.<|question|>How many plums did the tiger have then?<|steps|>'
@@ -37,6 +40,16 @@ class Sum:
     second: int
     wording: int
     worked: bool = False
+
+    def __post_init__(self):
+        if self.animal not in ANIMALS or self.food not in FOODS or self.sign not in WORDINGS:
+            told = f"{short(self.animal)}, {short(self.food)}, {short(self.sign)}"
+            raise ValueError(
+                f"a sum is told of an animal and a food of the world, with + or -; not of {told}"
+            )
+        numbers = (self.first, self.second, self.wording)
+        if not all(type(n) is int and n >= 0 for n in numbers) or self.wording >= len(WORDINGS[self.sign]):
+            raise ValueError(f"a sum takes two whole numbers and the index of a wording, not {numbers}")
 
     @property
     def answer(self) -> int:
@@ -100,8 +113,7 @@ def sums(seed: int = 0, split: str = "train", largest: int = LARGEST, worked: bo
     Raises ValueError for an unknown split, or for a largest outside 9 to 99.
     """
     check_split(split)
-    if not 9 <= largest <= LARGEST:
-        raise ValueError(f"largest must be from 9 to {LARGEST}, not {largest}")
+    whole("largest", largest, 9, LARGEST)
     return _sums(random.Random(f"sums {seed}"), split, largest, worked)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import accumulate, chain
 
+from course_lib.arguments import short, whole
 from course_lib.text.pretokenize import SMOLLM2
 from course_lib.text.tokenizer import Tokenizer
 from course_lib.world.marks import MARKS
@@ -13,6 +14,7 @@ from course_lib.world.stories import stories, translations
 from course_lib.world.sums import sums
 
 VOCAB_SIZE = 1440
+MOST = 1_000_000
 
 
 def world_tokenizer(vocab_size: int = VOCAB_SIZE, seed: int = 0, samples: int = 500) -> Tokenizer:
@@ -23,8 +25,11 @@ def world_tokenizer(vocab_size: int = VOCAB_SIZE, seed: int = 0, samples: int = 
     together with the space before it, and so are about 98% of the words after a space in French text. Numbers
     are split into digits.
 
-    Raises ValueError for a vocab_size too small for the 256 bytes and the marks.
+    Raises ValueError for a vocab_size too small for the 256 bytes and the marks or above a million, and for
+    samples that aren't 1 to a million.
     """
+    whole("vocab_size", vocab_size, most=MOST)
+    whole("samples", samples, 1, MOST)
     return Tokenizer.train(_sample(seed, samples), vocab_size, pattern=SMOLLM2, special=MARKS)
 
 
@@ -42,7 +47,8 @@ def span_tokens(tokenizer: Tokenizer, text: str, span: tuple[int, int]) -> range
     span: (start, end), the end excluded. The function serves to score attention: the row of *it*, the
         columns of its referent.
 
-    Raises ValueError for a span outside the text.
+    Raises ValueError for a span that isn't two whole numbers inside the text, and for a text of which the
+    tokenizer changes characters, so that its tokens spell another one.
 
     >>> story = next(stories(sentences=1))
     >>> tokenizer = world_tokenizer()
@@ -50,10 +56,21 @@ def span_tokens(tokenizer: Tokenizer, text: str, span: tuple[int, int]) -> range
     >>> [tokenizer.token_text(ids[i]) for i in span_tokens(tokenizer, story.text, story.it)]
     [' it']
     """
-    if not 0 <= span[0] < span[1] <= len(text):
-        raise ValueError(f"the span {span} is not inside a text of {len(text)} characters")
-    first, last = (len(text[:i].encode()) for i in span)
-    ends = list(accumulate(len(tokenizer.tokens[token]) for token in tokenizer.encode(text)))
+    ids = tokenizer.encode(text)
+    start, stop = _check_span(span, len(text))
+    first, last = len(text[:start].encode()), len(text[:stop].encode())
+    ends = list(accumulate(len(tokenizer.tokens[token]) for token in ids))
+    if ends[-1] != len(text.encode()):
+        raise ValueError("this tokenizer changes the text, so its tokens have no characters of it")
     bounds = enumerate(zip(chain([0], ends), ends, strict=False))
     covering = [i for i, (start, end) in bounds if start < last and end > first]
     return range(covering[0], covering[-1] + 1)
+
+
+def _check_span(span: tuple[int, int], length: int) -> tuple[int, int]:
+    if not isinstance(span, tuple | list) or len(span) != 2:
+        raise TypeError(f"a span is a pair of numbers, (start, end), not {short(span)}")
+    start, stop = whole("the span's start", span[0]), whole("the span's end", span[1])
+    if not 0 <= start < stop <= length:
+        raise ValueError(f"the span {(start, stop)} is not inside a text of {length} characters")
+    return start, stop

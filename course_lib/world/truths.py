@@ -18,9 +18,12 @@ def resolves(guess: Span | str, story: Story) -> bool:
     """Return whether a guess is the noun that the story's *it* stands for.
 
     guess: a string ("the tiger"), or the characters of any mention of the noun before *it*, (start, end).
+        Raises TypeError for anything else.
     """
     if isinstance(guess, str):
         return normalise(guess) == story.plot.referent
+    if not isinstance(guess, tuple | list):
+        raise TypeError(f"a guess is a text, or a span of characters (start, end), not {guess!r}")
     return (story.plot.referent, tuple(guess)) in story.nouns
 
 
