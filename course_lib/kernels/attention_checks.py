@@ -1,13 +1,22 @@
 """The argument checks of `flash_attention` and `paged_attention`, which raise ValueError with what to do."""
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
 
+from course_lib.kernels.checks import (
+    INTEGERS,
+    check_flags,
+    check_floats,
+    is_whole,
+    values_are_checked,
+)
 from course_lib.kernels.language import use_triton
 
 WIDEST_HEAD = 256
+WIDEST_BLOCK = 1_024
 MOST_SPLITS = 128  # of a sequence in `paged_attention`: all their outputs must fit on the chip, to be merged
 
 
@@ -24,25 +33,36 @@ def use_attention_kernel(backend: str, d_head: int, *tensors: Tensor) -> bool:
 def check_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, blocks, scale) -> None:
     """Check the arguments of `flash_attention`, except those of packed sequences."""
     _check_inputs(q, k, v)
+    check_flags(causal=causal)
     if causal and q.shape[2] > k.shape[2]:
         raise ValueError(
             f"{q.shape[2]} queries can't be the last of {k.shape[2]} keys: give causal=False, or all keys"
         )
-    if window is not None and (not causal or window < 1):
-        raise ValueError(f"a window must be causal and at least 1 key wide: causal={causal}, window={window}")
+    if window is not None and not (causal and is_whole(window, 1)):
+        raise ValueError(
+            f"a window must be causal and at least 1 key wide: causal={causal}, window={window!r}"
+        )
     check_scale(scale)
-    if blocks is not None and (len(blocks) != 2 or any(size < 16 or size & (size - 1) for size in blocks)):
-        raise ValueError(f"blocks must be two powers of two from 16 on, not {tuple(blocks)}")
+    if blocks is not None:
+        check_blocks(blocks)
 
 
 def check_scale(scale: float | None) -> None:
     """Check the factor on the scores."""
-    if scale is not None and not 0 < scale < math.inf:
-        raise ValueError(f"scale must be above 0, or None for 1 / √d_head; not {scale}")
+    if scale is not None and not (isinstance(scale, Real) and 0 < scale < math.inf):
+        raise ValueError(f"scale must be above 0, or None for 1 / √d_head; not {scale!r}")
 
 
-def check_packing(q: Tensor, k: Tensor, starts: Tensor | None, longest: int | None) -> None:
-    """Check where packed sequences start; on a GPU only shapes, since reading values means waiting for it."""
+def check_blocks(blocks: tuple[int, int]) -> None:
+    """Check the queries and the keys of a tile."""
+    powers = isinstance(blocks, (tuple, list)) and len(blocks) == 2
+    if not powers or not all(is_whole(size, 16, WIDEST_BLOCK) and size & (size - 1) == 0 for size in blocks):
+        raise ValueError(f"blocks must be two powers of two from 16 on, up to {WIDEST_BLOCK}; not {blocks!r}")
+
+
+def check_packing(q: Tensor, k: Tensor, starts: Tensor | None, longest: int | None, check: bool) -> None:
+    """Check where packed sequences start. check: as in `values_are_checked`."""
+    check_flags(check=check)
     if starts is None and longest is None:
         return
     if starts is None:
@@ -52,32 +72,63 @@ def check_packing(q: Tensor, k: Tensor, starts: Tensor | None, longest: int | No
             "packed sequences are a batch of 1, with as many queries as keys and a list of starts, not "
             f"q {tuple(q.shape)}, k {tuple(k.shape)} and starts {tuple(starts.shape)}"
         )
-    if starts.dtype not in (torch.int32, torch.int64):
+    if starts.dtype not in INTEGERS:
         raise ValueError(f"starts are positions, int32 or int64, not {starts.dtype}")
-    if starts.device.type == "cpu":
+    if longest is not None and not is_whole(longest):
+        raise ValueError(f"longest must be the number of tokens of the longest sequence, not {longest!r}")
+    if values_are_checked(check, starts):
         _check_starts(starts, longest, q.shape[2])
 
 
 def check_paged_attention(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor,
-    window: int | None, splits: int | None, scale: float | None,
+    window: int | None, splits: int | None, scale: float | None, check: bool,
 ) -> None:  # fmt: skip
-    """Check the arguments of `paged_attention`."""
+    """Check the arguments of `paged_attention`. check: as in `values_are_checked`."""
     _check_pages(q, key_pages, value_pages)
     if block_table.dim() != 2 or lengths.shape != q.shape[:1] or len(block_table) != len(q):
         raise ValueError(
             f"block_table {tuple(block_table.shape)} and lengths {tuple(lengths.shape)} must be "
             f"(batch, most pages of a sequence) and (batch,), for a batch of {len(q)}"
         )
-    if any(x.dtype not in (torch.int32, torch.int64) for x in (block_table, lengths)):
+    if block_table.dtype not in INTEGERS or lengths.dtype not in INTEGERS:
         raise ValueError(
             f"block_table and lengths must be int32 or int64, not {block_table.dtype} and {lengths.dtype}"
         )
-    if window is not None and window < 1:
-        raise ValueError(f"a window must be at least 1 token wide, not {window}")
-    if splits is not None and not 1 <= splits <= MOST_SPLITS:
-        raise ValueError(f"a sequence can be split among 1 to {MOST_SPLITS} programs, not {splits}")
+    if window is not None and not is_whole(window, 1):
+        raise ValueError(f"a window must be at least 1 token wide, not {window!r}")
+    if splits is not None and not is_whole(splits, 1, MOST_SPLITS):
+        raise ValueError(f"a sequence can be split among 1 to {MOST_SPLITS} programs, not {splits!r}")
     check_scale(scale)
+    check_flags(check=check)
+    if values_are_checked(check, block_table):
+        _check_table(block_table, lengths, len(key_pages), key_pages.shape[2], window)
+
+
+def _check_table(
+    block_table: Tensor, lengths: Tensor, pages: int, page_size: int, window: int | None
+) -> None:
+    """Check the lengths, and those entries of the table that are read: of pages with tokens to attend to."""
+    columns, lengths = block_table.shape[1], lengths.long()
+    wrong = (lengths < 0) | (lengths > columns * page_size)  # (batch,)
+    if wrong.any():
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"lengths[{row}] is {lengths[row]}, but a row of block_table holds from 0 to "
+            f"{columns * page_size} tokens, in {columns} pages of {page_size}: give it a column for each page"
+        )
+    last = (lengths + page_size - 1) // page_size  # (batch,), the page after the last that is read
+    window = min(columns * page_size, math.inf if window is None else window)
+    first = (lengths - window).clamp(min=0) // page_size  # (batch,), the first page that is read
+    column = torch.arange(columns, device=lengths.device)  # (columns,)
+    read = (column >= first[:, None]) & (column < last[:, None])  # (batch, columns)
+    wrong = read & ((block_table < 0) | (block_table >= pages))
+    if wrong.any():
+        row, column = wrong.nonzero()[0].tolist()
+        raise ValueError(
+            f"block_table[{row}, {column}] is {block_table[row, column]}, and there is no such page: "
+            f"the {pages} pages are numbered from 0; the sequence's {lengths[row]} tokens need a page there"
+        )
 
 
 def _check_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -89,6 +140,7 @@ def _check_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
         )
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"q, k and v must have one dtype, not {q.dtype}, {k.dtype} and {v.dtype}")
+    check_floats(q=q)
     if not q.shape[3]:
         raise ValueError(f"heads of width 0 have no scores: {shapes}")
     if not q.shape[1] or not k.shape[1] or q.shape[1] % k.shape[1]:
@@ -96,11 +148,11 @@ def _check_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
 
 
 def _check_starts(starts: Tensor, longest: int | None, tokens: int) -> None:
-    lengths = starts.diff()
+    lengths, most = starts.diff(), int(starts.diff().max())
     if starts[0] != 0 or starts[-1] != tokens or (lengths < 0).any():
         raise ValueError(f"starts must rise from 0 to {tokens}, the number of tokens; not {starts.tolist()}")
-    if longest is not None and longest < lengths.max():
-        raise ValueError(f"the longest sequence has {lengths.max()} tokens, not longest={longest}")
+    if longest is not None and longest < most:
+        raise ValueError(f"the longest sequence has {most} tokens, not longest={longest}")
 
 
 def _check_pages(q: Tensor, key_pages: Tensor, value_pages: Tensor) -> None:
@@ -115,6 +167,7 @@ def _check_pages(q: Tensor, key_pages: Tensor, value_pages: Tensor) -> None:
         raise ValueError(
             f"q and pages must have one dtype, not {q.dtype}, {key_pages.dtype} and {value_pages.dtype}"
         )
+    check_floats(q=q)
     if 0 in (*q.shape[1:], *key_pages.shape[1:]) or q.shape[1] % key_pages.shape[1]:
         raise ValueError(
             f"q {tuple(q.shape)}, {pages}: query heads must share key-value heads evenly, and only batch and "

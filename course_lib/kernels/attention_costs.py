@@ -6,9 +6,20 @@ interpreter, and for the kernels of `flash_attention` the same operations, those
 
 from collections.abc import Sequence
 
+from course_lib.kernels.attention_checks import MOST_SPLITS, check_blocks
+from course_lib.kernels.checks import (
+    check_bytes,
+    check_counts,
+    check_flags,
+    check_heads,
+    check_sizes,
+    is_whole,
+)
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import power_of_two, tile_count
 from course_lib.kernels.paged_attention import MOST_ROWS
+
+MOST_TOKENS = 2**24
 
 
 def naive_attention_cost(
@@ -19,6 +30,8 @@ def naive_attention_cost(
     The scores q kᵀ are written; the softmax reads them and writes the weights; the last step reads the
     weights. Operations: 2 · m · n · k of each product (m, k) × (k, n).
     """
+    check_sizes(batch=batch, heads=heads, queries=queries, keys=keys, d_head=d_head)
+    check_bytes(bytes_each)
     pairs = queries * keys
     elements = (2 * queries + 2 * keys) * d_head + 4 * pairs
     return Cost(batch * heads * bytes_each * elements, batch * heads * 4 * pairs * d_head)
@@ -33,6 +46,9 @@ def attention_cost(
     bytes_each: of an element of q, k, v and the output. blocks: BLOCK_Q and BLOCK_K.
     Operations: those of whole tiles, with the elements that only fill them.
     """
+    check_sizes(batch=batch, heads=heads, queries=queries, keys=keys, d_head=d_head)
+    check_bytes(bytes_each)
+    _check_visits(queries, keys, causal, window, blocks)
     block_q, block_k = blocks
     keys_read, scores = 0, 0
     for first in range(0, queries, block_q):
@@ -52,6 +68,10 @@ def attention_backward_cost(
     blocks: rows of a program's own tile, and of the tiles that it visits. Operations: those of whole tiles,
     with the elements that only fill them.
     """
+    check_sizes(batch=batch, queries=queries, keys=keys, d_head=d_head)
+    check_heads(heads, kv_heads)
+    check_bytes(bytes_each)
+    _check_visits(queries, keys, causal, window, blocks)
     own, visited = blocks
     keys_read, queries_read, products = 0, 0, 0
     for first in range(0, queries, own):
@@ -78,6 +98,14 @@ def paged_attention_cost(
     several splits, an output and a log-sum-exp of each split go through memory. The operations that only fill
     tiles are not counted; `Meter` counts them, many where few query heads share a key-value head.
     """
+    check_sizes(d_head=d_head)
+    check_bytes(bytes_each)
+    check_heads(heads, kv_heads)
+    if not is_whole(splits, 1, MOST_SPLITS):
+        raise ValueError(f"a sequence can be split among 1 to {MOST_SPLITS} programs, not {splits!r}")
+    check_counts("lengths", lengths)
+    if window is not None and not is_whole(window, 1):
+        raise ValueError(f"a window must be at least 1 token wide, not {window!r}")
     tokens = sum(length if window is None else min(length, window) for length in lengths)
     readers = kv_heads * tile_count(heads // kv_heads, MOST_ROWS)
     rows = len(lengths) * heads
@@ -85,6 +113,22 @@ def paged_attention_cost(
     between = 2 * splits * rows * (d_head + 1) if splits > 1 else 0
     integers = readers * tokens + readers * splits * len(lengths)
     return Cost(bytes_each * elements + 4 * (between + integers), 4 * heads * tokens * d_head)
+
+
+def _check_visits(queries: int, keys: int, causal: bool, window: int | None, blocks: tuple[int, int]) -> None:
+    """Raise ValueError for what `flash_attention` refuses too, and for more tokens than can be counted."""
+    check_flags(causal=causal)
+    check_blocks(blocks)
+    if max(queries, keys) > MOST_TOKENS:
+        raise ValueError(f"{max(queries, keys)} tokens take too long to count: at most {MOST_TOKENS}")
+    if window is not None and not (causal and is_whole(window, 1)):
+        raise ValueError(
+            f"a window must be causal and at least 1 key wide: causal={causal}, window={window!r}"
+        )
+    if causal and queries > keys:
+        raise ValueError(
+            f"{queries} queries can't be the last of {keys} keys: give causal=False, or all keys"
+        )
 
 
 def _width(d_head: int) -> int:

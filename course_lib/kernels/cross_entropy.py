@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.kernels.checks import INTEGERS, check_bytes, check_flags, check_floats, check_sizes, is_whole
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
@@ -41,19 +42,21 @@ def cross_entropy(
     losses = token_losses(logits, targets, ignore, backend)
     if reduction == "none":
         return losses
-    return losses.sum() if reduction == "sum" else losses.sum() / (targets != ignore).sum()
+    return losses.sum() if reduction == "sum" else losses.sum() / (targets.long() != ignore).sum()
 
 
 def token_losses(logits: Tensor, targets: Tensor, ignore: int = -100, backend: str = "auto") -> Tensor:
     """Return minus the log-probability of each target, (…) as targets; 0 where the target is `ignore`.
 
     logits: (…, vocab), −inf for banned tokens. targets: token ids, (…). The losses are computed and returned
-    in 32 bits (64 for logits of 64). Differentiable once, in logits.
+    in 32 bits (64 for logits of 64). Differentiable once, in logits. The loss of a row with nan or +∞ is nan.
 
-    Raises ValueError for shapes that don't fit and, on a CPU, for a target outside the vocabulary. A check on
-    a GPU would have to wait for the GPU: there the kernel reads no logit for such a target, and its loss and
-    its row's gradient are nan. For other errors see `use_triton`.
+    Raises ValueError for shapes that don't fit and, on a CPU, for a target outside the vocabulary, such as −1
+    where `ignore` is another number. A check on a GPU would have to wait for the GPU: there the kernel reads
+    no logit for such a target, and its loss and its row's gradient are nan. For other errors see
+    `use_triton`.
     """
+    check_floats(logits=logits)
     check_targets(tuple(logits.shape), targets, ignore)
     rows = logits.reshape(targets.numel(), logits.shape[-1])  # (rows, vocab)
     flat = targets.flatten().long().contiguous()  # (rows,)
@@ -75,6 +78,11 @@ def cross_entropy_cost(
     rows' targets, log-sum-exps and gradients. Operations: four for each logit that is read, of which one is
     an exponential.
     """
+    check_sizes(rows=rows, vocab=vocab, ignored=ignored)
+    if ignored > rows:
+        raise ValueError(f"{ignored} of {rows} rows can't be ignored")
+    check_bytes(bytes_each)
+    check_flags(backward=backward)
     counted = rows - ignored
     if not backward:
         return Cost(bytes_each * counted * (vocab + 1) + (8 + 4 + 4) * rows, 4 * counted * vocab)
@@ -112,13 +120,15 @@ def check_reduction(reduction: str) -> None:
 
 def check_targets(logits_shape: tuple[int, ...], targets: Tensor, ignore: int) -> None:
     """Raise ValueError unless the targets fit logits of this shape, (…, vocab)."""
+    if not is_whole(ignore, -(2**63), 2**63 - 1):
+        raise ValueError(f"ignore must be a whole number, such as -100; not {ignore!r}")
     if logits_shape[:-1] != targets.shape or not logits_shape:
         shapes = f"targets {tuple(targets.shape)} don't fit logits {logits_shape}"
         raise ValueError(f"{shapes}: they must be (…) and (…, vocab)")
-    if targets.dtype not in (torch.int64, torch.int32):
+    if targets.dtype not in INTEGERS:
         raise ValueError(f"targets are token ids, of torch.int64 or int32; not of {targets.dtype}")
     if targets.device.type == "cpu":
-        vocab = logits_shape[-1]
+        vocab, targets = logits_shape[-1], targets.long()
         outside = (targets != ignore) & ((targets < 0) | (targets >= vocab))
         if outside.any():
             raise ValueError(f"target {targets[outside][0]} is outside the vocabulary of {vocab} tokens")

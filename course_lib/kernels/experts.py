@@ -16,7 +16,9 @@ with the GPU once, to read all the counts of tokens.
 import torch
 from torch import Tensor, nn
 
-from course_lib.kernels.grouped_matmul import grouped_matmul
+from course_lib.kernels.expert_checks import check_mixture
+from course_lib.kernels.grouped_matmul import multiply_groups
+from course_lib.kernels.language import in_product_dtype
 from course_lib.kernels.permute import group_by_expert
 from course_lib.kernels.swiglu import swiglu
 from course_lib.model import Experts, SwiGLU
@@ -24,22 +26,22 @@ from course_lib.model import Experts, SwiGLU
 
 def mixture(
     x: Tensor, router_weights: Tensor, chosen: Tensor, gate: Tensor, up: Tensor, down: Tensor,
-    backend: str = "auto",
+    backend: str = "auto", check: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return Σ over a token's experts of p · down(silu(gate x) ⊙ up x), (tokens, d_model) as x.
 
     router_weights, chosen: (tokens, n_active), the result of `model.route`.
     gate, up: (experts, d_ff, d_model). down: (experts, d_model, d_ff). Differentiable in all but `chosen`.
+    check: on a GPU too, check the experts' ids; on a CPU they always are.
     Raises ValueError for shapes that don't fit; for other errors see `grouped_matmul` and `group_by_expert`.
     """
-    if chosen.dim() != 2 or router_weights.shape != chosen.shape or len(chosen) != len(x):
-        shapes = f"router_weights {tuple(router_weights.shape)} and chosen {tuple(chosen.shape)}"
-        raise ValueError(f"{shapes} for x {tuple(x.shape)}: both must be (tokens, n_active)")
-    order, starts = group_by_expert(chosen, len(gate), backend)
+    x, gate, up, down = in_product_dtype(x, gate, up, down)
+    check_mixture(x, router_weights, chosen, gate, up, down)
+    order, starts = group_by_expert(chosen, len(gate), backend, check)
     n_active = chosen.shape[1]
-    gate_and_up = (grouped_matmul(x, weight, starts, order, n_active, backend) for weight in (gate, up))
+    gate_and_up = (multiply_groups(x, weight, starts, order, n_active, backend) for weight in (gate, up))
     hidden = swiglu(*gate_and_up, backend)  # (tokens · n_active, d_ff), expert after expert
-    by_expert = grouped_matmul(hidden, down, starts, backend=backend)  # (tokens · n_active, d_model)
+    by_expert = multiply_groups(hidden, down, starts, None, 1, backend)  # (tokens · n_active, d_model)
     by_token = torch.empty_like(by_expert).index_copy_(0, order.long(), by_expert)
     by_token = by_token.view(*chosen.shape, down.shape[1])  # (tokens, n_active, d_model)
     return (by_token * router_weights.to(by_token.dtype).unsqueeze(-1)).sum(1)

@@ -17,8 +17,12 @@ are to base two, not e. Under a causal mask, tiles above the diagonal are not vi
 beside the output, instead of a score for each pair.
 
 The log-sum-exp of each query's scores, in nats, is −∞ where it sees no keys; with it, attention over parts of
-the keys can be merged. On a GPU the values of `starts` and `longest` are not checked, since that would mean
-waiting for the GPU; the outputs of queries that they leave out are uninitialized memory.
+the keys can be merged. On a GPU the values of `starts` and `longest` are not checked, unless `check` asks for
+it, since that means waiting for the GPU. The outputs of queries that they leave out are uninitialized memory.
+
+A query that sees a nan, in its own numbers, a key or a value, gets nan. So does one whose scores are all −∞,
+but one that sees no keys, because there are none, gets 0. Where a value that is nan or ±∞ shares a tile with
+keys that a query sees, the query gets nan even if the mask hides this value from it, since 0 · nan is nan.
 
 Not handled: dropout, masks of other shapes, biases on the scores.
 """
@@ -30,6 +34,7 @@ import torch
 from torch import Tensor
 
 from course_lib.kernels.attention_checks import check_attention, check_packing, use_attention_kernel
+from course_lib.kernels.checks import check_flags
 from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.flash_backward import flash_backward, strides, to_kernel_layout
 from course_lib.kernels.flash_tiles import load_bounds, part_bounds, sees, visible_keys
@@ -40,7 +45,7 @@ from course_lib.model.attention import attend, causal_mask
 def flash_attention(
     q: Tensor, k: Tensor, v: Tensor, causal: bool = True, window: int | None = None,
     starts: Tensor | None = None, longest: int | None = None, blocks: tuple[int, int] | None = None,
-    backend: str = "auto", scale: float | None = None, return_lse: bool = False,
+    backend: str = "auto", scale: float | None = None, return_lse: bool = False, check: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:  # fmt: skip
     """Return softmax(scale · q kᵀ) v, (batch, heads, query, d_head), as `model.attend` does; differentiable.
 
@@ -53,11 +58,13 @@ def flash_attention(
     blocks: (BLOCK_Q, BLOCK_K), powers of two from 16 on; by default `forward_tile`'s.
     scale: by default 1 / √d_head.
     return_lse: return also each query's log-sum-exp, (batch, heads, query) of 32 bits; it has no gradient.
+    check: on a GPU too, check the values of starts and longest; on a CPU they always are.
 
     Raises ValueError for arguments that don't fit each other; see also `use_triton`.
     """
     check_attention(q, k, v, causal, window, blocks, scale)
-    check_packing(q, k, starts, longest)
+    check_packing(q, k, starts, longest, check)
+    check_flags(return_lse=return_lse)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     window = None if window is None or window >= k.shape[2] else window
     if use_attention_kernel(backend, q.shape[-1], q, k, v, *([] if starts is None else [starts])):
@@ -95,14 +102,21 @@ def _reference(
         outs, lses = zip(*parts, strict=True)
         return torch.cat(outs, dim=2), torch.cat(lses, dim=2) if return_lse else None
     lse = _log_sum_exp(q.detach(), k.detach(), causal, window, scale) if return_lse else None
+    if 0 in (q.numel(), k.numel()):  # `attend` wants one of each
+        out = (q @ _repeat_heads(k, q.shape[1]).mT) @ _repeat_heads(v, q.shape[1])  # no sums have any terms
+        return out, lse
     return attend(q, k, v, None, causal, scale, window), lse
+
+
+def _repeat_heads(x: Tensor, heads: int) -> Tensor:
+    """Repeat each key-value head for the query heads that share it, (batch, heads, key, d_head)."""
+    return x.repeat_interleave(heads // x.shape[1], dim=1)
 
 
 def _log_sum_exp(q: Tensor, k: Tensor, causal: bool, window: int | None, scale: float) -> Tensor:
     """Return the log-sum-exp of each query's scores, (batch, heads, query), in 32 bits or more."""
     wide = torch.promote_types(q.dtype, torch.float32)
-    k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)  # (batch, heads, key, d_head)
-    scores = scale * (q.to(wide) @ k.to(wide).mT)  # (batch, heads, query, key)
+    scores = scale * (q.to(wide) @ _repeat_heads(k, q.shape[1]).to(wide).mT)  # (batch, heads, query, key)
     if causal:
         scores = scores.masked_fill(~causal_mask(q.shape[2], k.shape[2], q.device, window), -math.inf)
     return scores.logsumexp(dim=-1)
@@ -192,8 +206,8 @@ def attention_forward(
             out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
             largest = new_largest
 
-    # A query that sees nothing gets an output of 0 and a log-sum-exp of −∞.
-    divisor = tl.where(total_weight == 0, 1.0, total_weight)  # (BLOCK_Q,)
+    # Without keys, outputs are 0 and log-sum-exps −∞. A query whose scores are all −∞ gets 0 / 0, so nan.
+    divisor = tl.where(keys == 0, 1.0, total_weight)  # (BLOCK_Q,)
     out /= divisor[:, None]  # (BLOCK_Q, WIDTH)
     out_ptr += batch * out_batch + head * out_head + at * out_time + column
     tl.store(out_ptr, out.to(out_ptr.dtype.element_ty), mask=q_mask)
@@ -209,7 +223,8 @@ class _FlashAttention(torch.autograd.Function):
         batch, heads, queries, d_head = q.shape
         out, lse = torch.empty_like(q), q.new_empty(batch, heads, queries, dtype=torch.float32)
         sequences = batch if starts is None else len(starts) - 1
-        grid = (tile_count(queries if longest is None else longest, tile.sizes["BLOCK_Q"]), heads, sequences)
+        most = queries if longest is None else min(longest, queries)
+        grid = (tile_count(most, tile.sizes["BLOCK_Q"]), heads, sequences)
         # queries, keys, queries_per_row, group, scale
         sizes = queries, k.shape[2], queries, heads // k.shape[1], scale * math.log2(math.e)
         launch(

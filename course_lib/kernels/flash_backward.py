@@ -51,7 +51,7 @@ def flash_backward(
     grad_q, grad_k, grad_v, delta = (torch.empty_like(x) for x in (q, k, v, lse))
     (batch, heads, queries, d_head), (kv_heads, keys) = q.shape, k.shape[1:3]
     sequences = batch if starts is None else len(starts) - 1
-    longest = max(queries, keys) if longest is None else longest
+    longest = max(queries, keys) if longest is None else min(longest, queries)
     # queries, keys, queries_per_row, group, scale
     sizes = queries, keys, queries, heads // kv_heads, scale * math.log2(math.e)
     options = {"CAUSAL": causal, "WINDOW": window, "D_HEAD": d_head, "WIDTH": max(16, power_of_two(d_head))}
@@ -142,9 +142,8 @@ def grad_queries(
     delta = tl.sum(grad_out.to(tl.float32) * out.to(tl.float32), axis=1)  # (BLOCK_Q,)
     lse_at = (batch * tl.num_programs(1) + head) * queries_per_row + sequence_at + row  # (BLOCK_Q,)
     tl.store(delta_ptr + lse_at, delta, mask=row < queries)
+    # −∞ if all scores of a query are: its weights, 2^(−∞ + ∞), are nan here as in the forward pass.
     lse = tl.load(lse_ptr + lse_at, mask=row < queries, other=0.0)  # (BLOCK_Q,)
-    # A query that sees nothing has an lse of −∞: 2^(−∞ − 0) is 0, but 2^(−∞ + ∞) is nan.
-    lse = tl.where(lse == -float("inf"), 0.0, lse)
 
     begin, full_begin, full_end, end = visible_keys(first, queries, keys, CAUSAL, WINDOW, BLOCK_Q, BLOCK_K)
     k_ptr += batch * k_batch + head // group * k_head
@@ -226,7 +225,6 @@ def grad_keys_values(
             grad_out = tl.load(grad_out_tile + grad_out_at, mask=q_mask, other=0.0)
             # lse, delta: (BLOCK_Q,)
             lse = tl.load(lse_ptr + head * queries_per_row + place + step, mask=row < queries, other=0.0)
-            lse = tl.where(lse == -float("inf"), 0.0, lse)
             delta = tl.load(delta_ptr + head * queries_per_row + place + step, mask=row < queries, other=0.0)
             scores = scale * tl.dot(k, tl.trans(q), input_precision="ieee")  # (BLOCK_K, BLOCK_Q)
             weights = tl.exp2(scores - lse[None, :])  # (BLOCK_K, BLOCK_Q)

@@ -14,12 +14,16 @@ without a tile end at once. The rows of x needn't be sorted by expert: `order` h
 row of the product, and one row of x may serve several experts, so that no row is copied first.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from course_lib.kernels.checks import check_bytes, check_counts, check_flags, check_sizes
 from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, product_dtype, tile_count, tl, triton, use_triton
+from course_lib.kernels.expert_checks import check_groups
+from course_lib.kernels.language import in_product_dtype, launch, tile_count, tl, triton, use_triton
 
 # The programs of GROUP_M tiles of rows and one tile of columns run one after another, while the cache still
 # holds that tile's weights (Triton's tutorial on matrix multiplication calls it GROUP_SIZE_M).
@@ -28,7 +32,7 @@ GROUP_M = 8
 
 def grouped_matmul(
     x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None = None, n_active: int = 1,
-    backend: str = "auto",
+    backend: str = "auto", check: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return y, (rows · n_active, d_out): y[i] = weight[e] x[order[i] // n_active].
 
@@ -38,14 +42,20 @@ def grouped_matmul(
     n_active: how many experts each row of x goes to.
     order: (rows of y,), a permutation of 0 … rows · n_active − 1 that sorts the rows by expert; None if the
     rows of x are sorted already.
+    check: on a GPU too, check the values of starts and order; on a CPU they always are.
 
     Differentiable in x and weight. Under torch.autocast it multiplies in autocast's dtype, as nn.Linear does.
-    Raises ValueError for shapes and dtypes that don't fit; for others see `use_triton`. The values of
-    `starts` and `order` are not checked.
+    Raises ValueError for shapes, dtypes and rows that don't fit; for others see `use_triton`.
     """
-    if (dtype := product_dtype(x, weight)) is not None:
-        x, weight = x.to(dtype), weight.to(dtype)
-    _check(x, weight, starts, order, n_active)
+    x, weight = in_product_dtype(x, weight)
+    check_groups(x, weight, starts, order, n_active, check)
+    return multiply_groups(x, weight, starts, order, n_active, backend)
+
+
+def multiply_groups(
+    x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, n_active: int, backend: str
+) -> Tensor:
+    """Return what `grouped_matmul` does, for arguments that are known to fit."""
     if not use_triton(backend, x, weight, starts, products=True) or not len(x):
         return _reference(x, weight, starts, order, n_active)
     return _GroupedProduct.apply(x, weight, starts.int().contiguous(), order, n_active)
@@ -58,13 +68,17 @@ def _reference(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, 
 
 
 def grouped_matmul_cost(
-    counts: list[int], d_out: int, d_in: int, bytes_each: int, order: bool = False
+    counts: Sequence[int], d_out: int, d_in: int, bytes_each: int, order: bool = False
 ) -> Cost:
     """Return the cost. counts: the rows of each expert. order: whether rows are looked up in an order.
 
     Each tile reads its rows, its expert's weights and the tables of tiles. bytes_each: the bytes of an
     element of x and weight. Operations: those of whole tiles, as `Meter` counts them.
     """
+    check_counts("counts", counts)
+    check_sizes(d_out=d_out, d_in=d_in)
+    check_bytes(bytes_each)
+    check_flags(order=order)
     block_m, block_n, block_k = product_tile(bytes_each == 4).sizes.values()
     down, across = sum(tile_count(count, block_m) for count in counts), tile_count(d_out, block_n)
     moved = across * sum(counts) * d_in + down * d_out * d_in + sum(counts) * d_out
@@ -218,24 +232,3 @@ def gradient_tile(in_32_bits: bool) -> Tile:
     if in_32_bits:
         return Tile({"BLOCK_M": 32, "BLOCK_N": 32, "BLOCK_K": 32}, warps=8, stages=3)
     return Tile({"BLOCK_M": 64, "BLOCK_N": 128, "BLOCK_K": 128}, warps=8, stages=3)
-
-
-def _check(x: Tensor, weight: Tensor, starts: Tensor, order: Tensor | None, n_active: int) -> None:
-    """Raise ValueError for arguments of `grouped_matmul` that don't fit."""
-    if (
-        x.dim() != 2
-        or weight.dim() != 3
-        or x.shape[1] != weight.shape[2]
-        or starts.shape != (len(weight) + 1,)
-    ):
-        shapes = f"x {tuple(x.shape)}, weight {tuple(weight.shape)} and starts {tuple(starts.shape)}"
-        raise ValueError(f"{shapes} must be (rows, d_in), (experts, d_out, d_in) and (experts + 1,)")
-    if x.dtype != weight.dtype:
-        raise ValueError(f"x and weight must have one dtype, not {x.dtype} and {weight.dtype}")
-    if n_active < 1:
-        raise ValueError(f"n_active must be 1 or more, not {n_active}")
-    if order is None and n_active > 1:
-        raise ValueError(f"with n_active = {n_active}, an order of {len(x)} · {n_active} rows is needed")
-    if order is not None and order.shape != (len(x) * n_active,):
-        wanted = f"an order of {len(x)} · {n_active} rows"
-        raise ValueError(f"{wanted} is needed, not one of shape {tuple(order.shape)}")

@@ -8,7 +8,12 @@ on a machine without a GPU.
 
 The kernels use only what works in both. The interpreter stores bfloat16 as raw bits, which must be converted
 before arithmetic. So kernels without matrix products convert what they load to float32, and matrix products
-of bfloat16 are refused there.
+of bfloat16 are refused there. `interpreted` mends what the interpreter rounds, or warns of, otherwise than a
+GPU.
+
+Positions and ids in tensors (pages, targets, experts, starts) are checked on a CPU. On a GPU that means
+waiting for it, so there an argument `check=True` asks for it. Without it, a wrong number reads or writes
+foreign memory; only a wrong target of a loss doesn't: it gives nan.
 
 Every `tl.dot` here, a product of matrices, has `input_precision="ieee"`: float32 inputs are multiplied in
 full float32, not in TF32, which keeps 10 bits of the mantissa. It changes nothing for 16-bit inputs.
@@ -44,7 +49,9 @@ else:
     INSTALLED, INTERPRETED = True, isinstance(tl.sum, InterpretedFunction)
 
 from course_lib.kernels import compiled
+from course_lib.kernels.checks import check_flags
 from course_lib.kernels.chosen_tiles import Tile
+from course_lib.kernels.interpreted import as_on_a_gpu
 
 BACKENDS = ("auto", "torch", "triton")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -64,6 +71,9 @@ def use_triton(backend: str, *tensors: Tensor, products: bool = False, integers:
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; not {backend!r}")
+    check_flags(products=products, integers=integers)
+    if not tensors:
+        raise ValueError("give the tensors that are computed on: they decide whether a kernel can run")
     if backend == "torch":
         return False
     obstacle = _obstacle(tensors, products, integers)
@@ -116,6 +126,12 @@ def product_dtype(*tensors: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if casts else None
 
 
+def in_product_dtype(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors in the dtype in which torch.autocast multiplies them; without it as they are."""
+    dtype = product_dtype(*tensors)
+    return tensors if dtype is None else tuple(x.to(dtype) for x in tensors)
+
+
 def hopper(tensor: Tensor) -> bool:
     """Return whether a kernel on this tensor runs on a GPU of compute capability 9.0 (an H100) or newer.
 
@@ -150,7 +166,7 @@ def launch(kernel, grid: tuple[int, ...], *arguments, tile: Tile | None = None, 
     if compiled.is_compiling():
         return compiled.compile_launch(kernel, arguments, constants, tile.warps, tile.stages)
     tensor = next(x for x in arguments if isinstance(x, Tensor))
-    with torch.cuda.device(tensor.device if tensor.is_cuda else -1):
+    with as_on_a_gpu() if INTERPRETED else torch.cuda.device(tensor.device):
         kernel[grid](*arguments, **constants, num_warps=tile.warps, num_stages=tile.stages)
 
 

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from course_lib.kernels.checks import check_bytes, check_flags, check_floats, check_sizes, is_whole
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.cross_entropy import (
     check_reduction,
@@ -84,6 +85,10 @@ def linear_cross_entropy_cost(
     weight. ignored: the number of tokens whose target doesn't count; their products are counted. Operations:
     2 · m · n · k of each product (m, k) × (k, n), and those of `cross_entropy_cost`.
     """
+    check_sizes(tokens=tokens, d_model=d_model, vocab=vocab)
+    check_bytes(bytes_each)
+    check_sizes(1, chunk=chunk)
+    check_flags(hidden_grad=hidden_grad, weight_grad=weight_grad)
     activations, weights, logits = (
         bytes_each * size for size in (tokens * d_model, vocab * d_model, tokens * vocab)
     )
@@ -218,9 +223,10 @@ def _checked_options(
     if not hidden.dim() or weight.dim() != 2 or hidden.shape[-1] != weight.shape[1]:
         shapes = f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)}"
         raise ValueError(f"{shapes} don't fit: they must be (…, d_model) and (vocab, d_model)")
+    check_floats(hidden=hidden, weight=weight)
     check_targets((*hidden.shape[:-1], len(weight)), targets, ignore)
-    if chunk < 1:
-        raise ValueError(f"a chunk has at least 1 token, not {chunk}")
+    if not is_whole(chunk, 1):
+        raise ValueError(f"a chunk has at least 1 token, not {chunk!r}")
     check_reduction(reduction)
     dtype = product_dtype(hidden, weight)
     if dtype is None and hidden.dtype != weight.dtype:

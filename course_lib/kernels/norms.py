@@ -18,13 +18,23 @@ too.
 LayerNorm is RMSNorm of x − mean(x), plus a bias; the flag CENTER turns the subtraction on.
 """
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.kernels.checks import check_bytes, check_epsilon, check_flags, check_floats, check_sizes
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
+from course_lib.kernels.language import (
+    launch,
+    power_of_two,
+    tile_count,
+    tl,
+    triton,
+    use_triton,
+)
 
 WIDEST = 16_384  # a row must fit on the chip
 TILE_ELEMENTS = 4_096  # that a program works on at a time
@@ -34,11 +44,13 @@ PROGRAMS = 256  # of the backward pass: enough to keep each of an H100's 132 SMs
 def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, backend: str = "auto") -> Tensor:
     """Return x / √(mean(x²) + eps) · weight, (…, width) as x (Zhang & Sennrich 2019, equation 4).
 
-    weight: (width,). Computed in 32 bits and rounded to x's dtype. Differentiable in x and weight.
+    weight: (width,). Computed in 32 bits and rounded to x's dtype. Differentiable in x and weight. The square
+    of an element beyond some 10¹⁹ is ∞, as in PyTorch: such rows become zeros. A row with nan becomes nan.
     Raises ValueError for shapes that don't fit; for others see `use_triton`.
     """
-    if not _use_kernel(backend, x, weight):
-        return F.rms_norm(x, weight.shape, weight, eps)
+    if not _use_kernel(backend, eps, x, weight):
+        wide, weight = _in_one_dtype(x, weight)
+        return F.rms_norm(wide, weight.shape, weight, eps).to(x.dtype)
     return _Norm.apply(x, weight, None, eps, False)
 
 
@@ -49,9 +61,17 @@ def layer_norm(
 
     weight, bias: (width,). Precision and errors are those of `rms_norm`.
     """
-    if not _use_kernel(backend, x, weight, *([] if bias is None else [bias])):
-        return F.layer_norm(x, weight.shape, weight, bias, eps)
+    parameters = [weight] if bias is None else [weight, bias]
+    if not _use_kernel(backend, eps, x, *parameters):
+        wide, *parameters = _in_one_dtype(x, *parameters)
+        return F.layer_norm(wide, weight.shape, *parameters, eps=eps).to(x.dtype)
     return _Norm.apply(x, weight, bias, eps, True)
+
+
+def _in_one_dtype(*tensors: Tensor) -> list[Tensor]:
+    """Return the tensors in the widest of their dtypes, as PyTorch's norms want them."""
+    dtype = reduce(torch.promote_types, (x.dtype for x in tensors))
+    return [x.to(dtype) for x in tensors]
 
 
 def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False) -> Cost:
@@ -62,6 +82,9 @@ def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False
     gradient, in 32 bits. Operations: the multiplications and additions of
     elements, four in forward and nine in backward.
     """
+    check_sizes(rows=rows, width=width)
+    check_bytes(bytes_each)
+    check_flags(backward=backward)
     programs = tile_count(rows, _tile(rows, width).sizes["ROWS"])
     if not backward:
         return Cost(bytes_each * (2 * rows + programs) * width + 4 * rows, 4 * rows * width)
@@ -70,8 +93,10 @@ def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False
     return Cost(moved, 9 * rows * width)
 
 
-def _use_kernel(backend: str, x: Tensor, *weights: Tensor) -> bool:
+def _use_kernel(backend: str, eps: float, x: Tensor, *weights: Tensor) -> bool:
     """Return whether the kernel computes, not PyTorch. Raises ValueError for arguments that don't fit."""
+    check_epsilon(eps)
+    check_floats(x=x, weight=weights[0], bias=weights[-1])
     if not x.dim():
         raise ValueError("a norm is taken over the last dimension, and a single number has none")
     for weight in weights:
@@ -79,13 +104,11 @@ def _use_kernel(backend: str, x: Tensor, *weights: Tensor) -> bool:
             raise ValueError(
                 f"weights of shape {tuple(weight.shape)} don't fit vectors of {x.shape[-1]} elements"
             )
-    if x.shape[-1] > WIDEST and backend != "triton":
-        return False
-    if x.shape[-1] > WIDEST:
+    if x.shape[-1] > WIDEST and backend == "triton":
         raise ValueError(
             f"rows of {x.shape[-1]} elements don't fit on the chip (at most {WIDEST}): use backend='torch'"
         )
-    return use_triton(backend, x, *weights) and x.shape[-1] > 0
+    return use_triton(backend, x, *weights) and 0 < x.shape[-1] <= WIDEST
 
 
 @triton.jit

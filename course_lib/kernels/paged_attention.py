@@ -20,8 +20,9 @@ the GPU's streaming multiprocessors (SMs) idle: hence the splits (Flash-Decoding
 post). Each stores its output and the log-sum-exp of its scores, which gives its weight in the average of all
 splits' outputs. A second kernel computes that average.
 
-The values in `block_table` and `lengths` aren't checked, since that would mean waiting for the GPU. Entries
-of the table after a sequence's pages, and tokens of its last page after its length, are never read.
+Entries of the table after a sequence's pages, or before the window, and tokens of its last page after its
+length, are never read and may be anything. On a GPU the other entries and the lengths aren't checked, unless
+`check` asks for it: it means waiting for the GPU. A wrong one reads foreign memory.
 
 Not handled: several new tokens a sequence, caches of 8 bits, gradients.
 """
@@ -44,6 +45,7 @@ TILE_BYTES = 16_384  # of the keys that a program loads at a time, and of the va
 def paged_attention(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor,
     window: int | None = None, splits: int | None = None, backend: str = "auto", scale: float | None = None,
+    check: bool = False,
 ) -> Tensor:  # fmt: skip
     """Return softmax(scale · q kᵀ) v, (batch, heads, d_head), over each sequence's tokens so far.
 
@@ -56,13 +58,17 @@ def paged_attention(
     window: the number of last tokens that are seen, by default all.
     splits: programs that share a sequence, by default `split_count`.
     scale: the factor on q kᵀ, by default 1 / √d_head.
+    check: on a GPU too, check that the pages exist and that the lengths fit the table; on a CPU they always
+        are.
 
-    Raises ValueError for arguments that don't fit each other, and where a gradient is wanted; see also
-    `use_triton`.
+    A nan among what a sequence attends to gives nan, as do scores that are all −∞. Raises ValueError for
+    arguments that don't fit each other, and where a gradient is wanted; see also `use_triton`.
     """
-    check_paged_attention(q, key_pages, value_pages, block_table, lengths, window, splits, scale)
+    check_paged_attention(q, key_pages, value_pages, block_table, lengths, window, splits, scale, check)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     inputs = q, key_pages, value_pages, block_table, lengths
+    longest = block_table.shape[1] * key_pages.shape[2]  # tokens, by the table
+    window = longest if window is None else min(window, longest)
     if use_attention_kernel(backend, q.shape[-1], *inputs):
         return _run_kernels(*inputs, window, splits, scale)
     return _reference(*inputs, window, scale)
@@ -70,16 +76,14 @@ def paged_attention(
 
 def _reference(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor,
-    window: int | None, scale: float,
+    window: int, scale: float,
 ) -> Tensor:  # fmt: skip
     """Return the attention output, by PyTorch: gather the pages, then attend."""
     if 0 in (len(q), len(key_pages), block_table.shape[1]):
         return torch.zeros_like(q)
     page_size, length = key_pages.shape[2], lengths[:, None]  # (batch, 1)
     token = torch.arange(block_table.shape[1] * page_size, device=q.device)  # (key,)
-    seen = token < length  # (batch, key)
-    if window is not None:
-        seen &= token >= length - window
+    seen = (token < length) & (token >= length - window)  # (batch, key)
     page = block_table.repeat_interleave(page_size, dim=1).where(seen, 0)  # (batch, key)
     k = key_pages.transpose(1, 2)[page, token % page_size].transpose(1, 2)  # (batch, kv_heads, key, d_head)
     v = value_pages.transpose(1, 2)[page, token % page_size].transpose(1, 2)
@@ -92,13 +96,12 @@ def _reference(
 
 def _run_kernels(
     q: Tensor, key_pages: Tensor, value_pages: Tensor, block_table: Tensor, lengths: Tensor,
-    window: int | None, splits: int | None, scale: float,
+    window: int, splits: int | None, scale: float,
 ) -> Tensor:  # fmt: skip
     """Return the attention output, by Triton: one kernel attends to splits, and a second one merges them."""
     q, block_table = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, block_table.to(torch.int32)))
     (batch, heads, d_head), (kv_heads, page_size) = q.shape, key_pages.shape[1:3]
-    longest, group = block_table.shape[1] * page_size, heads // kv_heads
-    window = longest if window is None else min(window, longest)
+    group = heads // kv_heads
     tile = _split_tile(group, d_head, q.itemsize)
     programs = kv_heads * tile_count(group, tile.sizes["ROWS"])
     splits = splits or split_count(batch * programs, window)
@@ -195,13 +198,16 @@ def attend_to_split(
         out = tl.dot(weights.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
         largest = new_largest
 
-    # A split without tokens gets an output of zeros, and a log-sum-exp of −∞, which is a weight of 0.
-    total_weight = tl.where(total_weight == 0, 1.0, total_weight)  # (ROWS,)
+    # A sequence without tokens gets zeros; where all scores are −∞, 0 / 0 is nan. One of several splits gets
+    # zeros in both cases, and a log-sum-exp of −∞, which is a weight of 0.
+    nothing = length == 0 if lse_ptr is None else total_weight == 0
+    total_weight = tl.where(nothing, 1.0, total_weight)  # (ROWS,)
     out /= total_weight[:, None]  # (ROWS, WIDTH)
     split_at = (batch * heads + head) * splits + split  # (ROWS, 1)
     tl.store(out_ptr + split_at * D_HEAD + column, out.to(out_ptr.dtype.element_ty), mask=q_mask)
     if lse_ptr is not None:
-        tl.store(lse_ptr + split_at, (largest + tl.log2(total_weight))[:, None], mask=row < group)
+        lse = tl.where(length == 0, 0.0, largest + tl.log2(total_weight))  # (ROWS,)
+        tl.store(lse_ptr + split_at, lse[:, None], mask=row < group)
 
 
 @triton.jit
@@ -212,7 +218,7 @@ def merge_splits(
 
         w_s = 2^(lse_s − max_t lse_t)            out = Σ_s w_s out_s / Σ_s w_s
 
-    The log-sum-exps are to base two.
+    The log-sum-exps are to base two. Where all are −∞, the average is 0 / 0, which is nan.
     """
     row = tl.program_id(0).to(tl.int64)
     split, column = tl.arange(0, SPLITS), tl.arange(0, WIDTH)  # (SPLITS,), (WIDTH,)
@@ -224,5 +230,5 @@ def merge_splits(
     mask = exists[:, None] & (column < D_HEAD)[None, :]  # (SPLITS, WIDTH)
     # (SPLITS, WIDTH)
     out = tl.load(split_out_ptr + split_at[:, None] * D_HEAD + column[None, :], mask=mask, other=0.0)
-    out = tl.sum(weights[:, None] * out, axis=0) / tl.where(total_weight == 0, 1.0, total_weight)  # (WIDTH,)
+    out = tl.sum(weights[:, None] * out, axis=0) / total_weight  # (WIDTH,)
     tl.store(out_ptr + row * D_HEAD + column, out.to(out_ptr.dtype.element_ty), mask=column < D_HEAD)

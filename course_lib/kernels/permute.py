@@ -13,26 +13,28 @@ tokens an expert got.
 import torch
 from torch import Tensor
 
+from course_lib.kernels.checks import check_bytes, check_sizes
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
+from course_lib.kernels.expert_checks import MOST_EXPERTS, check_choices
 from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
 
-MOST_EXPERTS = 1_024
 
-
-def group_by_expert(chosen: Tensor, n_experts: int, backend: str = "auto") -> tuple[Tensor, Tensor]:
+def group_by_expert(
+    chosen: Tensor, n_experts: int, backend: str = "auto", check: bool = False
+) -> tuple[Tensor, Tensor]:
     """Return the choices sorted by expert: order (choices,) and starts (n_experts + 1,), both of int32.
 
     order holds indices into chosen.flatten(). starts[e] is the index in order of the first choice of expert
     e, and the last element is the number of choices. chosen: (…) expert ids, int32 or int64. The sort is
     stable, as argsort(stable=True) is.
 
-    Raises ValueError for ids that aren't int32 or int64, for n_experts below 1 and, on a CPU, for an id
-    outside the experts. A check on a GPU would have to wait for the GPU; there `order` is undefined for such
-    an id. For other errors see `use_triton`.
+    Raises ValueError for ids that aren't int32 or int64, for n_experts below 1, and for an id outside the
+    experts. On a GPU ids are looked at only with `check`, since that means waiting for the GPU; without it
+    `order` is undefined for such an id. For other errors see `use_triton`.
     """
     flat = chosen.flatten()
-    _check(flat, n_experts, backend)
+    check_choices(flat, n_experts, backend, check)
     if not use_triton(backend, flat, integers=True) or not len(flat) or n_experts > MOST_EXPERTS:
         return flat.argsort(stable=True).int(), _starts(flat.bincount(minlength=n_experts))
     return _counting_sort(flat, n_experts)
@@ -52,25 +54,15 @@ def _counting_sort(flat: Tensor, n_experts: int) -> tuple[Tensor, Tensor]:
     return order, _starts(counts.sum(0))
 
 
-def _check(flat: Tensor, n_experts: int, backend: str) -> None:
-    """Raise ValueError for arguments of `group_by_expert` that don't fit. flat: (choices,)."""
-    if flat.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"chosen must be expert ids, int32 or int64, not {flat.dtype}")
-    if n_experts < 1:
-        raise ValueError(f"n_experts must be 1 or more, not {n_experts}")
-    if flat.device.type == "cpu" and ((flat < 0) | (flat >= n_experts)).any():
-        raise ValueError(f"expert ids go from 0 to {n_experts - 1}, not {flat.min()} to {flat.max()}")
-    if n_experts > MOST_EXPERTS and backend == "triton":
-        table = f"a table for {n_experts} experts doesn't fit on the chip (at most {MOST_EXPERTS})"
-        raise ValueError(f"{table}: use backend='torch'")
-
-
 def group_by_expert_cost(choices: int, n_experts: int, bytes_each: int = 8) -> Cost:
     """Return the cost of both kernels.
 
     They read the choices twice and write their order, and write and read an integer for each tile and expert.
     bytes_each: the bytes of a choice.
     """
+    check_sizes(choices=choices)
+    check_bytes(bytes_each)
+    check_sizes(1, n_experts=n_experts)
     programs = tile_count(choices, _tile(n_experts).sizes["CHOICES"])
     return Cost(choices * (2 * bytes_each + 4) + 2 * 4 * programs * n_experts, 0)
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.kernels.checks import check_bytes, check_floats, check_sizes, is_whole
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.int4_matmul import BLOCK_SIZE, int4_matmul, int4_matmul_cost
 from course_lib.kernels.int8_matmul import int8_matmul, int8_matmul_cost
@@ -28,13 +29,14 @@ class PreparedWeight(Stored):
         4 bits   codes · scale + minimum   codes (d_out, d_in / 2), scale and minimum (d_out, groups)
         NF4      levels[codes] · scale     codes (d_out, d_in / 2), levels (16,), scale (d_out · d_in / 64,)
 
-    In 4 bits and NF4 a byte holds two codes.
+    In 4 bits and NF4 a byte holds two codes. Raises ValueError for parts whose shapes don't fit.
     """
 
     def __init__(
         self, shape, codes: Tensor, scale: Tensor, minimum: Tensor | None = None, levels: Tensor | None = None
     ):
         super().__init__()
+        _check_parts(shape, codes, scale, minimum, levels)
         self.shape = torch.Size(shape)
         parts = {"codes": codes, "scale": scale, "minimum": minimum, "levels": levels}
         for name, part in parts.items():
@@ -52,6 +54,30 @@ class PreparedWeight(Stored):
             return (codes * scale + minimum).to(dtype)  # scale, minimum: (d_out, d_in)
         scale = self.scale.repeat_interleave(codes.numel() // len(self.scale)).view(codes.shape)
         return (self.levels[codes.int()] * scale).to(dtype)
+
+
+def _check_parts(shape: tuple[int, int], codes: Tensor, scale: Tensor, minimum, levels) -> None:
+    """Raise ValueError for parts of a `PreparedWeight` that don't fit each other."""
+    if not isinstance(shape, (tuple, list)) or len(shape) != 2 or not all(map(is_whole, shape)):
+        raise ValueError(f"shape must be the rows and columns of a matrix, not {shape!r}")
+    parts = {"scale": scale, "minimum": minimum, "levels": levels}
+    check_floats(**{name: part for name, part in parts.items() if part is not None})
+    sizes = [None if x is None else tuple(x.shape) for x in parts.values()]
+    rows, columns = shape
+    groups = scale.shape[-1] if minimum is not None and scale.dim() else 1
+    if codes.dtype == torch.int8:
+        fits = codes.shape == (rows, columns) and sizes == [(rows,), None, None]
+    else:
+        fits = (
+            codes.shape == (rows, columns // 2) and columns % BLOCK_SIZE == 0 and codes.dtype == torch.uint8
+        )
+        affine, nf4 = [(rows, groups)] * 2 + [None], [(rows * columns // 64,), None, (16,)]
+        fits = fits and (sizes == nf4 or (sizes == affine and groups > 0 and columns % groups == 0))
+    if not fits:
+        names = ", ".join(f"{name} {size}" for name, size in zip(parts, sizes, strict=True))
+        raise ValueError(
+            f"codes {tuple(codes.shape)} of {codes.dtype}, {names} don't make a matrix of {tuple(shape)}"
+        )
 
 
 def prepare_weight(stored: Stored) -> PreparedWeight:
@@ -112,6 +138,7 @@ def quantized_matmul(x: Tensor, weight: PreparedWeight, backend: str = "auto") -
     if not x.dim() or x.shape[-1] != weight.shape[1]:
         shapes = f"x {tuple(x.shape)} doesn't fit a weight of {tuple(weight.shape)}"
         raise ValueError(f"{shapes}: {weight.shape[1]} are wanted")
+    check_floats(x=x)
     many_tokens = x.numel() > x.shape[-1]
     if not use_triton(backend, x, weight.scale, products=many_tokens) or not x.numel():
         return F.linear(x, weight.weight(x.dtype))
@@ -120,6 +147,8 @@ def quantized_matmul(x: Tensor, weight: PreparedWeight, backend: str = "auto") -
 
 def quantized_matmul_cost(tokens: int, weight: PreparedWeight, bytes_each: int) -> Cost:
     """Return the cost of the kernel that `quantized_matmul` launches. bytes_each: of an element of x."""
+    check_sizes(tokens=tokens)
+    check_bytes(bytes_each)
     if weight.codes.dtype == torch.int8:
         return int8_matmul_cost(tokens, *weight.shape, bytes_each)
     scale_bytes = weight.scale.itemsize + (0 if weight.minimum is None else weight.minimum.itemsize)

@@ -19,6 +19,7 @@ sign of the sines changed.
 import torch
 from torch import Tensor
 
+from course_lib.kernels.checks import check_bytes, check_floats, check_sizes
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
@@ -43,8 +44,9 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, layout: str = "half-split", backen
         raise ValueError(
             f"{shapes} must be (batch, heads, time, d_head) with d_head even, and twice (time, d_head / 2)"
         )
+    check_floats(x=x, cos=cos, sin=sin)
     if not use_triton(backend, x, cos, sin):
-        return rotate(x, cos, sin, layout)
+        return rotate(x, cos, sin, layout).to(x.dtype)
     return _Rope.apply(x, cos.contiguous(), sin.contiguous(), layout)
 
 
@@ -54,6 +56,8 @@ def rope_cost(batch: int, heads: int, time: int, d_head: int, bytes_each: int) -
     The kernel reads x and writes the result, and each program reads its cosines and sines. bytes_each: the
     bytes of an element of x, cos and sin. Operations: six multiplications and additions for each pair.
     """
+    check_sizes(batch=batch, heads=heads, time=time, d_head=d_head)
+    check_bytes(bytes_each)
     tables = batch * tile_count(heads, _tile(heads, time, d_head).sizes["HEADS"]) * time * d_head
     return Cost(bytes_each * (2 * batch * heads * time * d_head + tables), 3 * batch * heads * time * d_head)
 

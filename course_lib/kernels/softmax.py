@@ -16,9 +16,17 @@ masked: they are not loaded but set to −∞, whose exponential is 0, and they 
 import torch
 from torch import Tensor
 
+from course_lib.kernels.checks import check_bytes, check_flags, check_floats, check_sizes
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
+from course_lib.kernels.language import (
+    launch,
+    power_of_two,
+    tile_count,
+    tl,
+    triton,
+    use_triton,
+)
 
 WIDEST = 65_536  # a row must fit on the chip
 TILE_ELEMENTS = 4_096  # that a program works on at a time
@@ -36,12 +44,13 @@ def softmax(x: Tensor, backend: str = "auto") -> Tensor:
     """
     if x.dim() == 0:
         raise ValueError("softmax is taken over the last dimension, and a single number has none")
+    check_floats(x=x)
     width = x.shape[-1]
     if width > WIDEST and backend == "triton":
         raise ValueError(
             f"rows of {width} elements don't fit on the chip (at most {WIDEST}): use backend='torch'"
         )
-    if width > WIDEST or not width or not use_triton(backend, x):
+    if not use_triton(backend, x) or not 0 < width <= WIDEST:
         return x.softmax(dim=-1)
     return _Softmax.apply(x)
 
@@ -52,6 +61,9 @@ def softmax_cost(rows: int, width: int, bytes_each: int, backward: bool = False)
     Operations: each subtraction, multiplication, division, exponential, comparison and addition to a sum
     counts as one. `Meter` counts none of them, because there is no matrix product.
     """
+    check_sizes(rows=rows, width=width)
+    check_bytes(bytes_each)
+    check_flags(backward=backward)
     return Cost(bytes_each * (3 if backward else 2) * rows * width, (4 if backward else 5) * rows * width)
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from course_lib.kernels.checks import check_bytes, check_flags, check_floats, check_sizes
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
@@ -33,6 +34,7 @@ def swiglu(gate: Tensor, up: Tensor, backend: str = "auto") -> Tensor:
         raise ValueError(
             f"gate {tuple(gate.shape)} {gate.dtype} and up {tuple(up.shape)} {up.dtype} must be alike"
         )
+    check_floats(gate=gate)
     if not use_triton(backend, gate, up):
         return F.silu(gate) * up
     return _SwiGLU.apply(gate, up)
@@ -43,6 +45,9 @@ def swiglu_cost(rows: int, width: int, bytes_each: int, backward: bool = False) 
 
     Operations: each multiplication, addition, negation, division and exponential counts as one.
     """
+    check_sizes(rows=rows, width=width)
+    check_bytes(bytes_each)
+    check_flags(backward=backward)
     return Cost(bytes_each * (5 if backward else 3) * rows * width, (12 if backward else 5) * rows * width)
 
 

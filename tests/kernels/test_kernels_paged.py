@@ -133,7 +133,6 @@ def test_a_cache_of_more_numbers_than_32_bits_count():
     assert_close(out, reference(q, cache, [16]))
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the interpreter
 @pytest.mark.parametrize("splits", [1, 3])
 def test_infinity_and_nan_stay_where_they_belong(splits):
     lengths = [150, 150, 150]

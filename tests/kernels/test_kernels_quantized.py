@@ -94,7 +94,6 @@ def test_inputs_laid_out_otherwise(format):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("tokens", [1, 5])
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_infinity_and_nan_stay_in_their_row(format, tokens):
     weight = prepare_weight(stored(FORMATS[format], 24, 96))
     for value in (torch.inf, -torch.inf, torch.nan):

@@ -1,0 +1,76 @@
+"""Checks of arguments that several kernels share. Their errors say what to do."""
+
+import math
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from course_lib.kernels import compiled
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+INTEGERS = (torch.int64, torch.int32)
+
+
+def is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
+    """Return whether a value is a whole number from `least` to `most`; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most
+
+
+def check_sizes(least: int = 0, **sizes: int) -> None:
+    """Check numbers that count something, such as rows."""
+    for name, size in sizes.items():
+        if not is_whole(size, least):
+            raise ValueError(f"{name} must be a whole number, {least} or more; not {size!r}")
+
+
+def check_bytes(bytes_each: int) -> None:
+    """Check the bytes of an element of a tensor."""
+    if not is_whole(bytes_each, 1, 8):
+        raise ValueError(f"an element has from 1 to 8 bytes, not bytes_each={bytes_each!r}")
+
+
+def check_heads(heads: int, kv_heads: int) -> None:
+    """Check how many query heads share the key-value heads."""
+    check_sizes(1, heads=heads, kv_heads=kv_heads)
+    if heads % kv_heads:
+        raise ValueError(f"{heads} query heads can't share {kv_heads} key-value heads evenly")
+
+
+def check_counts(name: str, counts: Sequence[int]) -> None:
+    """Check a list of numbers that count something."""
+    if isinstance(counts, (str, bytes)) or not isinstance(counts, Sequence):
+        raise TypeError(f"{name} must be a list of whole numbers, not {counts!r}")
+    for i, count in enumerate(counts):
+        check_sizes(**{f"{name}[{i}]": count})
+
+
+def check_flags(**flags: bool) -> None:
+    """Check arguments that are True or False: any word would count as True."""
+    for name, flag in flags.items():
+        if flag is not True and flag is not False:
+            raise ValueError(f"{name} must be True or False, not {flag!r}")
+
+
+def check_epsilon(eps: float) -> None:
+    """Check the number that a norm adds under its root."""
+    if not isinstance(eps, (float, Real)) or not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be a small number such as 1e-5, at least 0; not {eps!r}")
+
+
+def check_floats(**tensors: Tensor) -> None:
+    """Check that tensors hold floating-point numbers."""
+    for name, x in tensors.items():
+        if x.dtype not in FLOATS:
+            raise ValueError(
+                f"{name} doesn't compute with {x.dtype}; convert to float32, float16 or bfloat16"
+            )
+
+
+def values_are_checked(check: bool, x: Tensor) -> bool:
+    """Return whether the numbers in a tensor of positions are looked at, not only its shape and dtype.
+
+    They always are on a CPU. On a GPU this means waiting for it, and is done where `check` asks for it.
+    """
+    return (check or x.device.type == "cpu") and x.device.type != "meta" and not compiled.is_compiling()
