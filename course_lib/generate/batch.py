@@ -6,14 +6,16 @@ the model once, for one new token of each text, and a text that has ended leaves
 Not handled: requests that join a batch while it is running.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from course_lib.generate.request_checks import check_callable, check_whole, to_ids, to_stop, to_whole_tensor
 from course_lib.generate.sampling import sample
 from course_lib.model import Cache, Decoder, KVCache, Memory, ProjectedMemory
+from course_lib.model.checks import require
 
 Choose = Callable[[Tensor], Tensor]
 Adjust = Callable[[Tensor, Tensor], Tensor]
@@ -23,12 +25,15 @@ Adjust = Callable[[Tensor, Tensor], Tensor]
 class Request:
     """A text to be written: its prompt, and how to go on.
 
-    prompt: token ids. choose: logits (rows, vocab_size) → tokens (rows,); by default the likeliest. For
-    another sampler: `partial(sample, temperature=0.8)`. Requests with the same `choose` object are passed to
-    it in one call; those that have ended keep their row, so that random draws don't depend on when others
-    end. adjust: logits (rows, vocab_size) and all tokens so far, prompt first, (rows, time) → logits for
-    `choose`; for penalties, which depend on what was written. stop: the text ends before the first of these
-    tokens.
+    prompt: token ids, from a list, a tensor or anything else that yields them; kept as a list. choose: logits
+    (rows, vocab_size) → tokens (rows,); by default the likeliest. For another sampler: `partial(sample,
+    temperature=0.8)`. Requests with the same `choose` object are passed to it in one call; those that have
+    ended keep their row, so that random draws don't depend on when others end. adjust: logits (rows,
+    vocab_size) and all tokens so far, prompt first, (rows, time) → logits for `choose`; for penalties, which
+    depend on what was written. stop: ids; the text ends before the first of these tokens.
+
+    Raises ValueError for a prompt or a stop that isn't made of ids (text, for example), and for a
+    max_new_tokens that isn't a whole number from 0 on.
     """
 
     prompt: Sequence[int]
@@ -37,18 +42,25 @@ class Request:
     stop: Collection[int] = ()
     adjust: Adjust | None = None
 
+    def __post_init__(self):
+        object.__setattr__(self, "prompt", to_ids("the prompt", self.prompt))
+        object.__setattr__(self, "stop", to_stop(self.stop))
+        check_whole("max_new_tokens", self.max_new_tokens, 0)
+        object.__setattr__(self, "max_new_tokens", int(self.max_new_tokens))  # it may be NumPy's
+        check_callable("choose", self.choose)
+        if self.adjust is not None:
+            check_callable("adjust", self.adjust)
+
     def tokens_to_write(self, context: int) -> int:
         """Return how many tokens this request may write in a context of this size.
 
         The last token may be one beyond the context, since no other is computed from it. Raises ValueError
-        for an empty prompt, one longer than the context, or a max_new_tokens below 0.
+        for an empty prompt, and one longer than the context.
         """
         if len(self.prompt) == 0:
             raise ValueError("the prompt is empty; give the model at least one token to go on from")
         if len(self.prompt) > context:
             raise ValueError(f"the prompt's {len(self.prompt)} tokens don't fit the context of {context}")
-        if self.max_new_tokens < 0:
-            raise ValueError(f"max_new_tokens must be 0 or more, not {self.max_new_tokens}")
         return min(self.max_new_tokens, context - len(self.prompt) + 1)
 
 
@@ -63,13 +75,12 @@ class Batch:
     """
 
     def __init__(
-        self, model: Decoder, requests: Sequence[Request], cached: bool = True, memory: Memory | None = None
+        self, model: Decoder, requests: Iterable[Request], cached: bool = True, memory: Memory | None = None
     ):
-        if not requests:
-            raise ValueError("there is nothing to write: give at least one request")
         self.model, self.requests, self.cached = model, list(requests), cached
-        self.remaining = [request.tokens_to_write(model.config.context) for request in requests]
-        self.texts = [list(request.prompt) for request in requests]
+        _check_requests(self.requests)
+        self.remaining = [request.tokens_to_write(model.config.context) for request in self.requests]
+        self.texts = [list(request.prompt) for request in self.requests]
         self.active = [i for i, remaining in enumerate(self.remaining) if remaining]
         self.memory = None if memory is None else model.project_memory(memory)
         self.cache: KVCache | None = None
@@ -141,9 +152,8 @@ class Batch:
         for members in groups.values():
             if not set(members).isdisjoint(self.active):
                 logits = torch.stack([self.logits[i] for i in members])  # (members, vocab_size)
-                chosen = torch.as_tensor(self.requests[members[0]].choose(logits)).reshape(-1).tolist()
-                _check_chosen(chosen, len(members))
-                tokens |= zip(members, chosen, strict=True)
+                chosen = self.requests[members[0]].choose(logits)
+                tokens |= zip(members, _checked_tokens(chosen, logits), strict=True)
         return {i: tokens[i] for i in self.active}
 
     def _append(self, tokens: dict[int, int]) -> list[tuple[int, int]]:
@@ -179,16 +189,35 @@ def last_states(
     return states[torch.arange(len(new_lengths)), torch.tensor(new_lengths) - 1]
 
 
+def _check_requests(requests: Sequence[Request]) -> None:
+    require(bool(requests), "there is nothing to write: give at least one request")
+    for request in requests:
+        require(
+            isinstance(request, Request),
+            f"give a list of Request(prompt, …), not of {type(request).__name__}",
+        )
+
+
 def _check_adjusted(logits: Tensor, adjusted: Tensor) -> None:
-    if adjusted.shape != logits.shape:
+    if not isinstance(adjusted, Tensor) or adjusted.shape != logits.shape:
+        got = tuple(adjusted.shape) if isinstance(adjusted, Tensor) else type(adjusted).__name__
         raise ValueError(
-            f"adjust was given logits {tuple(logits.shape)} and must give as many back, "
-            f"not {tuple(adjusted.shape)}"
+            f"adjust was given logits {tuple(logits.shape)} and must give as many back, not {got}"
         )
 
 
-def _check_chosen(chosen: list[int], rows: int) -> None:
-    if len(chosen) != rows:
+def _checked_tokens(chosen: Tensor | Sequence[int] | int, logits: Tensor) -> list[int]:
+    """Return what was chosen from logits (rows, vocab_size), as a list.
+
+    Raises ValueError unless it is one token of the vocabulary for each row.
+    """
+    listed, (rows, vocab_size) = to_whole_tensor("what choose gives", chosen).flatten().tolist(), logits.shape
+    if len(listed) != rows:
         raise ValueError(
-            f"choose was given {rows} rows of logits and must give one token for each, not {len(chosen)}"
+            f"choose was given {rows} rows of logits and must give one token for each, not {len(listed)}"
         )
+    if not all(0 <= token < vocab_size for token in listed):
+        raise ValueError(
+            f"choose must give tokens from 0 to {vocab_size - 1}, the vocabulary's, not {listed}"
+        )
+    return listed

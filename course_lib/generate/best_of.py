@@ -1,21 +1,30 @@
 """Best of N: write several texts, and keep the one that scores highest."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 Candidate = TypeVar("Candidate")
 
 
-def best_of(candidates: Sequence[Candidate], score: Callable[[Candidate], float]) -> Candidate:
+def best_of(candidates: Iterable[Candidate], score: Callable[[Candidate], float]) -> Candidate:
     """Return the candidate with the highest score; at a tie the first.
 
-    Raises ValueError for no candidates, and for a score that is NaN.
+    Raises ValueError for no candidates, and for a score that is NaN or no number.
     """
-    if len(candidates) == 0:
+    candidates = list(candidates)
+    if not candidates:
         raise ValueError("there are no candidates to choose from")
-    scores = [float(score(candidate)) for candidate in candidates]
-    if any(map(math.isnan, scores)):
-        which = list(map(math.isnan, scores)).index(True)
-        raise ValueError(f"candidate {which} has no score (NaN): the best can't be told")
+    scores = [_number(i, score(candidate)) for i, candidate in enumerate(candidates)]
     return candidates[scores.index(max(scores))]
+
+
+def _number(i: int, score: object) -> float:
+    """Return the score of candidate i as a number. Raises ValueError for NaN and for what is none."""
+    try:
+        number = float(score)
+    except (TypeError, ValueError):
+        number = math.nan
+    if math.isnan(number):
+        raise ValueError(f"candidate {i} has no score ({score!r}): the best can't be told")
+    return number

@@ -9,20 +9,22 @@
 All of them run one loop, `Batch.step`. `plain_loop` has it in its shortest form.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from course_lib.generate.batch import Adjust, Batch, Choose, Request
+from course_lib.generate.request_checks import check_whole
 from course_lib.generate.sampling import sample
 from course_lib.model import Decoder, LanguageModel, Memory
 
 
 def decode(
-    model: Decoder, requests: Sequence[Request], cached: bool = True, memory: Memory | None = None
+    model: Decoder, requests: Iterable[Request], cached: bool = True, memory: Memory | None = None
 ) -> Iterator[list[tuple[int, int]]]:
     """Write texts side by side; yield for each step a list of (request's number, token), but for stop tokens.
 
     Arguments and errors as in `Batch`; these errors are raised at the call. While it runs, ValueError for an
-    `adjust` that returns another shape, and for a `choose` that doesn't return one token a row.
+    `adjust` that returns another shape, and for a `choose` that doesn't return one token of the vocabulary a
+    row.
     """
     batch = Batch(model, requests, cached, memory)
     return iter(lambda: batch.step() if batch.active else None, None)
@@ -43,7 +45,7 @@ def generate(
     choose, stop, adjust: as in `Request`, for one row. The text ends before a token of `stop`, after
     `max_new_tokens`, or when the context is full. cached: False computes the whole text again for each token,
     with the same tokens as the result. memory: an encoder's output, for the decoder of an `EncoderDecoder`.
-    Errors as in `decode`.
+    Errors as in `Request` and `decode`.
     """
     steps = decode(model, [Request(prompt, max_new_tokens, choose, stop, adjust)], cached, memory)
     return (token for step in steps for _, token in step)
@@ -62,15 +64,15 @@ def continuations(
 
     choose: logits (n, vocab_size) → tokens (n,). adjust: logits (rows, vocab_size) and tokens so far (rows,
     time) → logits. Each text ends before its own first token of `stop`, after `max_new_tokens`, or when the
-    context is full. Raises ValueError for n below 1, and as `decode` does.
+    context is full. Raises ValueError for an n that isn't a whole number from 1 on, and as `generate` does.
     """
-    if n < 1:
-        raise ValueError(f"n must be 1 or more, not {n}")
+    check_whole("n", n, 1)
     return write(model, [Request(prompt, max_new_tokens, choose, stop, adjust)] * n)
 
 
-def write(model: Decoder, requests: Sequence[Request]) -> list[list[int]]:
+def write(model: Decoder, requests: Iterable[Request]) -> list[list[int]]:
     """Return what `decode` writes for each request: lists of token ids."""
+    requests = list(requests)
     texts: list[list[int]] = [[] for _ in requests]
     for step in decode(model, requests):
         for i, token in step:

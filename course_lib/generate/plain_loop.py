@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from course_lib.generate.request_checks import to_ids, to_stop
 from course_lib.generate.sampling import greedy
 from course_lib.model import Decoder
 
@@ -23,9 +24,9 @@ def generate_plainly(
 ) -> Iterator[int]:
     """Yield the token ids that follow the prompt, until one of `stop` is chosen or there are max_new_tokens.
 
-    choose: logits (1, vocab_size) → token (1,).
+    choose: logits (1, vocab_size) → token (1,). Raises ValueError for a prompt or a stop without ids.
     """
-    ids = list(prompt)
+    ids, stop = to_ids("the prompt", prompt), to_stop(stop)
     for _ in range(max_new_tokens):
         logits = model(torch.tensor([ids]))  # (1, time, vocab_size)
         token = int(choose(logits[:, -1]))

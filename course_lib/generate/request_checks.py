@@ -1,0 +1,86 @@
+"""What the functions that write refuse: ids that are no ids, and numbers that aren't whole."""
+
+from collections.abc import Iterable
+from numbers import Integral
+from operator import index
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from course_lib.model.checks import require
+
+LARGEST = 2**63 - 1  # the largest whole number in a tensor
+ENCODE = "encode it first: tokenizer.encode(text)"
+
+
+def check_whole(name: str, value: object, least: int) -> None:
+    """Raise ValueError unless the value is a whole number, at least `least`."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    require(
+        whole and least <= value <= LARGEST, f"{name} must be a whole number, at least {least}, not {value!r}"
+    )
+
+
+def to_ids(name: str, ids: Iterable[int], advice: str = ENCODE) -> list[int]:
+    """Return token ids as a list, from a tensor, an array or anything that yields whole numbers.
+
+    Raises ValueError for text, with the advice, and for anything else that isn't a row of whole numbers.
+    """
+    if isinstance(ids, Tensor | np.ndarray):
+        ids = ids.tolist()
+    is_row = isinstance(ids, Iterable) and not isinstance(ids, str)
+    items = list(ids) if is_row else [ids]
+    require(
+        not any(isinstance(item, str) for item in items),
+        f"{name} must be token ids, not text as in {_shown(ids)}; {advice}",
+    )
+    require(
+        is_row and all(map(_is_id, items)),
+        f"{name} must be a row of token ids, whole numbers from 0 on, not {_shown(items if is_row else ids)}",
+    )
+    return list(map(index, items))
+
+
+def to_stop(stop: Iterable[int]) -> frozenset[int]:
+    """Return the ids that end a text. Raises ValueError for text, which would never end any."""
+    advice = 'give its id, of a special token for example tokenizer.special["<|im_end|>"]'
+    return frozenset(to_ids("stop", stop, advice))
+
+
+def to_whole_tensor(name: str, numbers: object) -> Tensor:
+    """Return whole numbers as a tensor of int64, from a tensor, an array or lists.
+
+    Raises ValueError for text, for numbers of another kind, and for rows of different lengths.
+    """
+    try:
+        tensor = torch.as_tensor(numbers)
+    except (TypeError, ValueError, RuntimeError):
+        tensor = None
+    require(
+        tensor is not None and (tensor.numel() == 0 or is_whole(tensor)),
+        f"{name} must be whole numbers, in rows of equal lengths, not {_shown(numbers)}",
+    )
+    return tensor.long()
+
+
+def is_whole(tensor: Tensor) -> bool:
+    """Return whether a tensor's dtype is one of whole numbers."""
+    return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
+
+
+def check_callable(name: str, function: object) -> None:
+    """Raise ValueError unless the function can be called."""
+    require(callable(function), f"{name} must be a function, not {_shown(function)}")
+
+
+def _is_id(item: object) -> bool:
+    try:
+        return not isinstance(item, bool) and 0 <= index(item) <= LARGEST
+    except TypeError:
+        return False
+
+
+def _shown(value: object) -> str:
+    text = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
