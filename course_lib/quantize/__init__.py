@@ -12,6 +12,8 @@ Read in this order:
     qat        quantization-aware training with the straight-through estimator
     fast       CPU kernels that multiply by 4-bit and 8-bit weights
 
+`checks` holds error messages.
+
     quantize_linears(model, Uniform(bits=4, group=32))
     quantize_linears(model, NF4())
     quantize_linears(model, Q4_1)

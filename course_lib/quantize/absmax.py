@@ -12,11 +12,14 @@ and `gptq` the choice of the code.
 Not handled: rows of zeros, whose scale is 0; rows of very large weights, whose scale overflows in 16 bits;
 storing a code in fewer than 8 bits. `uniform` handles zeros and few bits, and refuses weights that are too
 large. In rows of very small weights (below about 1e-3 for 8 bits) the error can exceed half a scale, because
-16 bits hold so small a scale with few digits.
+16 bits hold so small a scale with few digits; below about 4e-6 its digits are all 0, and so is the row.
+`uniform` refuses to store such a row, unless it is next to nothing beside the others.
 """
 
 import torch
 from torch import Tensor
+
+from course_lib.quantize.checks import require_bits, require_finite_matrix
 
 
 def absmax_quantize(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
@@ -26,7 +29,11 @@ def absmax_quantize(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
     (tensor([[ 2, -5,  7,  2]], dtype=torch.int8), tensor([[0.2500]]))
 
     bits: 2 to 8. The scale is rounded to 16 bits, as it would be stored.
+
+    Raises ValueError for other bits, and for what isn't a matrix of finite weights.
     """
+    require_finite_matrix(weight)
+    require_bits(bits, least=2)
     largest_code = 2 ** (bits - 1) - 1
     scale = weight.abs().amax(dim=1, keepdim=True) / largest_code  # (rows, 1)
     scale = scale.half().float()  # stored in 16 bits, used in 32

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from course_lib.quantize.checks import require_codes, require_packed
+
 
 def pack_bits(codes: Tensor, bits: int) -> Tensor:
     """Pack codes from 0 to 2**bits − 1, of any shape, into a row of bytes, (⌈codes · bits / 8⌉,) of uint8.
@@ -13,7 +15,10 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     tensor([57], dtype=torch.uint8)
 
     57 is 00 11 10 01 in binary: read from the right, 1, 2, 3, 0.
+
+    Raises ValueError for bits that aren't a whole number from 1 to 8, and for codes that don't fit into them.
     """
+    require_codes(codes, bits)
     codes = codes.flatten().to(torch.uint8)
     if bits == 8:
         return codes
@@ -28,7 +33,10 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
 
     >>> unpack_bits(torch.tensor([57], dtype=torch.uint8), bits=2, count=4)
     tensor([1, 2, 3, 0], dtype=torch.uint8)
+
+    Raises ValueError where the bytes hold fewer codes.
     """
+    require_packed(packed, bits, count)
     if bits == 8:
         return packed[:count]
     if bits in (2, 4):  # a shortcut: no code spans two bytes

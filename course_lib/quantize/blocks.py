@@ -7,7 +7,9 @@
 So a weight takes 8.5, 4.5 or 5 bits. In the 4-bit formats, byte i of the codes holds weight i in its low half
 and weight i+16 in its high half. The bytes are the same as those that llama.cpp's own `gguf` package makes of
 the same weights. For this, the codes are computed as llama.cpp does: by multiplying by 1 / scale instead of
-dividing, and in 4 bits by adding one half and truncating instead of rounding.
+dividing, and in 4 bits by adding one half and truncating instead of rounding. One thing differs: llama.cpp
+turns a matrix of very small weights (below about 4e-6 in Q8_0) into zeros, because 16 bits can't hold its
+scales. `store` refuses it.
 
 Not handled: the newer "K" formats.
 """
@@ -18,7 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.quantize.layers import Stored, require_finite_matrix
+from course_lib.quantize.checks import require_finite_matrix, require_scales
+from course_lib.quantize.layers import Stored
 
 BLOCK_SIZE = 32
 
@@ -39,24 +42,31 @@ class BlockFormat:
     def store(self, weight: Tensor) -> "BlockWeight":
         """Return the weight (rows, columns), rounded, as bytes.
 
-        Raises ValueError for weights that aren't finite or are too large for 16-bit scales, and for rows that
-        don't divide into blocks.
+        Raises ValueError for weights that aren't finite, or are too large or too small for 16-bit scales, and
+        for rows that don't divide into blocks.
         """
         require_finite_matrix(weight)
         if weight.shape[1] % BLOCK_SIZE:
             raise ValueError(f"rows of {weight.shape[1]} weights don't divide into blocks of {BLOCK_SIZE}")
-        raw = self.encode(weight.float().reshape(-1, BLOCK_SIZE)).view(len(weight), -1)
-        stored = BlockWeight(self, raw)
-        if not stored.weight().isfinite().all():
-            raise ValueError("the weights are too large for scales of 16 bits (above 65,504)")
-        return stored
+        blocks = weight.float().reshape(-1, BLOCK_SIZE)  # (blocks, 32)
+        raw = self.encode(blocks)  # (blocks, bytes)
+        require_scales(blocks, scale=_read_half(raw, 0), minimum=self.decode(raw))
+        return BlockWeight(self, raw.view(len(weight), -1))
 
 
 class BlockWeight(Stored):
-    """A matrix in blocks. raw: (rows, bytes of a row), as in the file."""
+    """A matrix in blocks. raw: (rows, bytes of a row), as in the file.
+
+    Raises ValueError for rows that aren't whole blocks.
+    """
 
     def __init__(self, format: BlockFormat, raw: Tensor):
         super().__init__()
+        if raw.dtype != torch.uint8 or raw.dim() != 2 or raw.shape[1] % format.bytes:
+            raise ValueError(
+                f"rows in {format.name} are whole blocks of {format.bytes} bytes (uint8), not "
+                f"{tuple(raw.shape)} of {raw.dtype}"
+            )
         self.format = format
         self.shape = torch.Size((len(raw), raw.shape[1] // format.bytes * BLOCK_SIZE))
         self.register_buffer("raw", raw)

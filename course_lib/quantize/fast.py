@@ -18,8 +18,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from course_lib.model.checks import require
 from course_lib.model.exchange import Replacement
 from course_lib.quantize.blocks import BLOCK_SIZE, BlockWeight
+from course_lib.quantize.checks import require_bias
 from course_lib.quantize.layers import QuantizedLinear, Stored, frozen_product
 from course_lib.quantize.uniform import Uniform, UniformWeight
 
@@ -63,10 +65,16 @@ class Int4Linear(FastLinear):
     The kernel computes weight = scale · (code − 8) + zero, so zero is minimum + 8 · scale. It keeps both in
     bfloat16, whose 8 bits of precision round the 11 bits of float16: this is the whole difference from the
     stored weights.
+
+    Raises ValueError for matrices that the kernel can't read, and for a bias of another shape than
+    (out_features,).
     """
 
     def __init__(self, stored: Sequence[BlockWeight], bias: Tensor | None = None):
         super().__init__()
+        require(
+            _are_int4(stored), f"give matrices in Q4_0 or Q4_1, with a multiple of {INT4_ROWS} rows in all"
+        )
         parts = zip(*(matrix.int4_parts() for matrix in stored), strict=True)
         codes, scale, minimum = map(torch.cat, parts)  # (rows, columns), (rows, blocks), (rows, blocks)
         packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.int(), 1)  # (rows, columns / 2)
@@ -75,6 +83,7 @@ class Int4Linear(FastLinear):
         self.register_buffer("scales_and_zeros", scales_and_zeros.bfloat16().contiguous())
         self.register_buffer("bias", bias)
         self.out_features, self.in_features = codes.shape
+        require_bias(bias, self.out_features)
 
     def multiply(self, rows: Tensor) -> Tensor:
         return torch.ops.aten._weight_int4pack_mm_for_cpu(
@@ -87,15 +96,22 @@ class Int8Linear(FastLinear):
 
     The kernel takes the scales in bfloat16, which rounds those of float16 by up to 0.2%: this is the whole
     difference from the stored weights.
+
+    Raises ValueError for matrices that the kernel can't read, and for a bias of another shape than
+    (out_features,).
     """
 
     def __init__(self, stored: Sequence[UniformWeight], bias: Tensor | None = None):
         super().__init__()
+        require(
+            _are_int8(stored), f"give matrices in Uniform(bits=8), of a multiple of {INT8_COLUMNS} columns"
+        )
         self.register_buffer("codes", torch.cat([_signed_codes(matrix) for matrix in stored]))
         scales = torch.cat([matrix.scale.flatten() for matrix in stored])  # (rows,)
         self.register_buffer("scales", scales.bfloat16())
         self.register_buffer("bias", bias)
         self.out_features, self.in_features = self.codes.shape
+        require_bias(bias, self.out_features)
 
     def multiply(self, rows: Tensor) -> Tensor:
         return torch.ops.aten._weight_int8pack_mm(rows, self.codes, self.scales)
@@ -106,24 +122,32 @@ def fast_linear(layers: Sequence[QuantizedLinear]) -> nn.Module | None:
 
     Returns None where no kernel fits what they store.
     """
-    stored = [layer.stored for layer in layers]
-    if len({layer.bias is None for layer in layers}) > 1:
+    if not layers or len({layer.bias is None for layer in layers}) > 1:
         return None
+    stored = [layer.stored for layer in layers]
     bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers]).bfloat16()
-    if all(map(_fits_int4, stored)) and sum(matrix.shape[0] for matrix in stored) % INT4_ROWS == 0:
+    if _are_int4(stored):
         return Int4Linear(stored, bias)
-    if all(map(_fits_int8, stored)):
+    if _are_int8(stored):
         return Int8Linear(stored, bias)
     return None
 
 
-def _fits_int4(stored: Stored) -> bool:
-    return isinstance(stored, BlockWeight) and stored.format.int4_parts is not None
+def _are_int4(stored: Sequence[Stored]) -> bool:
+    """Return whether the int4 kernel reads these matrices, as one."""
+    blocks = all(isinstance(each, BlockWeight) and each.format.int4_parts is not None for each in stored)
+    return blocks and _join(stored) and sum(each.shape[0] for each in stored) % INT4_ROWS == 0
 
 
-def _fits_int8(stored: Stored) -> bool:
-    per_row = isinstance(stored, UniformWeight) and stored.format == Uniform(bits=8)
-    return per_row and stored.shape[1] % INT8_COLUMNS == 0
+def _are_int8(stored: Sequence[Stored]) -> bool:
+    """Return whether the int8 kernel reads these matrices, as one."""
+    per_row = all(isinstance(each, UniformWeight) and each.format == Uniform(bits=8) for each in stored)
+    return per_row and _join(stored) and stored[0].shape[1] % INT8_COLUMNS == 0
+
+
+def _join(stored: Sequence[Stored]) -> bool:
+    """Return whether there are matrices, all with the same columns."""
+    return len({each.shape[1] for each in stored}) == 1
 
 
 def _signed_codes(stored: UniformWeight) -> Tensor:

@@ -20,11 +20,13 @@ Not handled: choosing the order of the columns (`act_order`), and processing the
 makes it fast on a GPU.
 """
 
+import math
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
+from course_lib.model.checks import require
 from course_lib.model.exchange import Exchange, exchange, require_composable
 from course_lib.quantize.layers import QuantizedLinear, linears
 from course_lib.quantize.uniform import Uniform, UniformWeight
@@ -39,15 +41,11 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
 
     damping: this fraction of the mean of H's diagonal is added to the diagonal, so that H can be inverted.
 
-    Raises ValueError where the shapes don't fit, the inputs aren't finite, or `format.check` refuses the
-    weight.
+    Raises ValueError where the shapes don't fit, the inputs aren't finite, the damping is negative or too
+    small to invert H, or `format.check` refuses the weight.
     """
     format.check(weight)
-    if inputs.dim() != 2 or weight.shape[1] != inputs.shape[1] or not inputs.isfinite().all():
-        raise ValueError(
-            f"weights {tuple(weight.shape)} need finite inputs (samples, {weight.shape[1]}), "
-            f"not {tuple(inputs.shape)}"
-        )
+    _check_inputs(weight, inputs, damping)
     scale, minimum = format.grid(weight.float())  # (groups, 1) each
     group_size = weight.numel() // len(scale)
     # For each weight, (rows, columns) each.
@@ -62,6 +60,19 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
     return UniformWeight(format, weight.shape, codes.view(-1, group_size), scale, minimum)
 
 
+def _check_inputs(weight: Tensor, inputs: Tensor, damping: float) -> None:
+    fit = inputs.dim() == 2 and weight.shape[1] == inputs.shape[1] and inputs.is_floating_point()
+    require(
+        fit and bool(inputs.isfinite().all()),
+        f"weights {tuple(weight.shape)} need finite inputs (samples, {weight.shape[1]}), "
+        f"not {tuple(inputs.shape)} of {inputs.dtype}",
+    )
+    require(
+        isinstance(damping, int | float) and 0 <= damping < math.inf,
+        f"damping must be 0 or more, not {damping!r}",
+    )
+
+
 def _inverse_hessian_factor(inputs: Tensor, damping: float) -> Tensor:
     """Return the upper Cholesky factor of H⁻¹, (columns, columns), for inputs (samples, columns).
 
@@ -69,7 +80,10 @@ def _inverse_hessian_factor(inputs: Tensor, damping: float) -> Tensor:
     """
     hessian = inputs.T @ inputs
     hessian.diagonal().add_(damping * hessian.diagonal().mean().clamp(min=1e-12))
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    try:
+        return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
+    except torch.linalg.LinAlgError:
+        raise ValueError(f"the inputs can't be told apart enough at damping={damping}: raise it") from None
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.exchange import Replacement, exchange, require_composable
+from course_lib.quantize.checks import require_bias
 
 
 class Stored(nn.Module):
@@ -53,13 +54,14 @@ class QuantizedLinear(Replacement, nn.Module):
     """`nn.Linear` over stored weights, (…, in_features) → (…, out_features).
 
     `Replacement` marks a module that replaces another. Its kind decides what else can be done to the
-    model: see `model.exchange`.
+    model: see `model.exchange`. Raises ValueError for a bias, (out_features,), of another shape.
     """
 
     kind = "quantized"
 
     def __init__(self, stored: Stored, bias: Tensor | None = None):
         super().__init__()
+        require_bias(bias, stored.shape[0])
         self.stored, self.bias = stored, None if bias is None else nn.Parameter(bias, requires_grad=False)
         self.out_features, self.in_features = stored.shape
 
@@ -151,15 +153,3 @@ def model_bytes(model: nn.Module) -> int:
     tensors, and are not counted.
     """
     return sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
-
-
-def require_finite_matrix(weight: Tensor) -> None:
-    """Raise ValueError unless the weight is a matrix (rows, columns) of finite values."""
-    if weight.dim() != 2 or not weight.numel():
-        raise ValueError(f"only matrices are quantized, not a tensor of shape {tuple(weight.shape)}")
-    if weight.is_meta:
-        raise ValueError("the weights are on the meta device, where nothing has a value: load them first")
-    if not weight.isfinite().all():
-        raise ValueError(
-            "the weights hold NaN or ∞, which have no place on a grid: look for what went wrong in training"
-        )

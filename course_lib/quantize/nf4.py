@@ -23,7 +23,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from course_lib.quantize.layers import Stored, require_finite_matrix
+from course_lib.quantize.checks import require_finite_matrix
+from course_lib.quantize.layers import Stored
 
 BLOCK_SIZE = 64  # weights that share a scale
 SCALES_BLOCK_SIZE = 256  # scales that share a scale, with double quantization
@@ -70,14 +71,11 @@ class NF4:
 
         Raises ValueError for weights that aren't finite or whose number isn't a multiple of 64.
         """
-        require_finite_matrix(weight)
-        if weight.numel() % BLOCK_SIZE:
-            raise ValueError(f"{weight.numel()} weights don't divide into blocks of {BLOCK_SIZE}")
-        return NF4Weight(weight.float(), self.double_quantization)
+        return NF4Weight(weight, self.double_quantization)
 
 
 class NF4Weight(Stored):
-    """A matrix in NF4. weight: the matrix to round, (rows, columns) in 32 bits.
+    """A matrix in NF4. weight: the matrix to round, (rows, columns). Errors as in `NF4.store`.
 
     Buffers:
         packed             (weights / 2,) of uint8: two codes a byte, the first in its high half
@@ -88,8 +86,11 @@ class NF4Weight(Stored):
 
     def __init__(self, weight: Tensor, double_quantization: bool):
         super().__init__()
+        require_finite_matrix(weight)
+        if weight.numel() % BLOCK_SIZE:
+            raise ValueError(f"{weight.numel()} weights don't divide into blocks of {BLOCK_SIZE}")
         self.shape, self.double_quantization = weight.shape, double_quantization
-        scales, codes = _quantize(weight.flatten(), nf4_levels(), BLOCK_SIZE)  # (blocks,), (weights,)
+        scales, codes = _quantize(weight.float().flatten(), nf4_levels(), BLOCK_SIZE)  # (blocks,), (weights,)
         self.register_buffer("packed", codes[::2] << 4 | codes[1::2])
         if double_quantization:
             offset = scales.mean()

@@ -9,7 +9,8 @@ A *group* of weights shares a scale: the whole tensor, one output channel (a row
 of a row, which `blocks` and `nf4` call a block, as llama.cpp and QLoRA do. Smaller groups limit the harm that
 an outlier does, and cost more bytes for scales (Nagel et al. 2021, "A white paper on neural network
 quantization", section 2.2). Scales and minima are stored in 16 bits, which hold very small values with
-few digits.
+few digits. A scale below about 3e-8 becomes 0, and with it its group; `check` refuses that, unless the group
+is next to nothing beside the rest of the matrix.
 
 Not handled: activations; asymmetric grids with an integer zero point. There the minimum is a multiple of the
 scale, so that the weight 0 is exact; here it may be rounded.
@@ -21,12 +22,13 @@ import torch
 from torch import Tensor
 
 from course_lib.quantize.bits import pack_bits, unpack_bits
-from course_lib.quantize.layers import Stored, require_finite_matrix
+from course_lib.quantize.checks import require_bits, require_finite_matrix, require_scales
+from course_lib.quantize.layers import Stored
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """A uniform format. Raises ValueError for bits or a group out of range.
+    """A uniform format. Raises ValueError for a setting out of range.
 
     >>> Uniform(bits=4).round(torch.tensor([[0.5, -1.3, 1.75, 0.6]]))  # seven steps of 0.25 on each side of 0
     tensor([[ 0.5000, -1.2500,  1.7500,  0.5000]])
@@ -37,9 +39,10 @@ class Uniform:
     group: int | str = "channel"  # how many columns share a scale, or "channel" (a row), or "tensor"
 
     def __post_init__(self):
-        if not (isinstance(self.bits, int) and 2 <= self.bits <= 8):
-            raise ValueError(f"bits must be a whole number from 2 to 8, not {self.bits!r}")
-        if self.group not in ("channel", "tensor") and not (isinstance(self.group, int) and self.group >= 1):
+        require_bits(self.bits, least=2)
+        if type(self.symmetric) is not bool:
+            raise ValueError(f"symmetric must be True or False, not {self.symmetric!r}")
+        if self.group not in ("channel", "tensor") and not (type(self.group) is int and self.group >= 1):
             raise ValueError(f'group must be "channel", "tensor" or a number of columns, not {self.group!r}')
 
     @property
@@ -98,11 +101,12 @@ class Uniform:
     def check(self, weight: Tensor) -> None:
         """Raise ValueError for a weight (rows, columns) that `store` can't store.
 
-        Its values must be finite and not too large for 16-bit scales, and the rows must divide into groups.
+        Its values must be finite, and neither too large nor too small for 16-bit scales, and the rows must
+        divide into groups.
         """
         require_finite_matrix(weight)
-        if not all(x.isfinite().all() for x in self.grid(weight.float())):
-            raise ValueError("the weights are too large for scales of 16 bits (above 65,504)")
+        scale, minimum = self.grid(weight.float())  # (groups, 1) each
+        require_scales(weight.float().reshape(len(scale), -1), scale, minimum)
 
     @torch.no_grad()
     def store(self, weight: Tensor) -> "UniformWeight":
@@ -128,10 +132,17 @@ class UniformWeight(Stored):
 
     format: the grid's format. shape: of the matrix. codes: (groups, group_size). scale, minimum: (groups, 1),
     as from `Uniform.codes`.
+
+    Raises ValueError for codes that the format doesn't have, or that don't make a matrix of this shape.
     """
 
     def __init__(self, format: Uniform, shape: torch.Size, codes: Tensor, scale: Tensor, minimum: Tensor):
         super().__init__()
+        if codes.numel() != shape.numel() or not codes.shape[:-1] == scale.shape[:-1] == minimum.shape[:-1]:
+            raise ValueError(
+                f"codes {tuple(codes.shape)}, scale {tuple(scale.shape)} and minimum {tuple(minimum.shape)} "
+                f"don't make a matrix {tuple(shape)}"
+            )
         self.format, self.shape = format, shape
         self.register_buffer("packed", pack_bits(codes, format.bits))
         self.register_buffer("scale", scale.half())

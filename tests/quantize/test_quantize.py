@@ -1,5 +1,6 @@
 """Quantization: grids, blocks, NF4, GPTQ, quantization-aware training, and layers over stored weights."""
 
+import math
 from copy import deepcopy
 from functools import partial
 from itertools import product
@@ -25,6 +26,7 @@ from course_lib.quantize import (
     Q4_0,
     Q4_1,
     Q8_0,
+    BlockWeight,
     Int4Linear,
     Int8Linear,
     QuantizedLinear,
@@ -117,8 +119,52 @@ def test_what_is_packed_is_unpacked(bits, count, seed):
     packed = pack_bits(codes, bits)
     assert packed.dtype == torch.uint8 and len(packed) == -(-count * bits // 8)
     assert unpack_bits(packed, bits, count).equal(codes.to(torch.uint8))
+    assert pack_bits(codes.float(), bits).equal(packed)
     as_one_number = sum(code << i * bits for i, code in enumerate(codes.tolist()))
     assert int.from_bytes(bytes(packed.tolist()), "little") == as_one_number
+
+
+@pytest.mark.parametrize(
+    ("codes", "bits"),
+    [
+        ([300, -1], 4),
+        ([16], 4),
+        ([-1], 4),
+        ([256], 8),
+        ([-1], 8),
+        ([4], 2),
+        ([2.5], 4),
+        ([math.nan], 4),
+        ([math.inf], 8),
+    ],
+)
+def test_codes_that_do_not_fit_are_refused(codes, bits):
+    with pytest.raises(ValueError, match=f"codes of {bits} bits are whole numbers from 0 to {2**bits - 1}"):
+        pack_bits(torch.tensor(codes), bits)
+
+
+@pytest.mark.parametrize("bits", [0, 9, -1, 4.0, "4", None, True])
+def test_bits_in_bytes_are_a_whole_number(bits):
+    for call in (lambda: pack_bits(torch.tensor([1]), bits), lambda: unpack_bits(torch.tensor([1]), bits, 1)):
+        with pytest.raises(ValueError, match="bits must be a whole number from 1 to 8"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("packed", "bits", "count"),
+    [
+        (torch.zeros(2, dtype=torch.uint8), 8, 3),
+        (torch.zeros(2, dtype=torch.uint8), 4, 5),
+        (torch.zeros(2, dtype=torch.uint8), 3, 6),
+        (torch.zeros(2, dtype=torch.uint8), 4, -1),
+        (torch.zeros(2, dtype=torch.uint8), 4, 1.5),
+        (torch.zeros(2), 4, 1),
+        (torch.zeros(2, 2, dtype=torch.uint8), 4, 1),
+    ],
+)
+def test_more_codes_than_there_are_bytes_are_refused(packed, bits, count):
+    with pytest.raises(ValueError, match=f"codes of {bits} bits can't be read from"):
+        unpack_bits(packed, bits, count)
 
 
 # The file's blocks
@@ -126,6 +172,17 @@ def test_what_is_packed_is_unpacked(bits, count, seed):
 
 def theirs(kind, weight):
     return gguf.quantize(np.ascontiguousarray(weight.numpy()), kind)
+
+
+def encoded(kind, weight):
+    """The weight as `store` stores it, and also where `store` refuses it."""
+    blocks = BLOCKS[kind].encode(weight.reshape(-1, 32))
+    stored = BlockWeight(BLOCKS[kind], blocks.view(len(weight), -1))
+    try:
+        assert BLOCKS[kind].store(weight).raw.equal(stored.raw)
+    except ValueError as error:
+        assert "too small" in str(error)
+    return stored
 
 
 def some_weights(seed, step, scale):
@@ -145,7 +202,7 @@ def some_weights(seed, step, scale):
 )
 def test_blocks_are_the_packages_bit_for_bit(kind, seed, step, scale):
     weight = some_weights(seed, step, scale)
-    stored, expected = BLOCKS[kind].store(weight), theirs(kind, weight)
+    stored, expected = encoded(kind, weight), theirs(kind, weight)
     assert stored.raw.numpy().tobytes() == expected.tobytes()
     assert stored.weight().numpy().tobytes() == gguf.dequantize(expected, kind).tobytes()
     assert stored.nbytes == expected.nbytes
@@ -167,7 +224,7 @@ finite_floats = st.floats(-60_000, 60_000, width=32).map(lambda x: x if abs(x) >
 @example([60_000.0, -60_000.0] + [1e-7] * 30)
 def test_any_block_is_the_packages_bit_for_bit(kind, block):
     weight = torch.tensor([block])
-    assert BLOCKS[kind].store(weight).raw.numpy().tobytes() == theirs(kind, weight).tobytes()
+    assert encoded(kind, weight).raw.numpy().tobytes() == theirs(kind, weight).tobytes()
 
 
 @kinds
@@ -180,9 +237,9 @@ def test_zeros_of_both_signs_are_zeros(kind):
 
 @kinds
 @pytest.mark.parametrize("scale", [1e-37, 1e-38, 1e-40, 1e-45])
-def test_weights_too_small_for_any_scale_become_nothing(kind, scale):
+def test_weights_too_small_for_any_scale_are_encoded_as_nothing(kind, scale):
     """1 / scale overflows, so the package's codes depend on the processor; a scale of 0 makes all 0."""
-    assert BLOCKS[kind].store(normal(4, 64) * scale).weight().abs().max() == 0
+    assert encoded(kind, normal(4, 64) * scale).weight().abs().max() == 0
 
 
 @kinds
@@ -443,6 +500,9 @@ def test_an_asymmetric_grid_reaches_from_the_smallest_to_the_largest():
         {"group": -1},
         {"group": "row"},
         {"group": 2.5},
+        {"group": True},
+        {"symmetric": "no"},
+        {"symmetric": None},
     ],
 )
 def test_options_out_of_range_are_refused(options):
@@ -478,6 +538,63 @@ def test_weights_too_large_for_a_scale_of_16_bits_are_refused(format):
         return
     with pytest.raises(ValueError, match="too large for scales of 16 bits"):
         format.store(weight)
+
+
+TINY = [
+    Uniform(),
+    Uniform(4),
+    Uniform(8, group=32),
+    Uniform(8, group="tensor"),
+    Uniform(8, False),
+    Uniform(2),
+    Q8_0,
+]
+TINY += [Q4_0, Q4_1]
+
+
+@pytest.mark.parametrize("format", TINY, ids=label)
+def test_weights_too_small_for_a_scale_of_16_bits_are_refused_and_not_lost(format):
+    """Multiplied by 1e-6 and less, weights either keep their signs and most of their size or are refused."""
+    weight = normal(16, 64)
+    for size in (1.0, 1e-3, 1e-6, 1e-7, 1e-9, 1e-30):
+        try:
+            stored = format.store(weight * size).weight() / size
+        except ValueError as error:
+            assert "too small for scales of 16 bits" in str(error) and size < 1e-5
+            assert "NF4" in str(error)
+        else:
+            largest = weight.abs() == weight.abs().amax(dim=1, keepdim=True)
+            assert (stored * weight)[largest].min() > 0
+    with pytest.raises(ValueError, match="too small for scales of 16 bits"):
+        format.store(weight * 1e-9)
+    small = NF4().store(weight * 1e-9).weight()
+    torch.testing.assert_close(small * 1e9, NF4().store(weight).weight())
+
+
+@pytest.mark.parametrize("format", TINY, ids=label)
+def test_rows_that_are_next_to_nothing_beside_the_others_may_become_nothing(format):
+    """A channel that died in training mustn't keep a model from being stored."""
+    weight = normal(16, 64)
+    weight[3] *= 1e-9
+    stored = format.store(weight).weight()
+    assert stored[3].abs().max() < 1e-3 and stored[4].abs().max() > 1e-1
+    assert format.store(torch.zeros(16, 64)).weight().equal(torch.zeros(16, 64))
+
+
+def test_a_model_of_tiny_weights_is_refused_by_each_way_of_rounding():
+    for start in (
+        lambda model: quantize_linears(model, Uniform()),
+        lambda model: quantize_linears(model, Q8_0),
+        lambda model: start_qat(model, Uniform()),
+        lambda model: gptq_linears(model, random_tokens(model), Uniform()),
+    ):
+        model = decoder()
+        with torch.no_grad():
+            model.blocks[1].feed_forward.down.weight *= 1e-8
+        before = everything(model)
+        with pytest.raises(ValueError, match="too small for scales of 16 bits"):
+            start(model)
+        assert same(before, everything(model))
 
 
 @pytest.mark.parametrize("format", [Q4_0, Q4_1, Q8_0, Uniform(group=32)], ids=label)
@@ -817,6 +934,31 @@ def test_where_no_kernel_fits_there_is_no_fast_layer(name):
     assert fast_linear(SLOW[name]()) is None
 
 
+def test_matrices_that_a_kernel_would_read_beyond_are_refused():
+    for layer, stored in (
+        (Int8Linear, [Uniform().store(normal(16, 30))]),
+        (Int8Linear, [Uniform(4).store(normal(16, 32))]),
+        (Int8Linear, [Uniform().store(normal(16, 32)), Uniform().store(normal(16, 64))]),
+        (Int8Linear, []),
+        (Int4Linear, [Q4_1.store(normal(8, 32))]),
+        (Int4Linear, [Q8_0.store(normal(16, 32))]),
+        (Int4Linear, [Q4_1.store(normal(16, 32)), Q4_1.store(normal(16, 64))]),
+        (Int4Linear, []),
+    ):
+        with pytest.raises(ValueError, match="give matrices in"):
+            layer(stored)
+    assert fast_linear([]) is None
+
+
+def test_a_bias_has_a_number_for_each_row():
+    for layer, format in ((QuantizedLinear, Uniform()), (QuantizedLinear, NF4())):
+        with pytest.raises(ValueError, match=r"a bias for 32 rows has the shape \(32,\), not \(1,\)"):
+            layer(format.store(normal(32, 64)), torch.ones(1))
+    for layer, format in ((Int8Linear, Uniform()), (Int4Linear, Q4_0)):
+        with pytest.raises(ValueError, match="a bias for 32 rows"):
+            layer([format.store(normal(32, 64))], torch.ones(64))
+
+
 # GPTQ
 
 
@@ -933,6 +1075,19 @@ def test_gptq_uses_the_grid_that_rounding_uses():
 def test_gptq_refuses_what_does_not_fit(weight, inputs):
     with pytest.raises(ValueError, match="finite inputs|NaN or ∞|only matrices"):
         gptq(weight, inputs, Uniform(4))
+
+
+@pytest.mark.parametrize("damping", [-0.1, math.nan, math.inf, "0.01", None])
+def test_gptqs_damping_is_a_number(damping):
+    with pytest.raises(ValueError, match="damping must be 0 or more"):
+        gptq(normal(4, 8), normal(20, 8), Uniform(4), damping)
+
+
+def test_gptq_without_damping_asks_for_some_where_it_is_needed():
+    inputs = normal(20, 1).expand(20, 8).contiguous()  # all columns alike: H can't be inverted
+    with pytest.raises(ValueError, match="damping=0"):
+        gptq(normal(4, 8), inputs, Uniform(4), damping=0)
+    assert gptq(normal(4, 8), inputs, Uniform(4)).weight().isfinite().all()
 
 
 def test_gptq_of_a_model_comes_closer_than_plain_rounding():
