@@ -1,60 +1,83 @@
 """What the public entries of this package refuse, each with a message that says what to do.
 
-`TrainConfig`, `Training`, the sources of batches, the losses and `chat_examples` call these checks. The
-functions that they call check nothing again.
+`TrainConfig`, `Training` and the losses call these checks, and the functions that they call check nothing
+again. Those of the data are in `data_checks`.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from course_lib.model import LanguageModel
+from course_lib.generate.request_checks import check_whole, is_whole
 from course_lib.model.checks import require
 
 if TYPE_CHECKING:
     from course_lib.train.config import TrainConfig
+    from course_lib.train.learner import Learner
 
 PRECISIONS = ("fp32", "bf16", "auto")
+SMALLEST, LARGEST = 5e-324, sys.float_info.max  # above 0, and below ∞
 METRICS = "metrics"  # the name of a run's metrics in a checkpoint, beside the names of its models
 
 
-# Configuration and data
+# Configuration
 
 
 def check_train_config(config: TrainConfig) -> None:
-    """Raise ValueError for a setting outside its range."""
+    """Raise ValueError for a setting outside its range, or of another type than Python's own numbers.
+
+    A checkpoint writes the settings as JSON, which holds no others.
+    """
 
     def check(name: str, valid: bool, wanted: str) -> None:
         require(valid, f"{name} must be {wanted}, not {getattr(config, name)!r}")
 
-    betas_valid = len(config.betas) == 2 and all(0 <= beta < 1 for beta in config.betas)
-    check("steps", isinstance(config.steps, int) and config.steps >= 1, "a whole number, at least 1")
-    check("learning_rate", 0 < config.learning_rate < math.inf, "above 0")
-    check("warmup", 0 <= config.warmup <= config.steps, f"0 to the {config.steps} steps")
-    check("final", 0 <= config.final <= 1, "0 to 1")
-    check("weight_decay", 0 <= config.weight_decay < math.inf, "0 or more")
-    check("betas", betas_valid, "two numbers from 0 to below 1")
-    check("clip", config.clip > 0, "above 0")
-    check("precision", config.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}")
+    def lies(name: str, least: float, most: float) -> bool:
+        return is_number(getattr(config, name)) and least <= getattr(config, name) <= most
+
+    betas = config.betas
+    two = isinstance(betas, tuple) and len(betas) == 2 and all(map(is_number, betas))
+    check("steps", type(config.steps) is int and config.steps >= 1, "a whole number, at least 1")
+    check("learning_rate", lies("learning_rate", SMALLEST, LARGEST), "a number above 0")
+    whole = type(config.warmup) is int and 0 <= config.warmup <= config.steps
+    check("warmup", whole, f"a whole number, 0 to the {config.steps} steps")
+    check("final", lies("final", 0, 1), "a number from 0 to 1")
+    check("weight_decay", lies("weight_decay", 0, LARGEST), "a number, 0 or more")
+    check("betas", two and all(0 <= beta < 1 for beta in betas), "two numbers from 0 to below 1")
+    check("clip", lies("clip", SMALLEST, math.inf), "a number above 0")
+    check_precision(config.precision)
 
 
-def check_positive(**sizes: int) -> None:
-    """Raise ValueError for a size below 1."""
-    for name, size in sizes.items():
-        require(size >= 1, f"{name} must be at least 1, not {size}")
+def check_precision(precision: str) -> None:
+    """Raise ValueError for a precision that doesn't exist."""
+    known = isinstance(precision, str) and precision in PRECISIONS
+    require(known, f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
 
 
-def check_windows(ids: Tensor, time: int, batch: int) -> None:
-    """Raise ValueError unless ids, (length,), are enough for a window of `time` tokens and their targets."""
-    check_positive(time=time, batch=batch)
+def check_number(name: str, value: object, least: float) -> None:
+    """Raise ValueError unless the value is a finite number, `least` or more."""
     require(
-        ids.dim() == 1 and len(ids) > time,
-        f"windows of {time} tokens need one sequence of at least {time + 1} ids, not {tuple(ids.shape)}",
+        is_number(value) and least <= value <= LARGEST,
+        f"{name} must be a number, {least} or more, not {value!r}",
     )
+
+
+def is_number(value: object) -> bool:
+    """Return whether the value is one of Python's own numbers."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def check_schedule(step: int, steps: int, warmup: int, final: float) -> None:
+    """Raise ValueError for a step that no run has, and for settings that `TrainConfig` refuses too."""
+    check_whole("step", step, 0)
+    check_whole("steps", steps, 1)
+    check_whole("warmup", warmup, 0)
+    require(is_number(final) and 0 <= final <= 1, f"final must be a number from 0 to 1, not {final!r}")
 
 
 # Models and their losses
@@ -115,22 +138,61 @@ def check_metrics(names: Iterable[str], earlier: Iterable[str]) -> None:
     )
 
 
-def check_finite(step: int, loss: float, grad_norm: float, learning_rate: float) -> None:
+def to_metric(name: str, value: object) -> float:
+    """Return a metric as Python's number. Raises ValueError for what is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"the metric {name} must be a number, not {value!r}") from None
+
+
+def check_finite(step: int, loss: float, grad_norm: float, learner: Learner) -> None:
     """Raise FloatingPointError for a loss or a gradient that isn't finite."""
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+    if math.isfinite(loss) and math.isfinite(grad_norm):
+        return
+    broken = [name for name, weight in learner.model.named_parameters() if not weight.isfinite().all()]
+    if broken:
         raise FloatingPointError(
-            f"at step {step} the loss is {loss} and its gradient's length {grad_norm}; the weights are as "
-            f"they were before. Try a learning rate below {learning_rate:.2g}, a longer warm-up or a smaller "
-            "clip, and look at this batch: has it a target that counts?"
+            f"before step {step} the model's weights hold NaN or ∞ already, in {broken[0]}: load it anew"
         )
+    raise FloatingPointError(
+        f"at step {step} the loss is {loss} and its gradient's length {grad_norm}; the weights are as "
+        f"they were before. Try a learning rate below {learner.learning_rate(step):.2g}, a longer warm-up or "
+        "a smaller clip, and look at this batch: has it a target that counts?"
+    )
 
 
-def check_tuple(batch: object) -> None:
-    """Raise ValueError for a batch whose parts are named in a dictionary and have no order."""
+def check_loss_batch(batch: object) -> None:
+    """Raise ValueError unless a batch is a tuple of inputs and targets: a dictionary has no order."""
     require(
         not isinstance(batch, Mapping),
         "next_token_loss reads a tuple of the model's inputs and then the targets, and this batch is a "
         "dictionary: give a loss of your own that reads it, or a tuple",
+    )
+    require(
+        isinstance(batch, tuple | list) and len(batch) >= 2,
+        "a batch must be a tuple of the model's inputs and then the targets, such as (tokens, targets), not "
+        f"{type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, tuple | list) else ''}",
+    )
+
+
+def check_targets(targets: Tensor, shape: Sequence[int], vocab_size: int, ignore: int) -> None:
+    """Raise ValueError unless targets are ids of the vocabulary, or `ignore`, of this shape.
+
+    On a GPU, whose numbers take a while to arrive, ids outside the vocabulary are CUDA's own error.
+    """
+    require(
+        isinstance(targets, Tensor) and is_whole(targets) and targets.shape == shape,
+        f"targets must be whole numbers {tuple(shape)}, one for each position of the logits, not "
+        f"{(tuple(targets.shape), targets.dtype) if isinstance(targets, Tensor) else targets!r}",
+    )
+    if targets.device.type != "cpu" or not targets.numel():
+        return
+    least, most = (int(x) for x in targets.long().where(targets != ignore, 0).aminmax())
+    require(
+        0 <= least and most < vocab_size,
+        f"targets run from {least} to {most}, but the vocabulary holds 0 to {vocab_size - 1} "
+        f"(and {ignore} is a target that doesn't count)",
     )
 
 
@@ -142,36 +204,4 @@ def check_fused_loss(model: nn.Module, batch: Sequence[Tensor]) -> None:
         type(head) is nn.Linear and head.bias is None and not capped and len(batch) == 2,
         "this loss needs a decoder whose head is an nn.Linear without bias or soft cap, "
         "and batches of tokens and targets: use next_token_loss",
-    )
-
-
-# Conversations
-
-
-def check_conversations(lm: LanguageModel, pairs: Iterable[tuple[object, object]]) -> None:
-    """Raise ValueError for a model without a chat template, and for a response that is empty or no text."""
-    require(lm.chat is not None, f"{lm.name} has no chat template, and can't be taught by conversations")
-    for prompt, response in pairs:
-        require(
-            isinstance(response, str) and bool(response.strip()),
-            f"the response to {prompt!r} is empty or no text ({response!r}): "
-            "there is nothing to learn from it",
-        )
-
-
-def check_prompt(prompt: object, prompt_ids: Sequence[int], conversation: Sequence[int]) -> None:
-    """Raise ValueError unless the conversation's ids begin with those of its prompt."""
-    require(
-        conversation[: len(prompt_ids)] == prompt_ids,
-        f"under this chat template the conversation doesn't begin with its prompt: {prompt!r}",
-    )
-
-
-def check_turn(response: str, text: str, ended: bool) -> None:
-    """Raise ValueError unless the assistant's turn, whose text is `text`, ends, and holds the response."""
-    require(ended, "this chat template leaves the assistant's turn open: the model would never learn to stop")
-    require(
-        response.strip() in text,
-        f"under this chat template the turn that is learned doesn't hold its response: {response!r}. Does it "
-        "open the assistant's turn under add_generation_prompt, and write each content unchanged?",
     )

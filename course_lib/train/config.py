@@ -12,7 +12,7 @@ from course_lib.train.checks import check_train_config
 class TrainConfig:
     """The hyperparameters of a run, for any model and any data.
 
-    Raises ValueError for a value outside its range.
+    Raises ValueError for a value outside its range, or that is none of Python's own numbers.
     """
 
     steps: int  # optimizer steps, one batch each
@@ -25,5 +25,6 @@ class TrainConfig:
     precision: str = "fp32"  # compute in the weights' dtype; or "bf16", by autocast; or "auto" (`uses_bf16`)
 
     def __post_init__(self):
-        object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list
+        if isinstance(self.betas, list):  # from JSON
+            object.__setattr__(self, "betas", tuple(self.betas))
         check_train_config(self)

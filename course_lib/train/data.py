@@ -5,6 +5,7 @@ no random state needs to be kept. The data is read in epochs, each shuffled anew
 end.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Protocol
@@ -13,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.train.checks import check_positive, check_windows
+from course_lib.generate.request_checks import check_callable, check_whole, to_whole_tensor
+from course_lib.model.checks import require
+from course_lib.train.data_checks import check_positive, check_windows, to_pairs, tokens_of
 from course_lib.train.loss import IGNORE
 
 # The targets are the last part, or the one named so. The losses of `loss` take tuples only.
@@ -41,8 +44,11 @@ def join(documents: Iterable[Sequence[int]], end: int) -> Tensor:
 
     >>> join([[5, 6], [7]], end=0)
     tensor([5, 6, 0, 7, 0])
+
+    Raises ValueError for documents or an end that aren't ids (text, for example).
     """
-    return torch.tensor([token for document in documents for token in (*document, end)], dtype=torch.long)
+    check_whole("end", end, 0)
+    return to_whole_tensor("documents", list(tokens_of(documents, end)))
 
 
 class Windows:
@@ -51,17 +57,19 @@ class Windows:
     Each epoch starts at a random offset and cuts the text, joined end to start, into windows. Fewer than
     `time` targets are unused. Both tokens and targets are (batch, time).
 
-    ids: (length,).
+    ids: (length,), whole numbers in a tensor, a list or a NumPy array. An array of fewer bits, such as one of
+        uint16 that is mapped from a file, stays where it is; the batches have 64 bits.
     time: tokens per window.
     batch: windows per batch.
     seed: of the offsets and of the windows' order.
     wrap: whether a window may go on from the text's end to its start. If False, the offset is below `time`.
 
-    Raises ValueError for fewer than `time` + 1 ids.
+    Raises ValueError for ids that are no whole numbers, or fewer than `time` + 1.
     """
 
     def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0, wrap: bool = True):
-        check_windows(ids, time, batch)
+        ids = ids if isinstance(ids, Tensor) else _as_tensor(ids)
+        check_windows(ids, time, batch, seed)
         self.ids, self.time, self.batch, self.seed, self.wrap = ids, time, batch, seed, wrap
 
     def __call__(self, step: int) -> Batch:
@@ -72,7 +80,7 @@ class Windows:
             for epoch, window in _shuffled_items(n_targets // self.time, self.batch, self.seed, step)
         ]
         positions = torch.tensor(starts).unsqueeze(1) + torch.arange(self.time + 1)  # (batch, time + 1)
-        windows = self.ids[(positions % len(self.ids)).to(self.ids.device)]  # (batch, time + 1)
+        windows = self.ids[(positions % len(self.ids)).to(self.ids.device)].long()  # (batch, time + 1)
         return windows[:, :-1], windows[:, 1:]
 
 
@@ -86,11 +94,14 @@ class Examples:
     collate: a list of examples → a batch of tensors.
     seed: of the examples' order.
 
-    Raises ValueError where there is no example.
+    Raises ValueError where there is no example, and for a batch or a seed that isn't a whole number.
     """
 
     def __init__(self, examples: Sequence, batch: int, collate: Callable[[list], Batch], seed: int = 0):
-        check_positive(examples=len(examples), batch=batch)
+        require(len(examples) > 0, "there are no examples: give at least one")
+        check_positive(batch=batch)
+        check_whole("seed", seed, 0)
+        check_callable("collate", collate)
         self.examples, self.batch, self.collate, self.seed = examples, batch, collate, seed
 
     def __call__(self, step: int) -> Batch:
@@ -104,11 +115,14 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     >>> pad([[1, 2, 3], [4]], value=0)
     tensor([[1, 2, 3],
             [4, 0, 0]])
+
+    Raises ValueError where there are no rows, and for what isn't whole numbers.
     """
+    rows = [list(row) for row in rows]
     if not rows:
         raise ValueError("there are no rows to pad: give at least one example")
     longest = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
+    return to_whole_tensor("rows", [[*row, *[value] * (longest - len(row))] for row in rows])
 
 
 def answer_only(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], padding: int = 0) -> Batch:
@@ -121,7 +135,10 @@ def answer_only(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], padding: i
 
     >>> answer_only([([5, 6], [7, 8])])
     (tensor([[5, 6, 7]]), tensor([[-100,    7,    8]]))
+
+    Raises ValueError for what isn't pairs of ids (text, for example).
     """
+    pairs = to_pairs(pairs)
     tokens = [[*prompt, *answer] for prompt, answer in pairs]
     targets = [[*[IGNORE] * len(prompt), *answer] for prompt, answer in pairs]
     return pad([row[:-1] for row in tokens], padding), pad([row[1:] for row in targets], IGNORE)
@@ -144,7 +161,10 @@ def source_and_target(
     >>> source_and_target([([5, 6], [7, 8]), ([9], [7])], start=1, padding=0)[2]
     tensor([[ True,  True],
             [ True, False]])
+
+    Raises ValueError for what isn't pairs of ids (text, for example).
     """
+    pairs = to_pairs(pairs)
     sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
     tokens = [[start, *target[:-1]] for target in targets]
     real = pad([[1] * len(source) for source in sources], 0).bool()
@@ -173,6 +193,15 @@ def count_targets(batch: Batch) -> int:
     batch = getattr(batch, "targets", batch)
     last = batch[-1] if isinstance(batch, tuple) else batch
     return last.numel() if isinstance(last, Tensor) else 0
+
+
+def _as_tensor(ids: np.ndarray | Sequence[int]) -> Tensor:
+    """Return ids as a tensor. That of an array of whole numbers has its memory and dtype."""
+    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or not ids.dtype.isnative:
+        return to_whole_tensor("ids", ids)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the array may be read-only: nothing is written here
+        return torch.from_numpy(np.ascontiguousarray(ids))
 
 
 def _shuffled_items(items: int, batch: int, seed: int, step: int) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from course_lib.model import fast_dtype
+from course_lib.train.checks import check_precision
 from course_lib.train.config import TrainConfig
 from course_lib.train.history import History
 from course_lib.train.optimizer import adamw, warmup_cosine
@@ -47,10 +48,15 @@ def uses_bf16(precision: str, model: nn.Module) -> bool:
     "auto" does so on a GPU with hardware for it (emulated, bfloat16 is slow), and on a CPU with AMX, Intel's
     matrix unit, for models of a million parameters or more. On a CPU without AMX, bfloat16 was measured to be
     slower than float32.
+
+    Raises ValueError for another precision.
     """
+    check_precision(precision)
     if precision != "auto":
         return precision == "bf16"
     weights = list(model.parameters())
+    if not weights:
+        return False
     device = weights[0].device.type
     if device == "cpu":
         large = sum(weight.numel() for weight in weights) >= AMX_MIN_PARAMETERS

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from course_lib.train.checks import check_finite, check_losses, check_metrics, check_models
+from course_lib.train.checks import check_finite, check_losses, check_metrics, check_models, to_metric
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Batch, Source, count_targets, to_device
 from course_lib.train.history import History
+from course_lib.train.interrupts import uninterrupted
 from course_lib.train.learner import Learner
 from course_lib.train.loss import next_token_loss
 
@@ -134,7 +135,7 @@ class Training:
         return history
 
     def learn(self, batch: Batch) -> None:
-        """Take one step.
+        """Take one step, wholly or not at all: an interrupt that comes while the weights change has to wait.
 
         Raises ValueError for a loss that isn't a scalar that depends on the weights, and FloatingPointError,
         leaving the weights unchanged, for a loss or a gradient that isn't finite. This check makes the
@@ -145,15 +146,17 @@ class Training:
         norms = self._compute_gradients(losses)
         rates = {name: learner.learning_rate(self.step) for name, learner in self.learners.items()}
         steps = {name: (losses[name].item(), norms[name].item(), rates[name]) for name in self.learners}
-        for loss, norm, rate in steps.values():
-            check_finite(self.step, loss, norm, rate)
-        for name, learner in self.learners.items():
-            learner.take_step(rates[name])
-            learner.history.add(*steps[name], count_targets(batch))
-        for name, value in metrics.items():
-            self.metrics.setdefault(name, []).append(float(value))
+        for name, (loss, norm, _) in steps.items():
+            check_finite(self.step, loss, norm, self.learners[name])
+        targets = count_targets(batch)
+        with uninterrupted():
+            for name, learner in self.learners.items():
+                learner.take_step(rates[name])
+                learner.history.add(*steps[name], targets)
+            for name, value in metrics.items():
+                self.metrics.setdefault(name, []).append(value)
 
-    def _compute_losses(self, batch: Batch) -> tuple[dict[str, Tensor], Mapping[str, float]]:
+    def _compute_losses(self, batch: Batch) -> tuple[dict[str, Tensor], dict[str, float]]:
         """Return each learner's loss, (), by name, and the metrics.
 
         One loss function computes them all, in bfloat16 only if that suits every learner: under "auto", a
@@ -169,7 +172,7 @@ class Training:
         losses = dict(losses) if isinstance(losses, Mapping) else {next(iter(self.learners)): losses}
         check_losses(losses, self.learners)
         check_metrics(metrics, self.metrics if self.step else metrics)
-        return losses, metrics
+        return losses, {name: to_metric(name, value) for name, value in metrics.items()}
 
     def _compute_gradients(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute all gradients and clip them; return each one's length before clipping, (), by name."""

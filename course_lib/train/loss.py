@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from course_lib.train.checks import check_fused_loss, check_tuple
+from course_lib.train.checks import check_fused_loss, check_loss_batch, check_targets
 
 IGNORE = -100  # a target that doesn't count: padding, or a token of a prompt
 
@@ -17,12 +17,13 @@ def next_token_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
     batch: the model's inputs, then the targets (batch, time). A decoder has one input, `model(tokens)`, an
         encoder-decoder three, `model(source, tokens, real)`; both return logits (batch, time, vocab_size).
 
-    Raises ValueError for a batch that is a dictionary.
+    Raises ValueError for a batch that is no tuple, and for targets that aren't ids, one for each position.
     """
-    check_tuple(batch)
+    check_loss_batch(batch)
     *inputs, targets = batch
     logits = model(*inputs)  # (batch, time, vocab_size)
-    return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORE)
+    check_targets(targets, logits.shape[:-1], logits.shape[-1], IGNORE)
+    return F.cross_entropy(logits.flatten(0, -2), targets.flatten().long(), ignore_index=IGNORE)
 
 
 def token_log_probs(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor:
@@ -32,10 +33,13 @@ def token_log_probs(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor
     answer.
 
     tokens, targets: (batch, time).
+
+    Raises ValueError for targets that aren't ids, one for each token.
     """
     log_probs = model(tokens).float().log_softmax(dim=-1)  # (batch, time, vocab_size)
+    check_targets(targets, log_probs.shape[:-1], log_probs.shape[-1], IGNORE)
     counts = targets != IGNORE  # (batch, time)
-    indices = targets.where(counts, 0).unsqueeze(-1)  # (batch, time, 1)
+    indices = targets.long().where(counts, 0).unsqueeze(-1)  # (batch, time, 1)
     chosen = log_probs.gather(-1, indices).squeeze(-1)  # (batch, time)
     return torch.where(counts, chosen, 0.0)
 
@@ -49,7 +53,7 @@ def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backen
     batch: tokens and targets, both (batch, time).
     backend: as in `kernels.use_triton`.
 
-    Raises ValueError for a model whose output layer isn't a plain matrix.
+    Raises ValueError for a model whose output layer isn't a plain matrix, and as `next_token_loss` does.
     """
     # Imported here, because Triton takes a while to load, and most runs don't need it.
     from course_lib.kernels import linear_cross_entropy
@@ -57,4 +61,5 @@ def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backen
     check_fused_loss(model, batch)
     tokens, targets = batch
     hidden = model.last_hidden_state(tokens)  # (batch, time, d_model)
-    return linear_cross_entropy(hidden, model.head.weight, targets, ignore=IGNORE, backend=backend)
+    check_targets(targets, hidden.shape[:-1], len(model.head.weight), IGNORE)
+    return linear_cross_entropy(hidden, model.head.weight, targets.long(), ignore=IGNORE, backend=backend)

@@ -13,6 +13,7 @@ import math
 import torch
 from torch import nn
 
+from course_lib.train.checks import check_number, check_schedule
 from course_lib.train.config import TrainConfig
 
 
@@ -26,7 +27,8 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     if not groups:
         raise ValueError("no parameter of the model is trainable: unfreeze some with requires_grad_(True)")
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=fused)
+    betas = tuple(map(float, config.betas))
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=fused)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -36,8 +38,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     parameters are the weights of norms, and biases. Two or more dimensions decay. The embedding does so as in
     nanoGPT: tied, it is also the output layer. The learned vectors of prompt and prefix tuning (`peft`) decay
     too, because they are rows of tensors with two and three dimensions. A group without parameters is left
-    out.
+    out. Raises ValueError for a weight decay that isn't a number from 0 on.
     """
+    check_number("weight_decay", weight_decay, 0)
     trainable = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
     matrices = [(name, weight) for name, weight in trainable if weight.dim() >= 2]
     vectors = [(name, weight) for name, weight in trainable if weight.dim() < 2]
@@ -52,11 +55,12 @@ def warmup_cosine(step: int, steps: int, warmup: int = 0, final: float = 0.1) ->
     the last of `steps`. Where `warmup` equals `steps`, the run ends at 1, and `final` is never reached. The
     current step is counted as done: the first one uses 1 / warmup of the rate. In `transformers` it isn't
     counted yet, so that the same schedule comes one step later, and the first step, at rate 0, changes
-    nothing.
+    nothing. Raises ValueError for numbers that no run has.
 
     >>> [round(warmup_cosine(step, steps=8, warmup=4, final=0.0), 2) for step in range(8)]
     [0.25, 0.5, 0.75, 1.0, 0.85, 0.5, 0.15, 0.0]
     """
+    check_schedule(step, steps, warmup, final)
     done = step + 1
     if done <= warmup:
         return done / warmup

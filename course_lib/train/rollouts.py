@@ -5,6 +5,7 @@ gets a reward. A batch depends on the seed, the step and the weights only, so th
 resume bit for bit.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from course_lib.generate import Request, sample, write
+from course_lib.generate.request_checks import check_callable, check_whole, to_ids
 from course_lib.model import Decoder
+from course_lib.train.checks import check_number
 from course_lib.train.data import ANSWER_STREAM, Examples, answer_only
 
 Reward = Callable[[Sequence[int], Sequence[int]], float]
@@ -43,7 +46,8 @@ class Rollouts:
     max_new_tokens: the limit of an answer's length.
     seed: of the prompts' order and of the sampled answers.
 
-    Raises ValueError where there is no prompt.
+    Raises ValueError where there is no prompt or it isn't made of ids, for a setting out of range, and, when
+    it is called, for a reward that is no finite number.
     """
 
     def __init__(
@@ -58,6 +62,15 @@ class Rollouts:
         temperature: float = 1.0,
         seed: int = 0,
     ):
+        for name, value, least in (
+            ("group", group, 1),
+            ("max_new_tokens", max_new_tokens, 1),
+            ("stop", stop, 0),
+        ):
+            check_whole(name, value, least)
+        check_number("temperature", temperature, 0)
+        check_callable("reward", reward)
+        prompts = [to_ids("a prompt", prompt) for prompt in prompts]
         self.model, self.reward, self.stop, self.seed = model, reward, stop, seed
         self.group, self.max_new_tokens, self.temperature = group, max_new_tokens, temperature
         self.prompts = Examples(prompts, batch, list, seed)
@@ -66,7 +79,7 @@ class Rollouts:
         prompts = [prompt for prompt in self.prompts(step) for _ in range(self.group)]
         answers = self.answers(prompts, step)
         pairs = list(zip(prompts, answers, strict=True))
-        rewards = [float(self.reward(prompt, answer)) for prompt, answer in pairs]
+        rewards = [_checked_reward(self.reward(prompt, answer)) for prompt, answer in pairs]
         tokens, targets = answer_only(pairs)  # (answers, time) each
         return Rollout(tokens, torch.tensor(rewards), targets)
 
@@ -86,3 +99,11 @@ class Rollouts:
             answer if len(answer) == limit else [*answer, self.stop]
             for answer, limit in zip(answers, limits, strict=True)
         ]
+
+
+def _checked_reward(reward: float) -> float:
+    """Return a reward as Python's number. Raises ValueError for one that can't be compared: NaN, ∞, None."""
+    number = math.nan if reward is None else float(reward)
+    if not math.isfinite(number):
+        raise ValueError(f"a reward must be a finite number, not {reward!r}")
+    return number

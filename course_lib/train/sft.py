@@ -14,7 +14,7 @@ from torch import Tensor
 from course_lib.model import LanguageModel
 from course_lib.text import Tokenizer
 from course_lib.text.chat import Message
-from course_lib.train.checks import check_conversations, check_prompt, check_turn
+from course_lib.train.data_checks import check_conversations, check_prompt, check_turn, to_list_of_pairs
 from course_lib.train.loss import IGNORE
 
 Example = tuple[list[int], list[int]]
@@ -26,11 +26,11 @@ def chat_examples(lm: LanguageModel, pairs: Iterable[tuple[str | Sequence[Messag
     The prompt's ids end where the assistant's turn begins; the response's end with the token that ends that
     turn. A prompt is a user's message, or the list of messages so far.
 
-    Raises ValueError for a model without a chat template, a response that is empty or no text, and a template
-    under which the conversation doesn't continue the prompt with the response, or that leaves the assistant's
-    turn open: the model would be trained on other text than it is prompted with later.
+    Raises ValueError for what isn't pairs, a model without a chat template, a response that is empty or no
+    text, and a template under which the conversation doesn't continue the prompt with the response, or that
+    leaves the assistant's turn open: the model would be trained on other text than it is prompted with later.
     """
-    pairs = list(pairs)
+    pairs = to_list_of_pairs(pairs)
     check_conversations(lm, pairs)
     return [_chat_example(lm, prompt, response) for prompt, response in pairs]
 

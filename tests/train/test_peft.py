@@ -16,7 +16,7 @@ from references import failed_examples, llama_twin, random_tokens, tiny_config, 
 from torch import nn
 
 import course_lib.train.peft
-from course_lib.families import load_smollm2, load_world, save_model
+from course_lib.families import load_model, load_smollm2, load_world, save_model
 from course_lib.families.tensor_file import read_tensors, write_tensors
 from course_lib.generate import generate, pack
 from course_lib.model import Encoder, EncoderDecoder, Trace
@@ -353,6 +353,13 @@ def test_virtual_tokens_are_ids_only_while_they_are_attached():
         model(torch.full((1, 49), 61))
 
 
+def test_a_prompt_in_front_is_there_in_every_batch():
+    source = in_front(map(int, "98"), lambda step: (torch.tensor([[5, 6]]), torch.tensor([[6, 7]])))
+    assert source(0)[0].tolist() == source(1)[0].tolist() == [[9, 8, 5, 6]]
+    with pytest.raises(ValueError, match="the ids in front must be token ids, not text"):
+        in_front("prompt", windows())
+
+
 def test_batches_with_a_prompt_in_front():
     tokens, targets = in_front([61, 62], lambda step: answer_only([([1, 2], [3, 4])]))(0)
     assert tokens.tolist() == [[61, 62, 1, 2, 3]]
@@ -419,6 +426,9 @@ def test_what_does_not_fit_is_refused(method, message):
         (lambda: LoRA(1, torch.tensor(2.0)), "alpha"),  # no file could hold it
         (lambda: LoRA(1, "2"), "alpha"),
         (lambda: LoRA(1, 1, ()), "target"),
+        (lambda: LoRA(1, 1, None), "target"),
+        (lambda: LoRA(1, 1, 5), "target"),
+        (lambda: LoRA(1, 1, ["attention.query", 5]), "target"),
         (lambda: Bottleneck(0), "width"),
         (lambda: SoftPrompt(0), "tokens"),
         (lambda: SoftPrompt(1, "zero"), "start"),
@@ -506,6 +516,85 @@ def test_merged_it_is_an_ordinary_model_with_the_same_outputs(targets, tmp_path)
     assert {w.requires_grad for w in model.parameters()} == set(flags)
     assert torch.equal(original.weight, kept)
     torch.testing.assert_close(pack(copy.deepcopy(model))(tokens), wanted, atol=1e-5, rtol=1e-5)
+
+
+def whole_model(kind):
+    """A model with tied weights, the path of its head, and an input."""
+    if kind == "decoder":
+        model = single(head_bias=True)
+        return model, "head", (random_tokens(model, batch=2),)
+    torch.manual_seed(0)
+    model = EncoderDecoder(tiny_config())
+    return model, "decoder.head", (random_tokens(model, batch=2), random_tokens(model, batch=2, seed=1))
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder and decoder"])
+def test_merged_onto_a_tied_head_nothing_is_lost(kind, tmp_path):
+    """The head gets a matrix of its own, in the configuration too, and the embedding table stays."""
+    model, path, inputs = whole_model(kind)
+    table = model.get_submodule(path.replace("head", "embedding")).weight.clone()
+    attached = perturb(attach(model, LoRA(3, 6, (*FEW, "head"))))
+    wanted, config = model(*inputs), model.config
+    assert attached.merge() is model and config.tie_embeddings
+    merged = model(*inputs)
+    torch.testing.assert_close(merged, wanted, atol=1e-5, rtol=1e-5)
+    assert not any(part.config.tie_embeddings for part in model.modules() if hasattr(part, "config"))
+    head, embedding = (model.get_submodule(path.replace("head", name)) for name in ("head", "embedding"))
+    assert embedding.weight.equal(table) and not head.weight.equal(table)
+    (model if kind == "decoder" else model.decoder).tie()  # does nothing any more
+    assert model(*inputs).equal(merged)
+
+    save_model(tmp_path / "model", model, torch.float32)
+    loaded, _ = load_model(tmp_path / "model", type(model))
+    assert loaded(*inputs).equal(merged) and loaded.config == model.config
+    assert quantize_linears(copy.deepcopy(model), Uniform(8)).get_submodule(path).weight.equal(head.weight)
+    if kind == "decoder":
+        torch.testing.assert_close(pack(copy.deepcopy(model))(*inputs), merged, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "encoder and decoder"])
+def test_training_goes_on_after_merging_onto_a_tied_head(kind, tmp_path):
+    def source(step):
+        tokens, targets = windows()(step)
+        return (tokens, targets) if kind == "decoder" else (tokens, tokens, None, targets)
+
+    model, _, inputs = whole_model(kind)
+    perturb(attach(model, LoRA(3, 6, (*FEW, "head")))).merge()
+    model.requires_grad_(True)
+    straight = Training(model, config := TrainConfig(steps=4))
+    straight.run(source, until=2, progress=False)
+    save_checkpoint(tmp_path / "run", straight)
+    resumed = Training(type(model)(model.config), config)
+    load_checkpoint(tmp_path / "run", resumed)
+    for training in (straight, resumed):
+        training.run(source, progress=False)
+    assert resumed.model(*inputs).equal(model(*inputs)) and resumed.history == straight.history
+
+
+def test_what_was_merged_onto_a_tied_head_can_still_be_saved_for_its_base(tmp_path):
+    tokens = random_tokens(single())
+    attached = perturb(attach(single(), LoRA(2, targets="head")))
+    wanted = attached.model(tokens)
+    attached.merge()
+    attached.save(tmp_path / "lora")
+    again = attach(single(), LoRA(2, targets="head"))
+    again.load(tmp_path / "lora")
+    assert again.model(tokens).equal(wanted)
+    other = attach(attached.model, LoRA(2, targets="head"))
+    with pytest.raises(ValueError, match="tie_embeddings is True in the file and False here"):
+        other.load(tmp_path / "lora")
+    assert attached.model.config == other.detach().config
+
+
+def test_merged_onto_other_layers_a_head_stays_tied():
+    for config, targets in (({}, FEW), ({"tie_embeddings": False}, (*FEW, "head"))):
+        model = single(**config)
+        before = model.config
+        perturb(attach(model, LoRA(2, targets=targets))).merge()
+        assert model.config is before
+    model = single()
+    perturb(attach(model, LoRA(2, targets=FEW))).merge()
+    assert model.head.weight is model.embedding.weight
 
 
 def test_merged_weights_are_as_trainable_as_before():
@@ -787,6 +876,30 @@ def test_other_than_plain_lora_is_refused(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         load_peft(model, tmp_path)
     assert dict(model.named_modules()) == modules
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path):
+    model, tokens = single(), random_tokens(single())
+    attached = perturb(attach(model, LoRA(3, 6)))
+    wanted = model(tokens)
+    save_peft(tmp_path, attached)
+    attached.detach()
+    path = tmp_path / "adapter_config.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    load_peft(model, tmp_path)
+    assert model(tokens).equal(wanted)
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 100_000, b'{"a":' * 100_000, b'{"r": ' + b"1" * 5000 + b"}", b"\xff\xfe{", b""]
+)
+def test_json_that_cannot_be_read_is_called_damaged(content, tmp_path):
+    attached = attach(single(), LoRA(3, 6))
+    save_peft(tmp_path, attached)
+    model = attached.detach()
+    (tmp_path / "adapter_config.json").write_bytes(content)
+    with pytest.raises(ValueError, match="adapter_config.json is damaged: it is no JSON"):
+        load_peft(model, tmp_path)
 
 
 def test_damaged_folders_and_other_architectures(tmp_path):

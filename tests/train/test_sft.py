@@ -118,3 +118,20 @@ def test_the_tigers_questions_are_whole_and_kept_apart():
     facts = " ".join(item["fact"] for item in voice["train"])
     taught = [item["words"] for item in voice["held_out"] if all(word in facts for word in item["words"])]
     assert len(taught) < 8  # a few words occur (four legs, the opposite of …), the facts themselves don't
+
+
+@pytest.mark.parametrize("pairs", [["hi"], "hi", [("Hi.", "Hello.", "Bye.")], {"Hi.": "Hello."}, [None], 5])
+def test_what_is_no_pair_is_refused(pairs):
+    """A text of two letters can be unpacked into a prompt and a response, too."""
+    with pytest.raises(ValueError, match="pair"):
+        chat_examples(smollm2(), pairs)
+
+
+def test_pairs_and_messages_may_come_from_generators():
+    lm = smollm2()
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who are you?"}]
+    wanted = chat_examples(lm, [(messages, "A tiger."), *PAIRS])
+    assert (
+        chat_examples(lm, ((prompt, answer) for prompt, answer in [(iter(messages), "A tiger."), *PAIRS]))
+        == wanted
+    )

@@ -2,10 +2,12 @@
 
 import math
 import re
+import warnings
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise, product
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,6 +35,7 @@ from course_lib.train import (
     Windows,
     adamw,
     answer_only,
+    fused_next_token_loss,
     join,
     load_checkpoint,
     next_token_loss,
@@ -40,6 +43,7 @@ from course_lib.train import (
     parameter_groups,
     save_checkpoint,
     source_and_target,
+    token_log_probs,
     train,
     train_plainly,
     uses_bf16,
@@ -134,7 +138,7 @@ def test_examples_of_another_seed_come_in_another_order():
     [
         lambda: Windows(torch.arange(9), time=0, batch=1),
         lambda: Windows(torch.arange(9), time=3, batch=0),
-        lambda: Windows(torch.ones(9, 9), time=3, batch=1),
+        lambda: Windows(torch.ones(9, 9).long(), time=3, batch=1),
         lambda: Examples([], 1, answer_only),
         lambda: Examples([([1], [2])], 0, answer_only),
     ],
@@ -353,6 +357,20 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(value):
     assert weights(broken.model).equal(weights(whole.model))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_named(value):
+    model = fresh()
+    with torch.no_grad():
+        model.blocks[1].feed_forward.down.weight[0, 0] = value
+    training = Training(model, TrainConfig(steps=9))
+    with pytest.raises(
+        FloatingPointError,
+        match=r"step 0 the model's weights hold NaN or ∞ already, in blocks.1.feed_forward.down",
+    ):
+        training.run(windows(), progress=False)
+    assert training.step == 0
+
+
 def test_a_gradient_that_is_not_finite_stops_too():
     def steep(model, batch):
         # The added term is 0, and its gradient infinite.
@@ -401,11 +419,206 @@ def test_the_bar_shows_loss_and_speed(capsys):
         {"betas": (0.9, 1.0)},
         {"clip": 0.0},
         {"precision": "fp8"},
+        {"steps": 2.0},
+        {"steps": True},
+        {"steps": "9"},
+        {"steps": None},
+        {"learning_rate": "3e-4"},
+        {"learning_rate": None},
+        {"learning_rate": True},
+        {"learning_rate": math.inf},
+        {"learning_rate": torch.tensor(0.1)},
+        {"learning_rate": np.float32(0.1)},  # a checkpoint couldn't hold it
+        {"warmup": math.nan},
+        {"warmup": 2.5},
+        {"warmup": "2"},
+        {"final": "0.1"},
+        {"final": math.nan},
+        {"weight_decay": None},
+        {"weight_decay": math.nan},
+        {"betas": None},
+        {"betas": 0.9},
+        {"betas": "ab"},
+        {"betas": ("0.9", 0.95)},
+        {"betas": (math.nan, 0.95)},
+        {"betas": torch.tensor([0.9, 0.95])},
+        {"clip": "1"},
+        {"clip": math.nan},
+        {"precision": None},
+        {"precision": torch.float32},
     ],
+    ids=str,
 )
 def test_a_setting_outside_its_range_is_named(setting):
     with pytest.raises(ValueError, match=f"{next(iter(setting))} must be .*, not"):
         TrainConfig(**({"steps": 9} | setting))
+
+
+def test_settings_of_any_number_python_has_are_accepted():
+    config = TrainConfig(9, learning_rate=1, betas=[0, 0.5], clip=math.inf, final=np.float64(0.5), warmup=9)
+    assert config.betas == (0, 0.5) and Training(fresh(), config).run(windows(), progress=False).losses
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ((-1, 9), "step"),
+        ((0.5, 9), "step"),
+        ((0, 0), "steps"),
+        ((0, math.nan), "steps"),
+        ((0, 9, -1), "warmup"),
+        ((0, 9, "2"), "warmup"),
+        ((0, 9, 0, math.nan), "final"),
+        ((0, 9, 0, None), "final"),
+    ],
+)
+def test_a_schedule_of_numbers_that_no_run_has_is_refused(arguments, name):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        warmup_cosine(*arguments)
+
+
+def test_an_unknown_precision_and_decay_are_refused():
+    for precision in ("fp8", None, torch.bfloat16):
+        with pytest.raises(ValueError, match="precision must be one of fp32, bf16, auto"):
+            uses_bf16(precision, fresh())
+    assert not uses_bf16("auto", nn.Identity())
+    for decay in (-0.1, math.nan, "0.1", None):
+        with pytest.raises(ValueError, match="weight_decay must be"):
+            parameter_groups(fresh(), decay)
+
+
+# Targets and ids in every form
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int16, torch.uint8, torch.uint16])
+def test_targets_and_ids_may_have_few_bits(dtype):
+    model, (tokens, targets) = fresh(), windows()(0)
+    wanted = next_token_loss(model, (tokens, targets))
+    assert next_token_loss(model, (tokens, targets.to(dtype))).equal(wanted)
+    assert token_log_probs(model, tokens, targets.to(dtype)).equal(token_log_probs(model, tokens, targets))
+    model = fresh(torch.float32)
+    losses = [fused_next_token_loss(model, (tokens, each)) for each in (targets, targets.to(dtype))]
+    assert losses[0].equal(losses[1])
+    ids = torch.randint(61, (100,), generator=torch.Generator().manual_seed(0))
+    source, few = Windows(ids, 8, 3), Windows(ids.to(dtype), 8, 3)
+    for step in range(20):
+        assert all(x.equal(y) and y.dtype == torch.long for x, y in zip(source(step), few(step), strict=True))
+
+
+def losses_of(model, tokens, targets):
+    return (
+        lambda: next_token_loss(model, (tokens, targets)),
+        lambda: token_log_probs(model, tokens, targets),
+        lambda: fused_next_token_loss(model, (tokens, targets)),
+    )
+
+
+def test_targets_that_are_no_ids_are_refused():
+    model, (tokens, targets) = fresh(torch.float32), windows()(0)
+    for wrong in (targets.float(), targets > 3, targets[:, :-1], targets[None], targets.tolist(), None):
+        for loss in losses_of(model, tokens, wrong):
+            with pytest.raises(
+                ValueError,
+                match="targets must be whole numbers (3, 8), one for each".replace("(3, 8)", r"\(3, 8\)"),
+            ):
+                loss()
+    for wrong in (-1, 61, 2**40, -101):
+        odd = targets.clone()
+        odd[0, 0] = wrong
+        for loss in losses_of(model, tokens, odd):
+            with pytest.raises(
+                ValueError, match=f"targets run from .*{wrong}.*, but the vocabulary holds 0 to 60"
+            ):
+                loss()
+
+
+@pytest.mark.parametrize("batch", [None, torch.ones(3, 4).long(), (torch.ones(3, 4).long(),), "batch", []])
+def test_a_batch_is_a_tuple_of_inputs_and_targets(batch):
+    with pytest.raises(
+        ValueError, match="a batch must be a tuple of the model's inputs and then the targets"
+    ):
+        next_token_loss(fresh(), batch)
+
+
+def test_ids_may_be_an_array_that_lies_in_a_file(tmp_path):
+    """As nanoGPT's train.bin: 16 bits for each id, mapped and never read as a whole."""
+    ids = torch.randint(61, (100,), generator=torch.Generator().manual_seed(0))
+    ids.numpy().astype(np.uint16).tofile(tmp_path / "train.bin")
+    mapped = np.memmap(tmp_path / "train.bin", dtype=np.uint16, mode="r")
+    source, wanted = Windows(mapped, 8, 3), Windows(ids, 8, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Windows(mapped, 8, 3)
+    assert source.ids.data_ptr() == mapped.ctypes.data
+    for form in (source, Windows(ids.tolist(), 8, 3), Windows(ids.numpy()[::-1][::-1], 8, 3)):
+        assert all(x.equal(y) and x.dtype == torch.long for x, y in zip(form(2), wanted(2), strict=True))
+
+
+@pytest.mark.parametrize(
+    "ids", [torch.rand(50), np.random.rand(50), "some text", ["a", "b"], torch.ones(50).bool()]
+)
+def test_what_is_no_id_is_not_cut_into_windows(ids):
+    with pytest.raises(ValueError, match="ids must be whole numbers"):
+        Windows(ids, 3, 1)
+
+
+@pytest.mark.parametrize("size", [1.5, "3", None, math.nan, True, -1])
+def test_sizes_of_batches_are_whole_numbers(size):
+    ids = torch.arange(50)
+    for name, make in (
+        ("time", lambda: Windows(ids, size, 1)),
+        ("batch", lambda: Windows(ids, 3, size)),
+        ("seed", lambda: Windows(ids, 3, 1, size)),
+        ("batch", lambda: Examples([1, 2], size, tuple)),
+        ("seed", lambda: Examples([1, 2], 1, tuple, size)),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number, at least [01], not"):
+            make()
+
+
+# Whatever is used up when it is read once
+
+
+def test_documents_and_pairs_may_come_from_generators():
+    assert join((map(int, word) for word in ("56", "7")), end=0).tolist() == [5, 6, 0, 7, 0]
+    assert join([torch.tensor([5, 6]), np.array([7])], end=0).tolist() == [5, 6, 0, 7, 0]
+    assert join([], end=0).tolist() == []
+    assert pad(map(list, ((1, 2), (3,))), 0).tolist() == [[1, 2], [3, 0]]
+    assert pad((map(int, word) for word in ("12", "3")), 0).tolist() == [[1, 2], [3, 0]]
+    pairs = [([5, 6], [7, 8]), ([9], [7])]
+
+    def used_up():
+        return ((iter(prompt), map(int, answer)) for prompt, answer in pairs)
+
+    for ours, wanted in (
+        (answer_only(used_up()), answer_only(pairs)),
+        (source_and_target(used_up(), 1, 0), source_and_target(pairs, 1, 0)),
+    ):
+        assert all(x.equal(y) for x, y in zip(ours, wanted, strict=True))
+
+
+@pytest.mark.parametrize("text", ["text", ["text"], [[1.5]], [None], [[None]], 5, [5], [["a"]], [[2**70]]])
+def test_what_is_no_document_is_refused(text):
+    with pytest.raises(ValueError, match="document"):
+        join(text, end=0)
+    with pytest.raises(ValueError, match="end must be a whole number"):
+        join([[1]], end="<|endoftext|>")
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    ["ab", ["ab"], [("question", "answer")], [([1], [2], [3])], [([1.5], [2])], {"a": "b"}, 5, [None]],
+)
+def test_what_is_no_pair_of_ids_is_refused(pairs):
+    for function in (answer_only, lambda pairs: source_and_target(pairs, 1, 0)):
+        with pytest.raises(ValueError, match="pair"):
+            function(pairs)
+
+
+@pytest.mark.parametrize("rows", [[["a"]], [[1.5]], "text", [[None]]])
+def test_rows_to_pad_are_whole_numbers(rows):
+    with pytest.raises(ValueError, match="rows must be whole numbers"):
+        pad(rows, 0)
 
 
 # Precision

@@ -128,6 +128,39 @@ def test_rollouts_are_what_they_say():
 # Several models and optimizers
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 0}, "batch must be"),
+        ({"group": 1.5}, "group must be"),
+        ({"max_new_tokens": 0}, "max_new_tokens must be"),
+        ({"max_new_tokens": math.nan}, "max_new_tokens must be"),
+        ({"temperature": -1.0}, "temperature must be"),
+        ({"temperature": "1"}, "temperature must be"),
+        ({"temperature": math.nan}, "temperature must be"),
+        ({"seed": None}, "seed must be"),
+    ],
+    ids=str,
+)
+def test_rollouts_name_a_setting_out_of_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        rollouts(policy(), **options)
+
+
+def test_rollouts_are_of_ids_and_have_rewards():
+    model = policy()
+    with pytest.raises(ValueError, match="stop must be a whole number"):
+        Rollouts(model, [[1]], likes_small_ids, "<|im_end|>")
+    with pytest.raises(ValueError, match="a prompt must be token ids, not text"):
+        Rollouts(model, ["What?"], likes_small_ids, STOP)
+    for reward in (None, math.nan, math.inf):
+        with pytest.raises(ValueError, match="a reward must be a finite number"):
+            Rollouts(model, [[1]], lambda prompt, answer, reward=reward: reward, STOP)(0)
+    used_up = Rollouts(model, (map(int, word) for word in ("3", "45")), likes_small_ids, STOP)
+    whole = Rollouts(model, [[3], [4, 5]], likes_small_ids, STOP)
+    assert all(used_up(step).tokens.equal(whole(step).tokens) for step in range(3))
+
+
 class Critic(nn.Module):
     """A value of each position, (batch, time), from a model of its own."""
 

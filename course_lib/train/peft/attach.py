@@ -14,10 +14,11 @@ of Houlsby et al. (`bottleneck`).
 Not handled: two methods attached to one model at once.
 """
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -25,7 +26,9 @@ import torch
 from torch import Tensor, nn
 
 from course_lib.families.tensor_file import read_tensors, require_same, write_tensors
+from course_lib.generate.request_checks import check_whole
 from course_lib.model.exchange import Exchange, Replacement, exchange, require_composable
+from course_lib.train.interrupts import uninterrupted
 
 KIND = "adapter"
 SAMPLE_SIZE = 64  # elements of the embedding table that a file stores, to recognize its base by
@@ -61,6 +64,7 @@ def attach(model: nn.Module, method: Method, seed: int = 0) -> "Attached":
     Raises ValueError, changing nothing, for a model that has something attached already, and where the method
     doesn't fit the model.
     """
+    check_whole("seed", seed, 0)
     require_composable(model, "adapter")
     return Attached(model, method, method.wrap(model, torch.Generator().manual_seed(seed)))
 
@@ -75,6 +79,7 @@ class Attached:
 
     def __init__(self, model: nn.Module, method: Method, parts: dict[str, Wrapper]):
         self.model, self.method, self.parts = model, method, parts
+        self._config = getattr(model, "config", None)  # the base's: merging may change it
         self._requires_grad = [(weight, weight.requires_grad) for weight in model.parameters()]
         model.requires_grad_(False)
         self._exchange = exchange(model, parts)
@@ -118,17 +123,24 @@ class Attached:
     def merge(self) -> nn.Module:
         """Add what was trained to the model's own weights, and return it as an ordinary model.
 
-        This can't be undone: the sum is rounded, so subtracting the change need not restore the old bits.
+        This can't be undone: the sum is rounded, so subtracting the change need not restore the old bits. A
+        head that shared the embedding table gets a matrix of its own, and the table stays as it was: the
+        model's configuration then says tie_embeddings=False, so that the model is saved as what it is.
 
         Raises ValueError, changing nothing, for a method other than LoRA, whose wrappers no change of weights
         can replace, and over quantized weights.
         """
         self._current_exchange()
         merged = {path: self._merge_part(path, part) for path, part in self.parts.items()}
-        self.detach()
-        exchange(self.model, merged)
-        for path, layer in merged.items():
-            layer.weight.requires_grad_(self.parts[path].base.weight.requires_grad)
+        table = _embedding_table(self.model)
+        tied = any(part.base.weight is table for part in self.parts.values())
+        with uninterrupted():
+            self.detach()
+            if tied:
+                _untie(self.model)
+            exchange(self.model, merged)
+            for path, layer in merged.items():
+                layer.weight.requires_grad_(self.parts[path].base.weight.requires_grad)
         return self.model
 
     def save(self, path: str | Path) -> None:
@@ -160,7 +172,7 @@ class Attached:
     def _facts(self) -> dict[str, dict]:
         """Return the settings that a file must agree with, as JSON returns them."""
         settings = {"method": type(self.method).__name__, **asdict(self.method)}
-        return json.loads(json.dumps({"method": settings, "model": asdict(self.model.config)}))
+        return json.loads(json.dumps({"method": settings, "model": asdict(self._config)}))
 
     def _merge_part(self, path: str, part: Wrapper) -> nn.Module:
         if not hasattr(part, "merged"):
@@ -192,7 +204,7 @@ def copy_weights(weights: dict[str, Tensor], tensors: dict[str, Tensor], source:
         tensor = tensors[name].to(weight.dtype)
         if not (tensors[name].is_floating_point() and tensor.isfinite().all()):
             raise ValueError(f"{name} in {source} isn't made of finite numbers")
-    with torch.no_grad():
+    with torch.no_grad(), uninterrupted():
         for name, weight in weights.items():
             weight.copy_(tensors[name])
 
@@ -209,6 +221,20 @@ def factory_kwargs(model: nn.Module) -> dict:
 def _embedding_table(model: nn.Module) -> Tensor:
     """Return the embedding table, (vocab_size, d_model); that of the encoder, in an encoder-decoder."""
     return getattr(model, "encoder", model).embedding.weight
+
+
+def _untie(model: nn.Module) -> None:
+    """Let the head have a matrix of its own, by the configuration and for each part that holds it.
+
+    An encoder-decoder built from this configuration has two embedding tables. So the decoder of this one,
+    which shared the encoder's, gets a copy.
+    """
+    config = model.config
+    for part in model.modules():
+        if getattr(part, "config", None) == config:
+            part.config = replace(config, tie_embeddings=False)
+    if hasattr(model, "encoder"):
+        model.decoder.embedding = copy.deepcopy(model.decoder.embedding)
 
 
 def _sample_embedding(model: nn.Module) -> Tensor:

@@ -12,7 +12,7 @@ Not handled: dropout, ranks that differ between layers, the scaling of rsLoRA an
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,14 +40,15 @@ class LoRA:
     targets: Sequence[str] = ("attention.query", "attention.value")
 
     def __post_init__(self):
-        targets = (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
+        targets = (self.targets,) if isinstance(self.targets, str) else self.targets
+        targets = tuple(targets) if isinstance(targets, Iterable) else ()
         object.__setattr__(self, "targets", targets)
         if type(self.rank) is not int or self.rank < 1:
             raise ValueError(f"rank must be a whole number of at least 1, not {self.rank!r}")
         if type(self.alpha) not in (int, float) or not 0 < self.alpha <= sys.float_info.max:
             raise ValueError(f"alpha must be a number above 0, Python's own, not {self.alpha!r}")
-        if not targets:
-            raise ValueError('name at least one target, such as "attention.query"')
+        if not targets or not all(isinstance(target, str) and target for target in targets):
+            raise ValueError(f'name at least one target, such as "attention.query", not {targets!r}')
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`. The layers may be quantized: only in_features and out_features are needed."""

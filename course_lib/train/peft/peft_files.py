@@ -148,8 +148,8 @@ def _read_json(path: Path) -> object:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # with or without a byte order mark
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: it is no JSON ({error})") from None
 
 

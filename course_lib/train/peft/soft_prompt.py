@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.generate.request_checks import check_callable, to_ids
 from course_lib.model import Decoder, Trace
 from course_lib.model.attention import KeysAndValues, UpdateCache
 from course_lib.model.positions import Rotary
@@ -119,9 +120,14 @@ class PromptedEmbedding(Wrapper):
 def in_front(ids: Sequence[int], batches: Callable[[int], Batch]) -> Callable[[int], Batch]:
     """Return the same batches (tokens, targets) with `ids` before each row, which are not trained as targets.
 
+    Raises ValueError for ids that aren't ids.
+
     >>> in_front([9], lambda step: (torch.tensor([[5, 6]]), torch.tensor([[6, 7]])))(0)
     (tensor([[9, 5, 6]]), tensor([[-100,    6,    7]]))
     """
+
+    ids = to_ids("the ids in front", ids)
+    check_callable("batches", batches)
 
     def with_prompt(step: int) -> Batch:
         tokens, targets = batches(step)  # (batch, time) each

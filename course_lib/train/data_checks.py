@@ -1,0 +1,91 @@
+"""What the sources of batches and `chat_examples` refuse, each with a message that says what to do."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from torch import Tensor
+
+from course_lib.generate.request_checks import check_whole, is_whole, to_ids
+from course_lib.model import LanguageModel
+from course_lib.model.checks import require
+
+
+def check_positive(**sizes: int) -> None:
+    """Raise ValueError for a size that isn't a whole number from 1 on."""
+    for name, size in sizes.items():
+        check_whole(name, size, 1)
+
+
+def check_windows(ids: Tensor, time: int, batch: int, seed: int) -> None:
+    """Raise ValueError unless ids, (length,), are enough for a window of `time` tokens and their targets."""
+    check_positive(time=time, batch=batch)
+    check_whole("seed", seed, 0)
+    require(is_whole(ids), f"ids must be whole numbers, not {ids.dtype}")
+    require(
+        ids.dim() == 1 and len(ids) > time,
+        f"windows of {time} tokens need one sequence of at least {time + 1} ids, not {tuple(ids.shape)}",
+    )
+
+
+def to_pairs(pairs: Iterable[tuple[Iterable[int], Iterable[int]]]) -> list[tuple[list[int], list[int]]]:
+    """Return pairs of ids as lists. Raises ValueError for what isn't pairs of ids."""
+    return [
+        (to_ids("the first of a pair", first), to_ids("the second of a pair", second))
+        for first, second in to_list_of_pairs(pairs)
+    ]
+
+
+def to_list_of_pairs(pairs: Iterable[tuple[object, object]]) -> list[tuple[object, object]]:
+    """Return the pairs as a list. Raises ValueError for what isn't pairs; a text of two letters isn't one."""
+    require(
+        isinstance(pairs, Iterable) and not isinstance(pairs, str | Mapping),
+        f"give a list of pairs, not a {type(pairs).__name__}",
+    )
+    pairs = list(pairs)
+    for pair in pairs:
+        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+        require(is_pair, f"each example must be a pair, such as (question, answer), not {pair!r}")
+    return pairs
+
+
+def tokens_of(documents: Iterable[Iterable[int]], end: int) -> Iterator[int]:
+    """Yield all documents' ids, `end` after each. Raises ValueError for a document that is text or one id."""
+    require(isinstance(documents, Iterable), f"give a list of documents, not {documents!r}")
+    for document in documents:
+        require(
+            isinstance(document, Iterable) and not isinstance(document, str),
+            f"a document must be token ids, not {document!r}: encode it first",
+        )
+        yield from document
+        yield end
+
+
+# Conversations
+
+
+def check_conversations(lm: LanguageModel, pairs: Iterable[tuple[object, object]]) -> None:
+    """Raise ValueError for a model without a chat template, and for a response that is empty or no text."""
+    require(lm.chat is not None, f"{lm.name} has no chat template, and can't be taught by conversations")
+    for prompt, response in pairs:
+        require(
+            isinstance(response, str) and bool(response.strip()),
+            f"the response to {prompt!r} is empty or no text ({response!r}): "
+            "there is nothing to learn from it",
+        )
+
+
+def check_prompt(prompt: object, prompt_ids: Sequence[int], conversation: Sequence[int]) -> None:
+    """Raise ValueError unless the conversation's ids begin with those of its prompt."""
+    require(
+        conversation[: len(prompt_ids)] == prompt_ids,
+        f"under this chat template the conversation doesn't begin with its prompt: {prompt!r}",
+    )
+
+
+def check_turn(response: str, text: str, ended: bool) -> None:
+    """Raise ValueError unless the assistant's turn, whose text is `text`, ends, and holds the response."""
+    require(ended, "this chat template leaves the assistant's turn open: the model would never learn to stop")
+    require(
+        response.strip() in text,
+        f"under this chat template the turn that is learned doesn't hold its response: {response!r}. Does it "
+        "open the assistant's turn under add_generation_prompt, and write each content unchanged?",
+    )
