@@ -28,6 +28,13 @@ def check_text(text: object) -> str:
     return text
 
 
+def check_dict(name: str, value: Mapping) -> dict:
+    """Return a copy of a dict. Raises TypeError for anything else."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a dict, not {value!r}")
+    return dict(value)
+
+
 def check_flag(name: str, value: object) -> None:
     """Raise TypeError for a switch that is neither True nor False: a word, even "no", would count as True."""
     if not isinstance(value, bool):
@@ -54,12 +61,12 @@ def check_training(vocab_size: int, special: Sequence[str], byte_order: Sequence
     if set(map(type, byte_order)) != {int} or sorted(byte_order) != list(range(256)):
         raise ValueError("byte_order must name each of the 256 bytes once")
     named = not isinstance(special, str) and all(
-        isinstance(name, str) and 0 < len(name) <= LONGEST_NAME for name in special
+        isinstance(name, str) and 0 < len(check_text(name)) <= LONGEST_NAME for name in special
     )
     if not named or len(set(special)) < len(special):
         raise ValueError(
-            f"special tokens need a list of distinct, non-empty strings, not {special!r} (and none is longer "
-            f"than {LONGEST_NAME:,} characters)"
+            f"special tokens need a list of distinct, non-empty strings, not {special!r:.200}, "
+            f"and none longer than {LONGEST_NAME:,} characters"
         )
     if vocab_size < 256 + len(special):
         raise ValueError(
@@ -125,7 +132,7 @@ def check_vocabulary(
     _check_merges(tokens, merges)
     for kind, named in (("special", special), ("added", added)):
         for name, i in named.items():
-            if len(name) > LONGEST_NAME:
+            if len(check_text(name)) > LONGEST_NAME:
                 raise ValueError(
                     f"the {kind} token {name[:40]!r}… is longer than {LONGEST_NAME:,} characters"
                 )
@@ -138,7 +145,10 @@ def check_vocabulary(
 
 
 def _check_merges(tokens: Sequence[bytes | None], merges: Mapping[Pair, int]) -> None:
-    for (left, right), new in merges.items():
+    for pair, new in merges.items():
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(f"a merge joins two tokens, as (left id, right id) does; {pair!r} names no two")
+        left, right = pair
         for i in (left, right, new):
             if not _has_token(tokens, i):
                 raise ValueError(f"a merge names {i!r}, which is no token of the vocabulary")
@@ -155,6 +165,8 @@ def check_pieces(pieces: Mapping[tuple[int, ...], int], vocabulary: list[bytes],
         )
     if not isinstance(pieces, Mapping):
         raise TypeError(f"pieces must be a dict, ids → how often they occur, not {type(pieces).__name__}")
+    if vocab_size < 0:
+        raise ValueError(f"vocab_size={vocab_size} is no size: a vocabulary has 0 tokens or more")
     for piece, times in pieces.items():
         if not isinstance(piece, tuple) or not all(_has_token(vocabulary, i) for i in piece):
             raise ValueError(f"the piece {piece!r} must be a tuple of ids from 0 to {len(vocabulary) - 1}")

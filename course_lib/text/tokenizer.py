@@ -5,9 +5,8 @@
       → pieces                             `pretokenize`
       → bytes → tokens                     `fast_bpe`
 
-Plain text never becomes a special token. Other libraries let it happen: SmolLM2's vocabulary lacks eight
-control characters, for which `tokenizers` gives the unknown token, and that is <|endoftext|>. Here such a
-character is an error, if the unknown token is a special one.
+Plain text never becomes a special token. (In `tokenizers` it may: SmolLM2 has no token for some control
+characters, and its unknown token is <|endoftext|>, the end of a text. Here such a character is an error.)
 
 Not handled: Unicode normalisation, byte fallback, dropout, and merges across pieces.
 """
@@ -21,6 +20,7 @@ from itertools import chain
 from course_lib.text.bpe import Pair
 from course_lib.text.checks import (
     check_allowed,
+    check_dict,
     check_flag,
     check_ids,
     check_text,
@@ -65,8 +65,10 @@ class Tokenizer:
         unknown: int | None = None,
         added: dict[str, int] | None = None,
     ):
-        self.tokens, self.merges, self.pattern = tokens_by_id(tokens), dict(merges), pattern
-        self.special, self.added, self.unknown = dict(special or {}), dict(added or {}), unknown
+        self.tokens, self.merges = tokens_by_id(tokens), check_dict("merges", merges)
+        self.special = check_dict("special", {} if special is None else special)
+        self.added = check_dict("added", {} if added is None else added)
+        self.pattern, self.unknown = pattern, unknown
         compile_pattern(pattern)
         check_vocabulary(self.tokens, self.merges, self.special, self.added, unknown)
         hidden = set(self.special.values())
@@ -75,8 +77,7 @@ class Tokenizer:
         self._byte_ids = [ids.get(bytes([byte]), unknown) for byte in range(256)]
         ranked = enumerate(self.merges.items())
         self._ranks = {pair: (rank, new) for rank, (pair, new) in ranked if new not in hidden}
-        self._cache = _PieceCache(self._encode_piece)
-        self._named = self.added | self.special
+        self._cache, self._named = _PieceCache(self._encode_piece), self.added | self.special
         self._splitters = {names: SpecialSplitter({*names, *self.added}) for names in ((), (*self.special,))}
 
     @classmethod
@@ -194,9 +195,8 @@ class Tokenizer:
     def decode(self, ids: Iterable[int], skip_special: bool = False) -> str:
         """Return the text of token ids. Bytes that are not UTF-8, such as half a character, become �.
 
-        ids: whole numbers in a list, an array, a tensor or whatever yields them. skip_special: leave special
-        tokens out. Raises ValueError for an id outside the vocabulary or in one of its gaps, TypeError for
-        what is no whole number.
+        ids: from a list, an array, a tensor … skip_special: leave special tokens out. Raises ValueError for
+        an id outside the vocabulary or in one of its gaps, TypeError for what is no whole number.
         """
         return b"".join(self._decode_bytes(ids, skip_special)).decode(errors="replace")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from course_lib.text.bpe import Pair
-from course_lib.text.checks import check_id
+from course_lib.text.checks import check_id, check_text
 
 if TYPE_CHECKING:
     from course_lib.text.tokenizer import Tokenizer
@@ -86,7 +86,7 @@ def _names(tokens: Sequence[str | None], ids: Iterable[int], kind: str) -> dict[
     for i in ids:
         if check_id(i) >= len(tokens) or tokens[i] is None:
             raise ValueError(f"the {kind} token's id {i} is no token of the vocabulary")
-        names[tokens[i]] = i
+        names[check_text(tokens[i])] = i
     return names
 
 
@@ -107,7 +107,7 @@ def _read_merges(tokens: Sequence[str | None], merges: Sequence[str]) -> dict[Pa
     ids = {token: i for i, token in enumerate(tokens)}
     pairs = {}
     for merge in merges:
-        left, space, right = merge.partition(" ")
+        left, space, right = merge.partition(" ") if isinstance(merge, str) else (merge, "", "")
         if not space or " " in right:
             raise ValueError(f"the merge {merge!r} must be two tokens with one space between them")
         for token in (left, right, left + right):
@@ -143,9 +143,11 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
 def load_tokenizer(path: str | os.PathLike, make: Callable[..., Tokenizer]) -> Tokenizer:
     """Read what `save_tokenizer` wrote and return `make(tokens, merges, pattern, special, unknown, added)`.
 
-    A file from before there were added tokens has none. Raises ValueError, which names the file, if it holds
-    anything else.
+    A file from before there were added tokens has none. Raises FileNotFoundError if there is no file, and
+    ValueError, which names the file, if it holds anything else.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}; `Tokenizer.save` writes one")
     try:
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:

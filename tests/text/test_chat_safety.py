@@ -139,7 +139,7 @@ def test_an_iterable_without_messages_is_refused():
             smollm2().chat.encode(nothing)
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", random, float], ids=str)
+@pytest.mark.parametrize("value", [object(), {1, 2}, b"bytes", random, float], ids=lambda x: type(x).__name__)
 def test_a_template_gets_nothing_but_plain_data(value):
     with pytest.raises(ValueError, match="message 0 holds more than texts, numbers, lists and dicts"):
         smollm2().chat.render([{"role": "user", "content": "x", "more": [{"deep": value}]}])

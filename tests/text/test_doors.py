@@ -162,3 +162,51 @@ def test_learning_refuses_what_it_cannot_learn_from_and_changes_nothing(argument
 def test_a_size_that_is_no_whole_number_is_refused(vocab_size):
     with pytest.raises(TypeError, match="vocab_size must be a whole number"):
         Tokenizer.train("text", vocab_size)
+
+
+# Vocabularies
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"merges": {(0, 1, 2): 0}}, "a merge joins two tokens.*names no two"),
+        ({"merges": {"ab": 0}}, "a merge joins two tokens"),
+        ({"merges": [((0, 1), 2)]}, "merges must be a dict"),
+        ({"merges": None}, "merges must be a dict"),
+        ({"special": ["ab"]}, "special must be a dict"),
+        ({"added": "ab"}, "added must be a dict"),
+        ({"special": {5: 2}}, "takes a string, not int"),
+        ({"special": {"\ud800": 2}}, "lone surrogate"),
+        ({"special": {"ab": True}}, "'ab' is not token True"),
+        ({"unknown": True}, "unknown token's id True"),
+        ({"pattern": None}, "a pattern is a regular expression"),
+    ],
+    ids=str,
+)
+def test_a_vocabulary_of_other_types_is_refused(options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        Tokenizer(**({"tokens": [b"a", b"b", b"ab"], "merges": {(0, 1): 2}} | options))
+
+
+def test_strings_of_other_types_are_refused():
+    with pytest.raises(ValueError, match="the merge None must be two tokens"):
+        Tokenizer.from_gpt2_strings(["a"], [None], [])
+    with pytest.raises(ValueError, match="lone surrogate"):
+        Tokenizer.from_gpt2_strings(["a", "\ud800"], [], [1])
+    for special in (["\ud800"], ["x" * 1001]):
+        with pytest.raises(ValueError, match="surrogate|longer than 1,000"):
+            Tokenizer.train("text", 300, special=special)
+
+
+def test_a_size_below_zero_is_refused_and_one_that_is_reached_learns_nothing():
+    with pytest.raises(ValueError, match="vocab_size=-1 is no size"):
+        learn_merges({(0, 1): 1}, [b"a", b"b"], -1)
+    for size in (0, 1, 2):
+        assert learn_merges({(0, 1): 1}, [b"a", b"b"], size) == {}
+
+
+def test_a_folder_is_no_file(tmp_path):
+    for path in (tmp_path, tmp_path / "none", ""):
+        with pytest.raises(FileNotFoundError, match="there is no file"):
+            Tokenizer.load(path)
