@@ -71,7 +71,7 @@ def attention_by_hand(
     of the scores (`soft_cap`). The output of a query that may attend to no key is nan. Raises ValueError for
     tensors that don't fit together, and for a window below 1 or in attention that isn't causal.
     """
-    check_attention(q, k, v, mask, causal, window)
+    check_attention(q, k, v, mask, causal, scale, window)
     k, v = (_repeat_heads(x, q.shape[1]) for x in (k, v))  # (batch, heads, key, d_head)
     scores = q @ k.transpose(-1, -2)  # (batch, heads, query, key)
     scores = soft_cap(scores / math.sqrt(q.shape[-1]) if scale is None else scores * scale, cap)
@@ -101,7 +101,7 @@ def attend(
     """
     if cap is not None:
         return attention_by_hand(q, k, v, mask, causal, scale, window, cap)[0]
-    check_attention(q, k, v, mask, causal, window)
+    check_attention(q, k, v, mask, causal, scale, window)
     out = _attend_fused(q, k, v, mask, causal, scale, window)
     if out.device.type == "cpu" and not _is_plausible(out, q):
         return attention_by_hand(q, k, v, mask, causal, scale, window)[0]
@@ -143,7 +143,8 @@ def _attend_one_query(
     batch, heads, _, d_head = q.shape
     kv_heads = k.shape[1]
     grouped = q.reshape(batch, kv_heads, heads // kv_heads, d_head)
-    return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scale).reshape(q.shape)
+    out = F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scale)
+    return out.reshape(batch, heads, 1, -1)
 
 
 def _and_mask(mask: Tensor | None, allowed: Tensor) -> Tensor:

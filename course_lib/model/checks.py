@@ -105,12 +105,32 @@ def check_context(end: int, context: int) -> None:
 
 
 def check_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, window: int | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float | None,
+    window: int | None,
 ) -> None:
-    """Raise ValueError for tensors that don't fit together, and a window where none can be.
+    """Raise ValueError for tensors that don't fit together, and a scale or window that can't be.
 
     This runs in every layer, so no message is put together before it is needed.
     """
+    _check_heads(q, k, v)
+    same = q.dtype == k.dtype == v.dtype or torch.is_autocast_enabled(q.device.type)
+    if not (same and q.is_floating_point()):
+        raise ValueError(f"q, k and v are fractions of one dtype, not {q.dtype}, {k.dtype} and {v.dtype}")
+    if mask is not None:
+        check_mask(mask, (*q.shape[:3], k.shape[2]))
+    if not (scale is None or is_a(scale, float) and scale > 0):
+        raise ValueError(f"the scale of scores is a finite number above 0, or None; not {scale!r}")
+    if causal is not True or window is not None:
+        check_window(window, causal)
+
+
+def _check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
+    """Raise ValueError unless queries, keys and values have shapes that fit together."""
     if not (
         q.dim() == k.dim() == v.dim() == 4
         and k.shape[:3] == v.shape[:3]
@@ -125,13 +145,6 @@ def check_attention(
         )
     if q.shape[1] % k.shape[1]:
         raise ValueError(f"{q.shape[1]} query heads can't share {k.shape[1]} key-value heads evenly")
-    same = q.dtype == k.dtype == v.dtype or torch.is_autocast_enabled(q.device.type)
-    if not (same and q.is_floating_point()):
-        raise ValueError(f"q, k and v are fractions of one dtype, not {q.dtype}, {k.dtype} and {v.dtype}")
-    if mask is not None:
-        check_mask(mask, (*q.shape[:3], k.shape[2]))
-    if causal is not True or window is not None:
-        check_window(window, causal)
 
 
 def check_mask(mask: Tensor, scores: tuple[int, ...]) -> None:

@@ -175,11 +175,13 @@ def _check_tables(x: Tensor, cos: Tensor, sin: Tensor, layout: str) -> None:
     """Raise ValueError for a layout that doesn't exist, and tables that don't fit x."""
     if layout not in LAYOUTS.values():
         raise ValueError(f"the layout is half-split or interleaved, not {layout!r}")
+    fractions = x.is_floating_point() and cos.is_floating_point() and sin.is_floating_point()
     fit = cos.shape == sin.shape and cos.shape[-2:] == (*x.shape[-2:-1], x.shape[-1] / 2)
-    if not (fit and cos.shape[:-2] in ((), (1, 1), (x.shape[0], 1)) and x.is_floating_point()):
+    if not (fit and cos.shape[:-2] in ((), (1, 1), (x.shape[0], 1)) and fractions):
         raise ValueError(
-            "x is fractions (batch, heads, time, d_head), cos and sin are (time, d_head / 2) or (batch, 1, "
-            f"time, d_head / 2); not {tuple(x.shape)} of {x.dtype}, {tuple(cos.shape)} and {tuple(sin.shape)}"
+            "x is (batch, heads, time, d_head), cos and sin are (time, d_head / 2) or (batch, 1, time, "
+            f"d_head / 2), all of them fractions; not {tuple(x.shape)} of {x.dtype}, {tuple(cos.shape)} of "
+            f"{cos.dtype} and {tuple(sin.shape)} of {sin.dtype}"
         )
 
 

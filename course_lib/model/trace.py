@@ -186,6 +186,7 @@ def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tenso
         whole = isinstance(pair, Sequence) and len(pair) == 2 and all(is_a(n, int) for n in pair)
         require(whole, f"heads are pairs of whole numbers (layer, head), not {pair!r}")
         layer, head = pair
+        require(layer >= 0, f"layers are counted from 0, so there is no layer {layer}")
         by_layer.setdefault(layer, []).append(head)
 
     def edit(value: Tensor, layer: int) -> Tensor:

@@ -197,6 +197,9 @@ def test_attention_of_what_does_not_fit_is_refused(attention, name):
         ({"causal": "no"}, "causal must be True or False, not 'no'"),
         ({"cap": 0.0}, "a cap is a finite number above 0, not 0.0"),
         ({"cap": math.nan}, "not nan"),
+        ({"scale": math.inf}, "the scale of scores is a finite number above 0, or None; not inf"),
+        ({"scale": "0.5"}, "not '0.5'"),
+        ({"scale": -1.0}, "not -1.0"),
     ],
 )
 def test_dials_of_attention_that_cannot_be_are_refused(attention, odd, message):
@@ -210,6 +213,12 @@ def test_a_mask_to_add_may_be_of_another_precision(dtype):
     mask = torch.randn(5, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     both_ways(q, k, v, mask)
     both_ways(q[:, :, :1], k, v, mask[:1])
+
+
+def test_values_may_be_narrower_than_keys():
+    q, k, v = qkv(3, 5)
+    out = both_ways(q, k, v[..., :6])
+    torch.testing.assert_close(both_ways(q[:, :, 2:], k, v[..., :6]), out[:, :, 2:])
 
 
 # The cache
