@@ -8,7 +8,7 @@ A family is a row of a table. A new one takes data and no code.
 
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
 
 from course_lib.gguf_names import BLOCK_TENSORS, TENSORS
@@ -37,7 +37,10 @@ class NotHandled(ValueError):
 
 @dataclass(frozen=True)
 class Family:
-    """A family of models. A field of a sub-configuration is written with a dot: "attention.window"."""
+    """A family of models. A field of a sub-configuration is written with a dot: "attention.window".
+
+    Raises TypeError for an entry of another kind than below, ValueError for a field that `ModelConfig` lacks.
+    """
 
     # Fields of `ModelConfig` → the values that all models of the family have.
     shared_config: Mapping[str, object]
@@ -54,20 +57,33 @@ class Family:
     # The course's names of a transformer block's layers → those of the package transformers.
     transformers_names: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if name == "interleaved_rows":
+                check_flag(name, value)
+            elif not isinstance(value, Mapping):
+                raise TypeError(f"{name} must be a mapping, not {reprlib.repr(value)}")
+            elif name != "shared_config" and {type(entry) for entry in value.values()} - {str}:
+                raise TypeError(f"{name} must map names to names, and holds {reprlib.repr(dict(value))}")
+        known = {each.name for each in fields(ModelConfig)}
+        for name in (*self.shared_config, *self.required_settings, *self.optional_settings):
+            if name.partition(".")[0] not in known:
+                raise ValueError(f"{name} is no field of ModelConfig, which has {', '.join(sorted(known))}")
+
     def config(self, architecture: str, settings: Mapping, **known: object) -> ModelConfig:
         """Return the configuration of the model in a file.
 
         architecture: the settings' prefix. settings: the file's, by name. known: fields of `ModelConfig` that
         are not read from settings; a setting overrides them.
 
-        Raises ValueError for a setting that isn't one number, and where the configuration itself does.
-        `read_gguf` passes a mapping that raises ValueError where the file lacks a required setting.
+        Raises ValueError for a required setting that is missing, for one that isn't a number, and where the
+        configuration itself does.
         """
         required = REQUIRED_SETTINGS | self.required_settings
         optional = OPTIONAL_SETTINGS | self.optional_settings
         keys = {name: f"{architecture}.{setting}" for name, setting in (optional | required).items()}
         read = {
-            name: _number(key, settings[key])
+            name: _number(key, find_setting(settings, key))
             for name, key in keys.items()
             if name in required or key in settings
         }
@@ -77,6 +93,28 @@ class Family:
     def matches(self, config: ModelConfig) -> bool:
         """Return whether a model has the values that all models of this family share."""
         return all(attrgetter(name)(config) == value for name, value in self.shared_config.items())
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise TypeError unless the value is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {reprlib.repr(value)}")
+
+
+def check_families(families: object) -> None:
+    """Raise TypeError unless these are families by the names of their architectures."""
+    listed = isinstance(families, Mapping) and {type(family) for family in families.values()} <= {Family}
+    if not listed:
+        raise TypeError(
+            f"families must map names to Family(…), as FAMILIES does, not {reprlib.repr(families)}"
+        )
+
+
+def find_setting(settings: Mapping, key: str) -> object:
+    """Return one of a file's settings. Raises ValueError, which names it, where the file lacks it."""
+    if key not in settings:
+        raise ValueError(f"it lacks {key}, which a model's file has")
+    return settings[key]
 
 
 def _number(key: str, value: object) -> float:

@@ -18,7 +18,7 @@ import gguf
 import torch
 from torch import Tensor
 
-from course_lib.families.family import FAMILIES, Family, NotHandled
+from course_lib.families.family import FAMILIES, Family, NotHandled, check_families, check_flag, find_setting
 from course_lib.families.gguf_reader import (
     BLOCK_FORMATS,
     FLOAT_FORMATS,
@@ -48,10 +48,13 @@ def read_gguf(
     name in the file.
 
     Raises FileNotFoundError, or ValueError that says what is wrong with the file, or what in it isn't
-    handled. A chat template that isn't handled raises ValueError only when it is used.
+    handled. A chat template that isn't handled raises ValueError only when it is used. Raises TypeError for
+    families that are no such table.
     """
     path = Path(path)
     check_dtype(dtype)
+    check_flag("quantized", quantized)
+    check_families(families)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
@@ -72,21 +75,13 @@ def _read_model(
         held = reprlib.repr(architecture)
         raise NotHandled(f"it holds a {held} model; handled are {', '.join(families)}")
     file, family = GGUFFile(path), families[architecture]
-    settings = _Settings(file.settings)
-    config = _read_config(settings, file.tensors, architecture, family)
-    tokenizer = read_tokenizer(settings, family)
+    config = _read_config(file.settings, file.tensors, architecture, family)
+    tokenizer = read_tokenizer(file.settings, family)
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"it has {tokenizer.vocab_size} tokens for a vocabulary of {config.vocab_size}")
-    chat = read_chat(settings, tokenizer)
+    chat = read_chat(file.settings, tokenizer)
     model = _read_decoder(file.tensors, config, family, dtype, quantized)
-    return LanguageModel(settings.get("general.name", path.stem), model, tokenizer, chat)
-
-
-class _Settings(dict):
-    """The file's settings, name → value."""
-
-    def __missing__(self, name: str):
-        raise ValueError(f"it lacks {name}, which a model's file has")
+    return LanguageModel(str(file.settings.get("general.name", path.stem)), model, tokenizer, chat)
 
 
 def _read_config(
@@ -97,7 +92,7 @@ def _read_config(
     if settings.get("split.count", 1) not in (0, 1):
         raise NotHandled("it is one of a model's several files; join them with llama.cpp's gguf-split")
     layers = {tensor.name.split(".")[1] for tensor in tensors if tensor.name.startswith("blk.")}
-    if len(layers) != (stated := settings[f"{architecture}.block_count"]):
+    if len(layers) != (stated := find_setting(settings, f"{architecture}.block_count")):
         raise ValueError(f"it has weights for {len(layers)} layers and says {reprlib.repr(stated)}")
     tied = all(tensor.name != "output.weight" for tensor in tensors)
     n_tokens = len(read_list(settings, "tokens", str))

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from gguf import TokenType
 
-from course_lib.families.family import Family, NotHandled
+from course_lib.families.family import Family, NotHandled, find_setting
 from course_lib.text import ChatTemplate, Tokenizer
 
 NAMES = {str: "texts", int: "whole numbers"}
@@ -64,7 +64,7 @@ def _named_ids(settings: Mapping, n_tokens: int) -> tuple[list[int], list[int]]:
 
 def read_list(settings: Mapping, name: str, kind: type) -> list:
     """Return one of the vocabulary's lists. Raises ValueError unless it is one, of values of this kind."""
-    values = settings[f"tokenizer.ggml.{name}"]
+    values = find_setting(settings, f"tokenizer.ggml.{name}")
     if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
         raise ValueError(f"its tokenizer.ggml.{name} isn't a list of {NAMES[kind]}")
     return values

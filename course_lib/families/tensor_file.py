@@ -22,9 +22,10 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> 
     """Write tensors, by name, and facts that JSON can hold.
 
     An existing file is replaced only once the new one is complete. Raises FileNotFoundError where the folder
-    is missing.
+    is missing, and ValueError for a path that no file can have.
     """
     path = Path(path)
+    check_name(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into: make it first")
     partial = path.with_name(path.name + ".partial")
@@ -34,6 +35,16 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> 
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_name(path: Path) -> None:
+    """Raise ValueError for a path that names no file, or that no file system can store."""
+    try:
+        storable = "\0" not in os.fsencode(path).decode(errors="replace") and bool(path.name)
+    except UnicodeEncodeError:
+        storable = False
+    if not storable:
+        raise ValueError(f"no file can be called {str(path)!r}")
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:

@@ -35,8 +35,11 @@ def save_model(
 
     Tied weights are stored once. Raises ValueError for a weight that isn't finite in that precision, and for
     a model whose parts were replaced since it was built (quantized or packed, for example): `load_model`
-    couldn't build it again.
+    couldn't build it again. Raises TypeError for what isn't a model of the course.
     """
+    check_dtype(dtype)
+    if not isinstance(getattr(model, "config", None), ModelConfig):
+        raise TypeError(f"a model that is built from a ModelConfig is stored, not a {type(model).__name__}")
     weights = _cast(stored_weights(model), dtype)
     with torch.device("meta"):
         built = stored_weights(type(model)(model.config))
@@ -85,9 +88,10 @@ def _build_empty(
     path: str | Path, header: dict, build: Callable[[ModelConfig], nn.Module], n_weights: int
 ) -> tuple[ModelConfig, nn.Module]:
     """Return the configuration in a file, and its model, which takes no memory whatever the sizes are."""
-    if header.get("class") != build.__name__:
+    name = getattr(build, "__name__", build)
+    if header.get("class") != name:
         raise ValueError(
-            f"{path} holds a {brief(header.get('class'))}, not a {build.__name__}: pass its class as build"
+            f"{path} holds a {brief(header.get('class'))}, not a {name}: pass its class as build"
         )
     try:
         config = ModelConfig.from_dict(header["config"])
