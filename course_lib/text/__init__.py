@@ -9,8 +9,10 @@ Read in this order:
     tokenizer          all of these together: train, encode, decode
     streaming          encoding a text that arrives in chunks
     vocabulary_files   GPT-2's files, and saving and loading
-    checks             what arguments `tokenizer` accepts
+    checks             what arguments `tokenizer` and `chat` accept
     chat               a conversation → text
+    template_language  what chat templates can use
+    template_limits    the sandbox in which they come to an end
     normalise          texts as scorers compare them
 """
 

@@ -57,8 +57,8 @@ class ChatTemplate:
         end, so that the model continues with its answer.
 
         Raises ValueError for a message without role or content, for a source that isn't a Jinja program, and
-        if the program fails or takes too long. Raises ValueError also where a special token that the template
-        itself uses comes from the messages, whole or joined from its parts.
+        if the program fails or takes too long. Raises ValueError also where bos, eos or a special token that
+        the template uses comes from the messages, whole or joined from its parts.
         """
         return self._lay_out(messages, add_generation_prompt)[0]
 

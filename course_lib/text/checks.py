@@ -28,6 +28,13 @@ def check_text(text: object) -> str:
     return text
 
 
+def check_texts(texts: Iterable[str]) -> Iterable[str]:
+    """Return `texts`. Raises TypeError for a dict, of which only the keys would be read."""
+    if isinstance(texts, Mapping):
+        raise TypeError("texts must be strings, one after another, not a dict: perhaps its values()?")
+    return texts
+
+
 def check_dict(name: str, value: Mapping) -> dict:
     """Return a copy of a dict. Raises TypeError for anything else."""
     if not isinstance(value, Mapping):
@@ -60,7 +67,7 @@ def check_training(vocab_size: int, special: Sequence[str], byte_order: Sequence
     check_whole("vocab_size", vocab_size)
     if set(map(type, byte_order)) != {int} or sorted(byte_order) != list(range(256)):
         raise ValueError("byte_order must name each of the 256 bytes once")
-    named = not isinstance(special, str) and all(
+    named = not isinstance(special, (str, Mapping)) and all(
         isinstance(name, str) and 0 < len(check_text(name)) <= LONGEST_NAME for name in special
     )
     if not named or len(set(special)) < len(special):

@@ -24,6 +24,7 @@ from course_lib.text.checks import (
     check_flag,
     check_ids,
     check_text,
+    check_texts,
     check_training,
     check_vocabulary,
     comparable_keys,
@@ -47,9 +48,9 @@ class Tokenizer:
     is cut into pieces first. special: the names of special tokens, which stand for no text, → their ids; the
     names are among the tokens. unknown: the id for a byte that the vocabulary lacks; without it, or if it is
     a special token's, such a byte is an error. added: the names of tokens that are never cut, as "<think>" in
-    some vocabularies, → their ids; they are text like any other. Raises ValueError for tokens that are not
-    bytes, for ids without a token, and for a merge that doesn't make the bytes of its token. A merge that
-    would make a special token is left out when encoding.
+    some vocabularies, → their ids; they are text. Merges that make a special token aren't used. Raises
+    ValueError for tokens that are not bytes, for ids without a token, and for a merge that doesn't make the
+    bytes of its token.
 
     >>> tokenizer = Tokenizer.train("low low low lower lowest", vocab_size=260)
     >>> [tokenizer.token_text(i) for i in tokenizer.encode("low slow")]
@@ -73,8 +74,8 @@ class Tokenizer:
         check_vocabulary(self.tokens, self.merges, self.special, self.added, unknown)
         hidden = set(self.special.values())
         ids = {token: i for i, token in enumerate(self.tokens) if i not in hidden}
-        unknown = None if unknown in hidden else unknown
-        self._byte_ids = [ids.get(bytes([byte]), unknown) for byte in range(256)]
+        spare = None if unknown in hidden else unknown
+        self._byte_ids = [ids.get(bytes([byte]), spare) for byte in range(256)]
         ranked = enumerate(self.merges.items())
         self._ranks = {pair: (rank, new) for rank, (pair, new) in ranked if new not in hidden}
         self._cache, self._named = _PieceCache(self._encode_piece), self.added | self.special
@@ -99,7 +100,7 @@ class Tokenizer:
         or whose keys can't be compared, and what `encode` raises.
         """
         byte_order, tie_rule = list(byte_order), find_tie_rule(ties)
-        special = special if isinstance(special, str) else list(special)
+        special = special if isinstance(special, (str, Mapping)) else list(special)
         check_training(vocab_size, special, byte_order)
         pieces = _count_pieces([text] if isinstance(text, str) else text, pattern, special, byte_order)
         tokens = [bytes([byte]) for byte in byte_order]
@@ -168,7 +169,7 @@ class Tokenizer:
         >>> [tokenizer.token_text(i) for i in tokenizer.encode_iterable(["lo", "w slo", "w"])]
         ['low', ' ', 's', 'low']
         """
-        return encode_stream(self, iter(chunks), self.splitter(allow_special))
+        return encode_stream(self, iter(check_texts(chunks)), self.splitter(allow_special))
 
     def splitter(self, allow_special: bool | Collection[str]) -> SpecialSplitter:
         """Return what cuts a text at the added tokens, and at the special ones that are allowed."""
@@ -208,10 +209,7 @@ class Tokenizer:
         yield decoder.decode(b"", final=True)
 
     def token_text(self, i: int) -> str:
-        """Return one token as printable text. Bytes that are only part of a character are written \\xNN.
-
-        Raises ValueError for an id outside the vocabulary or in one of its gaps.
-        """
+        """Return a token as printable text, part of a character as \\xNN. Raises what `decode` raises."""
         return b"".join(self._decode_bytes([i], skip_special=False)).decode(errors="backslashreplace")
 
     def _decode_bytes(self, ids: Iterable[int], skip_special: bool) -> Iterator[bytes]:
@@ -245,6 +243,6 @@ def _count_pieces(
 ) -> dict[tuple[int, ...], int]:
     """Count the distinct pieces of texts, as the ids of their bytes, without the names of special tokens."""
     splitter, ids = SpecialSplitter(special), {byte: i for i, byte in enumerate(byte_order)}
-    between = (segment for text in texts for segment in splitter.split(check_text(text))[::2])
+    between = (segment for text in check_texts(texts) for segment in splitter.split(check_text(text))[::2])
     pieces = Counter(chain.from_iterable(split(segment, pattern) for segment in between))
     return {tuple(ids[byte] for byte in piece.encode()): count for piece, count in pieces.items()}

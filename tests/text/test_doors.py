@@ -89,6 +89,14 @@ def test_a_word_is_no_vocabulary(tokens):
         Tokenizer(tokens, {})
 
 
+def test_a_dict_is_no_text_and_no_list_of_names():
+    for use in (lambda texts: Tokenizer.train(texts, 300), TOKENIZER.encode_iterable):
+        with pytest.raises(TypeError, match="not a dict"):
+            use({"text": "low lower"})
+    with pytest.raises(ValueError, match="special tokens need a list"):
+        Tokenizer.train("low", 300, special={"<x>": 256})
+
+
 # Patterns that never end
 
 
