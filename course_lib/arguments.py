@@ -40,6 +40,13 @@ def number(name: str, value: Any, above: float = -math.inf, most: float = math.i
     return value
 
 
+def finite(name: str, array: Any) -> Any:
+    """Return an array or tensor. Raises ValueError if one of its numbers is NaN or infinite."""
+    if 0 not in array.shape and not math.isfinite(float(abs(array).max())):
+        raise ValueError(f"{name} must be finite numbers, and one is NaN or infinite")
+    return array
+
+
 def listed(name: str, values: Iterable[Any], of: str = "a list") -> list[Any]:
     """Return a list of all that `values` yields, also of an iterator, which can be gone through only once.
 

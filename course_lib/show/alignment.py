@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from course_lib.arguments import finite, listed
 from course_lib.show.style import BLUE, INK, MUTED, ORANGE, blank_page
 from course_lib.show.tokens import text_width
 
@@ -35,10 +36,10 @@ def draw_alignment(
     links: pairs (source index, target index) of words that translate each other; their lines are blue, all
         other lines orange.
 
-    Raises ValueError for a text without words, and if weights and words don't fit.
+    Raises ValueError for a text without words, weights that aren't finite, and if weights and words don't
+    fit; TypeError for a text or links that are no list.
     """
-    weights = np.asarray(weights, dtype=float)  # (target, source)
-    _check_alignment(source, target, weights)
+    source, target, weights, links = _check_alignment(source, target, weights, links)
     above, below = _centers(source), _centers(target)  # (source,), (target,)
     length = max(above[-1], below[-1], 600) + 40
     fig, ax = blank_page(length, bottom=-1.4 * FONT_SIZE, top=DROP + 5 * FONT_SIZE)
@@ -51,12 +52,19 @@ def draw_alignment(
     return fig
 
 
-def _check_alignment(source: Sequence[str], target: Sequence[str], weights: np.ndarray) -> None:
+def _check_alignment(
+    source: Sequence[str], target: Sequence[str], weights: np.ndarray, links: Collection[tuple[int, int]]
+) -> tuple[list[str], list[str], np.ndarray, set[tuple[int, int]]]:
+    """Return the words as lists, the weights as an array, (target, source), and the links as a set."""
+    source, target = listed("source", source, "a list of words"), listed("target", target, "a list of words")
+    links = {tuple(listed("a link", link, "a pair")) for link in listed("links", links, "a list of pairs")}
+    weights = finite("weights", np.asarray(weights, dtype=float))
     if not (len(source) and len(target)):
         raise ValueError("there is nothing to align: both texts need at least one word")
     if weights.shape != (len(target), len(source)):
         expected = f"({len(target)}, {len(source)})"
         raise ValueError(f"weights must be {expected}, target and source, not {weights.shape}")
+    return source, target, weights, links
 
 
 def _write_heading(ax: Axes, title: str) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
+from course_lib.arguments import finite, listed, whole
 from course_lib.model import LanguageModel, Trace
 from course_lib.show.style import HIDDEN, INK, ORANGE, SIGNED, WEIGHTS
 from course_lib.show.tokens import token_label, token_name
@@ -27,17 +28,21 @@ class AttentionWeights:
     tokens: the n tokens, as text.
     weights: (layers, heads, query, key). Each row consists of the weights of one query, and sums to 1.
 
-    Raises ValueError if the weights don't have a row and a column for each token.
+    Raises ValueError if the weights don't have a row and a column for each token, or aren't finite, and
+    TypeError for tokens that are no list.
     """
 
     tokens: list[str]
     weights: np.ndarray
 
     def __post_init__(self):
+        if not isinstance(self.tokens, list | tuple):
+            raise TypeError(f"tokens must be a list of texts, not a {type(self.tokens).__name__}")
         n = len(self.tokens)
         if self.weights.ndim != 4 or self.weights.shape[2:] != (n, n):
             shape = self.weights.shape
             raise ValueError(f"{n} tokens need weights (layers, heads, {n}, {n}), and these are {shape}")
+        finite("the attention weights", self.weights)
 
     def head(self, layer: int, head: int) -> np.ndarray:
         """Return one head's weights, (query, key); layers and heads are counted from 0.
@@ -69,7 +74,7 @@ class AttentionWeights:
 
 
 def _check_index(axis: str, index: int, size: int) -> None:
-    if not 0 <= index < size:
+    if not 0 <= whole(axis, index) < size:
         raise IndexError(f"{axis} {index} doesn't exist: they are numbered from 0 to {size - 1}")
 
 
@@ -179,10 +184,11 @@ def draw_head_grid(scores: np.ndarray, title: str = "", top: int = 5) -> Figure:
 
     Scores of both signs get two colours, with white at zero, and the ones farthest from zero are ringed.
 
-    Raises ValueError if the scores aren't two-dimensional.
+    Raises ValueError if the scores aren't two-dimensional or aren't finite, TypeError if they are no numbers.
     """
-    scores = np.asarray(scores, dtype=float)
-    if scores.ndim != 2:
+    scores = _read_scores(scores)
+    whole("top", top, 0)
+    if scores.ndim != 2 or not scores.size:
         raise ValueError(f"scores must have the shape (layers, heads), and these have {scores.shape}")
     layers, heads = scores.shape
     fig = Figure(figsize=(0.28 * layers + 3.4, 0.28 * heads + 1.7), layout="constrained")
@@ -196,6 +202,14 @@ def draw_head_grid(scores: np.ndarray, title: str = "", top: int = 5) -> Figure:
     fig.colorbar(image, ax=ax, pad=0.02, aspect=12, shrink=0.7)
     _ring_largest(ax, scores, top)
     return fig
+
+
+def _read_scores(scores: np.ndarray) -> np.ndarray:
+    try:
+        scores = np.asarray(scores if hasattr(scores, "shape") else listed("scores", scores), dtype=float)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"scores must be numbers, (layers, heads): {error}") from None
+    return finite("scores", scores)
 
 
 def _ring_largest(ax: Axes, scores: np.ndarray, count: int) -> None:

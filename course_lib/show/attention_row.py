@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from course_lib.arguments import number, whole
 from course_lib.model import LanguageModel
 from course_lib.show.attention import MIN_DRAWN, AttentionWeights, attention, describe_row
 from course_lib.show.figures import show
@@ -44,8 +45,9 @@ def draw_row(att: AttentionWeights, layer: int, head: int, query: int, width: fl
     width: in inches. If the sentence is wider, tokens after the query that a causal model masks are left out;
         if that isn't enough, the font shrinks.
 
-    Raises IndexError if there is no such layer, head or token.
+    Raises IndexError if there is no such layer, head or token, ValueError for a width that isn't above 0.
     """
+    number("width", width, above=0, most=100)
     weights = att.row(layer, head, query)  # (key,)
     line = _set_line(att.tokens, weights, query, limit=72 * width)
     starts = line.x[query] + RIBBON * _fan_out(weights, query)  # (key,)
@@ -159,7 +161,7 @@ def explore_attention(lm: LanguageModel, text: str, layer: int = 0, head: int = 
     layer, head: what the sliders show at first.
     query: the token that is chosen at first; a negative number counts from the end.
 
-    Raises ValueError if `text` can't be drawn.
+    Raises ValueError if `text` can't be drawn, and if there is no such layer, head or token.
     """
     compute = lru_cache(maxsize=4)(partial(attention, lm))
     layers, heads = compute(text).weights.shape[:2]
@@ -170,7 +172,7 @@ def explore_attention(lm: LanguageModel, text: str, layer: int = 0, head: int = 
     def list_tokens(text: str, query: int = -1) -> None:
         tokens = compute(text).tokens
         controls["token"].options = [(token_label(token), (text, i)) for i, token in enumerate(tokens)]
-        controls["token"].index = range(len(tokens))[query]
+        controls["token"].index = range(len(tokens))[whole("query", query, -len(tokens), len(tokens) - 1)]
 
     def draw(layer: int, head: int, token: tuple[str, int]) -> None:
         att = compute(token[0])
@@ -183,6 +185,8 @@ def explore_attention(lm: LanguageModel, text: str, layer: int = 0, head: int = 
 
 
 def _make_controls(layers: int, heads: int, layer: int, head: int) -> dict[str, widgets.Widget]:
+    whole("layer", layer, 0, layers - 1)
+    whole("head", head, 0, heads - 1)
     return {
         "layer": widgets.IntSlider(layer, 0, layers - 1, description="layer"),
         "head": widgets.IntSlider(head, 0, heads - 1, description="head"),

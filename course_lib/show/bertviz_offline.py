@@ -17,6 +17,7 @@ from importlib.resources import files
 import numpy as np
 import torch
 
+from course_lib.arguments import finite, listed, short, whole
 from course_lib.show.figures import Html
 from course_lib.show.tokens import token_name
 
@@ -62,20 +63,21 @@ def head_view(
     layers: the layers to choose from, of which the first is shown at first; all by default.
     heads: the heads that are switched on at first; all by default.
 
-    Raises ValueError if weights and tokens don't fit, or if a layer or head doesn't exist.
+    Raises ValueError if weights and tokens don't fit, if weights aren't finite, or if a layer or head doesn't
+    exist; TypeError for what is no tensor, or no list.
     """
     from bertviz import head_view as view
 
-    attention, layers, heads = _prepare(weights, tokens, layers, heads)
+    attention, names, layers, heads = _prepare(weights, tokens, layers, heads)
     page = view(
         attention,
-        [token_name(token) for token in tokens],
+        names,
         layer=layers[0],
         heads=heads,
         include_layers=layers,
         html_action="return",
     )
-    return _offline(page.data, f"bertviz head view: {len(tokens)} tokens, layers {layers}")
+    return _offline(page.data, f"bertviz head view: {len(names)} tokens, layers {layers}")
 
 
 def model_view(
@@ -91,20 +93,21 @@ def model_view(
     layers: the layers to show; all by default.
     heads: the heads to show; all by default.
 
-    Raises ValueError if weights and tokens don't fit, or if a layer or head doesn't exist.
+    Raises ValueError if weights and tokens don't fit, if weights aren't finite, or if a layer or head doesn't
+    exist; TypeError for what is no tensor, or no list.
     """
     from bertviz import model_view as view
 
-    attention, layers, heads = _prepare(weights, tokens, layers, heads)
+    attention, names, layers, heads = _prepare(weights, tokens, layers, heads)
     page = view(
         attention,
-        [token_name(token) for token in tokens],
+        names,
         display_mode="light",
         include_layers=layers,
         include_heads=heads,
         html_action="return",
     )
-    return _offline(page.data, f"bertviz model view: {len(tokens)} tokens, layers {layers}")
+    return _offline(page.data, f"bertviz model view: {len(names)} tokens, layers {layers}")
 
 
 def _prepare(
@@ -112,20 +115,22 @@ def _prepare(
     tokens: Sequence[str],
     layers: Sequence[int] | None,
     heads: Sequence[int] | None,
-) -> tuple[list[torch.Tensor], list[int], list[int]]:
-    """Return bertviz's arguments: a tensor (1, heads, query, key) for each layer, the layers, and the heads.
+) -> tuple[list[torch.Tensor], list[str], list[int], list[int]]:
+    """Return bertviz's arguments: a tensor (1, heads, query, key) for each layer, names, layers and heads.
 
     The weights are rounded to three decimals, which keeps the page small.
     """
-    weights = torch.as_tensor(weights)
+    if not isinstance(weights, torch.Tensor | np.ndarray):
+        raise TypeError(f"weights must be a tensor or an array, not {short(weights)}")
+    weights, tokens = torch.as_tensor(weights), listed("tokens", tokens, "a list of texts")
     n = len(tokens)
     if weights.ndim != 4 or weights.shape[2:] != (n, n):
         shape = tuple(weights.shape)
         raise ValueError(f"{n} tokens need weights (layers, heads, {n}, {n}), and these are {shape}")
-    rounded = weights.detach().cpu().double().round(decimals=3)
+    rounded = finite("the attention weights", weights.detach()).cpu().double().round(decimals=3)
     layers = _list_indices("layers", layers, weights.shape[0])
     heads = _list_indices("heads", heads, weights.shape[1])
-    return [layer[None] for layer in rounded], layers, heads
+    return [layer[None] for layer in rounded], list(map(token_name, tokens)), layers, heads
 
 
 def _list_indices(axis: str, chosen: Sequence[int] | None, size: int) -> list[int]:
@@ -133,7 +138,8 @@ def _list_indices(axis: str, chosen: Sequence[int] | None, size: int) -> list[in
 
     Raises ValueError if it is empty, or if an index is out of range.
     """
-    indices = list(range(size)) if chosen is None else [int(index) for index in chosen]
+    chosen = range(size) if chosen is None else listed(axis, chosen, "a list of numbers")
+    indices = [whole(axis, index) for index in chosen]
     if not indices or not set(indices) <= set(range(size)):
         raise ValueError(f"choose {axis} from 0 to {size - 1}; {indices} can't be shown")
     return indices

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from course_lib.arguments import finite, listed, number, whole
 from course_lib.model import route
 from course_lib.show.style import BLUE, HIDDEN, INK, MUTED, ORANGE
 
@@ -51,9 +52,11 @@ def routing(
     normalize: as `normalize_shares` in `ExpertsConfig`.
     capacity: as `capacity_factor` in `ExpertsConfig`. A full expert drops the tokens that come last.
 
-    Raises ValueError if tokens and scores don't fit, for more active experts than there are, and for no
-    tokens or more than 40.
+    Raises ValueError if tokens and scores don't fit, for scores that aren't finite, for more active experts
+    than there are, for a capacity that isn't above 0, and for no tokens or more than 40.
     """
+    tokens = listed("tokens", tokens, "a list of texts")
+    capacity = capacity if capacity is None else number("capacity", capacity, above=0)
     _check_routing(tokens, scores, n_active)
     shares, chosen = route(scores, n_active, normalize)  # (token, n_active) each
     table = torch.zeros_like(scores).scatter(1, chosen, shares)  # (token, expert)
@@ -72,7 +75,8 @@ def _check_routing(tokens: list[str], scores: Tensor, n_active: int) -> None:
     if not 1 <= len(tokens) <= MAX_TOKENS:
         raise ValueError(f"one picture shows 1 to {MAX_TOKENS} tokens, not {len(tokens)}")
     experts = scores.shape[1]
-    if not 1 <= n_active <= experts:
+    finite("scores", scores)
+    if not 1 <= whole("n_active", n_active) <= experts:
         raise ValueError(f"of {experts} experts a token can take 1 to {experts}, not {n_active}")
 
 

@@ -14,6 +14,8 @@ from ipywidgets import DOMWidget
 from matplotlib.figure import Figure
 from PIL import Image
 
+from course_lib.arguments import short
+
 PIXEL_RATIO = 2  # pixels of the file for each pixel on the page
 MAX_BYTES = 80_000  # of a figure, so that a lesson of twenty figures stays small
 NAME_SLIDERS = """
@@ -31,9 +33,11 @@ def show(fig: Figure, alt: str) -> None:
     """Display `fig` in a notebook, and close it.
 
     alt: a sentence that says what the figure shows. A screen reader reads it, a terminal prints it instead of
-    the figure, and tests compare it. Raises ValueError if it is empty.
+    the figure, and tests compare it. Raises ValueError if it is empty, TypeError for what is no figure.
     """
-    if not alt.strip():
+    if not isinstance(fig, Figure):
+        raise TypeError(f"show takes a figure of matplotlib, such as draw_map(…) makes, not {short(fig)}")
+    if not isinstance(alt, str) or not alt.strip():
         example = "The first token takes half of the attention"
         raise ValueError(f'say what the figure shows: show(fig, alt="{example}")')
     display(Html(image(png(fig), alt, width=int(fig.get_figwidth() * fig.dpi)), alt))

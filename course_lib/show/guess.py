@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ipywidgets import HTML, Button, Dropdown, HBox, VBox
 
+from course_lib.arguments import listed, whole
 from course_lib.show.figures import in_notebook, show_widget
 
 LETTERS = "ABCDEFGHIJ"
@@ -17,8 +18,13 @@ def guess_game(texts: Sequence[tuple[str, str]], width: int = 96) -> None:
     texts: pairs (writer, text), in the order in which they are shown.
     width: the length of a printed line, in characters.
 
-    Raises ValueError for no text, or more than ten.
+    Raises ValueError for no text, or more than ten, and for lines of fewer than 20 characters; TypeError for
+    what is no list of pairs of texts.
     """
+    texts = [tuple(listed("each text", pair, "a pair (writer, text)")) for pair in listed("texts", texts)]
+    if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in texts):
+        raise TypeError("each text must be a pair (writer, text)")
+    whole("width", width, 20, 1_000)
     if not 1 <= len(texts) <= len(LETTERS):
         raise ValueError(f"a game has 1 to {len(LETTERS)} texts, not {len(texts)}")
     for letter, (_, text) in zip(LETTERS, texts, strict=False):

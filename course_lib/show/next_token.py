@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from course_lib.arguments import short, whole
 from course_lib.evaluate import entropy
 from course_lib.show.style import BLUE, FAINT, INK, SKY, drawable
 
@@ -42,21 +43,31 @@ def next_token(before: Tensor, after: Tensor, token_text: Callable[[int], str], 
     token_text: token id → its text.
     n: how many tokens to list.
 
-    Raises ValueError if the logits differ in size, or if n isn't from 1 to 20.
+    Raises ValueError if the logits differ in size or hold NaN or +∞, or if n isn't from 1 to 20; TypeError if
+    `token_text` gives anything but texts.
     """
     before, after = (logits.flatten().double().cpu() for logits in (before, after))  # (vocab_size,) each
     if len(before) != len(after):
         sizes = f"{len(before)} logits before and {len(after)} after"
         raise ValueError(f"{sizes}: they must be of one vocabulary")
-    if not 1 <= n <= min(MAX_TOKENS, len(before)):
+    if before.isnan().any() or after.isnan().any() or max(before.max(), after.max()) == float("inf"):
+        raise ValueError("the logits hold NaN or +∞: they give no probabilities")
+    if not 1 <= whole("n", n) <= min(MAX_TOKENS, len(before)):
         raise ValueError(f"one picture shows 1 to {min(MAX_TOKENS, len(before))} tokens, not {n}")
     likeliest = before.argsort(descending=True, stable=True)[:n]  # (n,)
     listed = [logits.softmax(dim=-1)[likeliest] for logits in (before, after)]  # (n,) each
     rows = [np.append(part.numpy(), max(0.0, 1 - part.sum().item())) for part in listed]  # (n + 1,) each
-    names = [repr(token_text(int(i)))[1:-1].replace(" ", "␣") for i in likeliest]
+    names = [_name(token_text(int(i))) for i in likeliest]
     names.append(f"{len(before) - n:,} others")
     both = (entropy(before).item(), entropy(after).item())
     return NextToken(names, *rows, kept=int((after > -float("inf")).sum()), entropies=both)
+
+
+def _name(text: str) -> str:
+    """Return a token's text with visible spaces and line ends."""
+    if not isinstance(text, str):
+        raise TypeError(f"token_text must give a token's text, and gave {short(text)}")
+    return repr(text)[1:-1].replace(" ", "␣")
 
 
 def describe_next_token(t: NextToken) -> str:

@@ -10,6 +10,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
+from course_lib.arguments import listed, number, short, token_ids
 from course_lib.show.figures import Html, print_errors
 from course_lib.show.style import INK, MUTED, blank_page, drawable
 from course_lib.text import Tokenizer
@@ -49,18 +50,25 @@ def draw_tokens(tokens: Sequence[str], ids: Sequence[int] | None = None) -> Html
     """Return tokens as coloured blocks, spaces as · and line ends as ⏎, with their ids below if given.
 
     GitHub drops the colours, and only spaces separate the tokens there; `figure_tokens` keeps its colours.
-    Raises ValueError if there aren't as many ids as tokens.
+    Raises ValueError if there aren't as many ids as tokens, TypeError for tokens that are no list of texts.
     """
-    _check_ids(tokens, ids)
+    tokens, ids = _check_ids(tokens, ids)
     blocks = [_block(i, token, None if ids is None else ids[i]) for i, token in enumerate(tokens)]
     style = "font: 16px/1.3 monospace; color: #111; background: #fff; padding: 6px"
     text = " | ".join(visible(token) for token in tokens)
     return Html(f'<div style="{style}">{" ".join(blocks)}</div>', text)
 
 
-def _check_ids(tokens: Sequence[str], ids: Sequence[int] | None) -> None:
+def _check_ids(tokens: Sequence[str], ids: Sequence[int] | None) -> tuple[list[str], list[int] | None]:
+    """Return tokens and ids as lists."""
+    tokens = listed("tokens", tokens, "a list of the tokens' texts")
+    ids = None if ids is None else token_ids("ids", ids)
+    for i, token in enumerate(tokens):
+        if not isinstance(token, str):
+            raise TypeError(f"tokens[{i}] must be a token's text, not {short(token)}")
     if ids is not None and len(ids) != len(tokens):
         raise ValueError(f"{len(tokens)} tokens can't have {len(ids)} ids: give one id for each")
+    return tokens, ids
 
 
 def _block(i: int, token: str, token_id: int | None) -> str:
@@ -78,9 +86,10 @@ def _block(i: int, token: str, token_id: int | None) -> str:
 def figure_tokens(tokens: Sequence[str], ids: Sequence[int] | None = None, width: float = 10.0) -> Figure:
     """Draw the blocks of `draw_tokens` as a figure of `width` inches.
 
-    Raises ValueError if there aren't as many ids as tokens.
+    Raises ValueError for a width that isn't above 0, and as `draw_tokens` does.
     """
-    _check_ids(tokens, ids)
+    tokens, ids = _check_ids(tokens, ids)
+    number("width", width, above=0, most=100)
     size, depth = 15, 6 if ids is None else 23  # a block's font size, and its extent below the baseline
     line_height = size + depth + 5
     words = [drawable(visible(token)) for token in tokens]
@@ -121,7 +130,12 @@ def _box(x: float, y: float, width: float, height: float, color: str) -> FancyBb
 
 
 def explore_tokens(tokenizer: Tokenizer, text: str) -> None:
-    """Display a box to type in, and below it the tokens of its text, updated at each keystroke."""
+    """Display a box to type in, and below it the tokens of its text, updated at each keystroke.
+
+    Raises TypeError if the text that the box contains at first is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a text, not {short(text)}")
 
     def draw(text: str) -> None:
         if len(text) > MAX_CHARACTERS:

@@ -9,6 +9,7 @@ import numpy as np
 from IPython.display import display
 from matplotlib.figure import Figure
 
+from course_lib.arguments import short
 from course_lib.show.figures import image, in_notebook
 from course_lib.show.style import MUTED, PALETTE
 from course_lib.train import History, Training
@@ -43,11 +44,15 @@ def draw_loss(
 
     levels: losses to compare with, by name, such as {"guessing": math.log(vocab_size)}: dashed lines.
 
-    Raises ValueError for a run without a step.
+    Raises ValueError for no run and for one without a step, TypeError for what is no history.
     """
     runs = {"": histories} if isinstance(histories, History) else histories
+    if not runs:
+        raise ValueError("there is no run to draw: name one, {'a name': history}")
     ax = Figure(figsize=(9, 4.5), layout="constrained").subplots()
     for i, (name, history) in enumerate(runs.items()):
+        if not isinstance(history, History):
+            raise TypeError(f"the run {name!r} must be a History, not {short(history)}")
         if not history.losses:
             raise ValueError(f"the run {name!r} has taken no step yet: there is no loss to draw")
         steps, color = range(1, len(history.losses) + 1), PALETTE[i % len(PALETTE)]
@@ -73,10 +78,12 @@ class live_loss:
     Of several models it shows the one that was named first. It appears in the running notebook only; for the
     stored page, show `draw_loss(history)` after training. Outside notebooks it does nothing.
 
-    levels: as in `draw_loss`.
+    levels: as in `draw_loss`. Raises TypeError for anything else.
     """
 
     def __init__(self, levels: Mapping[str, float] | None = None):
+        if levels is not None and not isinstance(levels, Mapping):
+            raise TypeError(f"levels must be losses by name, {{'guessing': 7.3}}, not {short(levels)}")
         self.levels, self.next_redraw = levels, 0.0
         self.picture = widgets.HTML()
         self.displayed = in_notebook()
