@@ -6,7 +6,7 @@ Almost every kernel stands beside the few lines of PyTorch that it equals, which
 Read in this order:
 
     plain_flash_attention         a first kernel: the idea of FlashAttention, on one page
-    language                      how a kernel is launched, compiled or interpreted
+    language, interpreted         how a kernel is launched, compiled or interpreted
     chosen_tiles                  the tile that a kernel works on
     cost, meter                   the bytes and operations of a kernel, calculated and counted
     softmax                       the simplest kernel, with its gradient
@@ -14,10 +14,10 @@ Read in this order:
     cross_entropy                 the loss of logits, without storing probabilities
     flash_tiles, flash_attention, flash_backward      attention without storing scores
     paged_attention               attention of one new token to a paged cache
-    attention_checks, attention_costs                 their arguments' checks, their bytes and operations
+    checks, attention_checks, attention_costs         arguments' checks; attention's bytes and operations
     linear_cross_entropy          the last linear layer and the loss, in chunks of tokens
     int8_matmul, int4_matmul, quantized_matmul        products with quantized weights
-    permute, grouped_matmul, experts                  a mixture of experts
+    permute, grouped_matmul, experts, expert_checks   a mixture of experts
     use                           a model whose parts compute by these kernels
     compiled                      the code that the compiler makes of the kernels
 

@@ -10,6 +10,7 @@ from course_lib.kernels import flash_attention, paged_attention, plain_flash_att
 from course_lib.model import attention_by_hand
 from course_lib.model.attention import causal_mask
 
+DIALS = ({}, {"window": 5}, {"causal": False})
 TIME, HERE = 40, 17  # a tile has 16 queries and 16 keys: this place is in the middle
 
 
@@ -22,7 +23,7 @@ def inputs_with(what, value):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("what", "qkv")
-@pytest.mark.parametrize("dials", [{}, {"window": 5}, {"causal": False}], ids=str)
+@pytest.mark.parametrize("dials", DIALS, ids=str)
 def test_what_a_query_sees_does_not_vanish(dials, what, value):
     q, k, v = inputs_with(what, value)
     out = flash_attention(q, k, v, **dials, backend="triton", blocks=(16, 16))
@@ -36,6 +37,16 @@ def test_what_a_query_sees_does_not_vanish(dials, what, value):
     assert (strange <= ~wanted.isfinite().all(-1)).all() and (strange.any() or value == -math.inf)
     if not dials:
         assert_close(plain_flash_attention(q, k, v)[:, :, sees], wanted[:, :, sees])
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="there PyTorch's kernel decides (see `attend`)")
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("what", "qkv")
+@pytest.mark.parametrize("dials", DIALS, ids=str)
+def test_pytorch_gives_what_the_formula_gives(dials, what, value):
+    q, k, v = inputs_with(what, value)
+    wanted = attention_by_hand(*(x.double() for x in (q, k, v)), **dials)[0]
+    assert_close(flash_attention(q, k, v, **dials, backend="torch"), wanted)
 
 
 @pytest.mark.parametrize("what", "qkv")
