@@ -9,6 +9,7 @@ import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 
+from course_lib.arguments import whole
 from course_lib.course import order
 from course_lib.course.home import ROOT
 
@@ -23,8 +24,10 @@ def start(seed: int = 0) -> None:
     If packages are missing, the line says how to install them. The function seeds `random`, numpy and torch,
     and sets the style of the figures. From then on, a cell that is run before those that it needs says which
     they are. On Colab the function first installs the missing packages, at the pinned versions and without
-    dependencies; it leaves numpy, torch and triton as they are.
+    dependencies; it leaves numpy, torch and triton as they are. Raises ValueError or TypeError for a seed
+    that isn't a whole number from 0 to 2³² − 1, which is what numpy takes.
     """
+    whole("seed", seed, 0, 2**32 - 1)
     _let_idle_threads_sleep()
     if shell := "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
         order.load_ipython_extension(shell)

@@ -107,8 +107,11 @@ class Session:
     def progress(self, reset: bool = False) -> None:
         """Print the progress in each lesson. With `reset` a new record begins, and the old file is kept.
 
-        The learner's model, my_model.py, is left as it is.
+        The learner's model, my_model.py, is left as it is. Raises TypeError for a `reset` other than True or
+        False, such as a lesson's name, which would otherwise begin a new record.
         """
+        if not isinstance(reset, bool):
+            raise TypeError(f"progress shows all lessons; only progress(reset=True) resets it, not {reset!r}")
         if reset:
             self.record.reset()
         width = max(len(lesson.title) for lesson in all_lessons())

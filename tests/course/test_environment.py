@@ -23,6 +23,14 @@ def test_start_says_one_line_and_seeds(capsys):
     assert drawn[0] == drawn[1]
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, "0", None, True])
+def test_a_seed_that_numpy_does_not_take_is_refused_before_anything_is_set(seed, capsys):
+    torch.manual_seed(7)
+    with pytest.raises((ValueError, TypeError), match="seed must be"):
+        start(seed)
+    assert torch.initial_seed() == 7 and capsys.readouterr().out == ""
+
+
 def uninstall(monkeypatch, *names):
     installed = environment._installed
     monkeypatch.setattr(environment, "_installed", lambda name: name not in names and installed(name))

@@ -160,6 +160,16 @@ def test_reset_keeps_the_old_records(session, own_record):
     assert "half" in (own_record / "progress.2.json").read_text()
 
 
+@pytest.mark.parametrize("lesson", ["Pairs", "", 1, None])
+def test_only_true_resets_the_record(session, own_record, lesson):
+    """`progress("Pairs")` began a new record."""
+    session.check("half", 0.5)
+    with pytest.raises(TypeError, match=r"only progress\(reset=True\) resets it"):
+        Session().progress(lesson)
+    assert Record().done()["exercises"] == ["half"]
+    assert [path.name for path in own_record.glob("progress*")] == ["progress.json"]
+
+
 # What earlier versions of the course wrote
 
 
