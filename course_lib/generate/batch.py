@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.generate.request_checks import check_callable, check_whole, to_ids, to_stop, to_whole_tensor
+from course_lib.generate.request_checks import (
+    check_callable,
+    check_flag,
+    check_whole,
+    to_ids,
+    to_stop,
+    to_whole_tensor,
+)
 from course_lib.generate.sampling import sample
 from course_lib.model import Cache, Decoder, KVCache, Memory, ProjectedMemory
 from course_lib.model.checks import require
@@ -79,6 +86,7 @@ class Batch:
     ):
         self.model, self.requests, self.cached = model, list(requests), cached
         _check_requests(self.requests)
+        check_flag("cached", cached)
         self.remaining = [request.tokens_to_write(model.config.context) for request in self.requests]
         self.texts = [list(request.prompt) for request in self.requests]
         self.active = [i for i, remaining in enumerate(self.remaining) if remaining]

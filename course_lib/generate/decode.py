@@ -12,9 +12,11 @@ All of them run one loop, `Batch.step`. `plain_loop` has it in its shortest form
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from course_lib.generate.batch import Adjust, Batch, Choose, Request
-from course_lib.generate.request_checks import check_whole
+from course_lib.generate.request_checks import check_flag, check_whole
 from course_lib.generate.sampling import sample
 from course_lib.model import Decoder, LanguageModel, Memory
+
+MOST_TEXTS = 1_000_000  # at once; the memory ends long before
 
 
 def decode(
@@ -64,9 +66,10 @@ def continuations(
 
     choose: logits (n, vocab_size) → tokens (n,). adjust: logits (rows, vocab_size) and tokens so far (rows,
     time) → logits. Each text ends before its own first token of `stop`, after `max_new_tokens`, or when the
-    context is full. Raises ValueError for an n that isn't a whole number from 1 on, and as `generate` does.
+    context is full. Raises ValueError for an n that isn't a whole number from 1 to a million, and as
+    `generate` does.
     """
-    check_whole("n", n, 1)
+    check_whole("n", n, 1, MOST_TEXTS)
     return write(model, [Request(prompt, max_new_tokens, choose, stop, adjust)] * n)
 
 
@@ -95,6 +98,7 @@ def complete(
         for text in complete(lm, "What is the capital of France?"):
             print(text, end="")
     """
+    check_flag("chat", chat)
     if chat and lm.chat is None:
         raise ValueError(f"{lm.name} has no chat template, so it can only go on from a text: pass chat=False")
     ids = lm.chat.encode(prompt) if chat else lm.tokenizer.encode(prompt)

@@ -1,7 +1,7 @@
 """The loop that writes, in its shortest form: read the whole text, choose the next token, append it, again.
 
 Not handled: a cache (each token costs a run over the whole text), several texts at once, the end of the
-context, GPUs. `decode` handles them, and writes the same tokens.
+context, GPUs, checks of anything but ids. `decode` handles them, and writes the same tokens.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence

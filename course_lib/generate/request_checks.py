@@ -14,12 +14,16 @@ LARGEST = 2**63 - 1  # the largest whole number in a tensor
 ENCODE = "encode it first: tokenizer.encode(text)"
 
 
-def check_whole(name: str, value: object, least: int) -> None:
-    """Raise ValueError unless the value is a whole number, at least `least`."""
+def check_whole(name: str, value: object, least: int, most: int = LARGEST) -> None:
+    """Raise ValueError unless the value is a whole number, at least `least` and at most `most`."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
-    require(
-        whole and least <= value <= LARGEST, f"{name} must be a whole number, at least {least}, not {value!r}"
-    )
+    bounds = f"at least {least}" if most == LARGEST else f"from {least} to {most}"
+    require(whole and least <= value <= most, f"{name} must be a whole number, {bounds}, not {value!r}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise ValueError unless the value is True or False."""
+    require(isinstance(value, bool), f"{name} must be True or False, not {value!r}")
 
 
 def to_ids(name: str, ids: Iterable[int], advice: str = ENCODE) -> list[int]:

@@ -77,7 +77,7 @@ def _check_tokens(logits: Tensor, tokens: Tensor) -> None:
             f"tokens {tuple(tokens.shape)} and logits {tuple(logits.shape)} must have the same rows"
         )
     whole = not tokens.is_floating_point() and tokens.dtype != torch.bool
-    if tokens.numel() and not (whole and 0 <= tokens.min() <= tokens.max() < size):
+    if tokens.numel() and not (whole and 0 <= tokens.long().min() <= tokens.long().max() < size):
         raise ValueError(
             f"tokens must lie between 0 and {size - 1}, the vocabulary's last, and be whole numbers"
         )

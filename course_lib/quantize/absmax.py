@@ -19,7 +19,7 @@ large. In rows of very small weights (below about 1e-3 for 8 bits) the error can
 import torch
 from torch import Tensor
 
-from course_lib.quantize.checks import require_bits, require_finite_matrix
+from course_lib.quantize.checks import require_bits, require_finite_matrix, require_rows
 
 
 def absmax_quantize(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
@@ -46,5 +46,8 @@ def absmax_dequantize(codes: Tensor, scale: Tensor) -> Tensor:
 
     >>> absmax_dequantize(*absmax_quantize(torch.tensor([[0.5, -1.3, 1.75, 0.6]]), bits=4))
     tensor([[ 0.5000, -1.2500,  1.7500,  0.5000]])
+
+    Raises ValueError for codes and scales that `absmax_quantize` doesn't give.
     """
+    require_rows(codes, scale)
     return scale * codes

@@ -62,7 +62,7 @@ class BlockWeight(Stored):
 
     def __init__(self, format: BlockFormat, raw: Tensor):
         super().__init__()
-        if raw.dtype != torch.uint8 or raw.dim() != 2 or raw.shape[1] % format.bytes:
+        if raw.dtype != torch.uint8 or raw.dim() != 2 or not raw.numel() or raw.shape[1] % format.bytes:
             raise ValueError(
                 f"rows in {format.name} are whole blocks of {format.bytes} bytes (uint8), not "
                 f"{tuple(raw.shape)} of {raw.dtype}"

@@ -9,12 +9,17 @@ from course_lib.model.checks import require
 NEGLIGIBLE = 1e-3
 
 
-def require_finite_matrix(weight: Tensor) -> None:
-    """Raise ValueError unless the weight is a matrix (rows, columns) of finite values."""
+def require_matrix(weight: Tensor) -> None:
+    """Raise ValueError unless the weight is a matrix (rows, columns) of floating-point numbers."""
     require(
         weight.dim() == 2 and weight.numel() > 0 and weight.is_floating_point(),
         f"only matrices are quantized, not a tensor of shape {tuple(weight.shape)} and {weight.dtype}",
     )
+
+
+def require_finite_matrix(weight: Tensor) -> None:
+    """Raise ValueError unless the weight is a matrix (rows, columns) of finite values."""
+    require_matrix(weight)
     require(
         not weight.is_meta, "the weights are on the meta device, where nothing has a value: load them first"
     )
@@ -43,6 +48,16 @@ def require_scales(groups: Tensor, scale: Tensor, minimum: Tensor | float = 0.0)
     )
 
 
+def require_rows(codes: Tensor, scale: Tensor) -> None:
+    """Raise ValueError unless the codes (rows, columns) are int8, and the scales (rows, 1) are floats."""
+    fit = codes.dtype == torch.int8 and codes.dim() == 2 and scale.shape == (len(codes), 1)
+    require(
+        fit and scale.is_floating_point(),
+        f"give codes (rows, columns) of int8 and scales (rows, 1), not {tuple(codes.shape)} of "
+        f"{codes.dtype} and {tuple(scale.shape)} of {scale.dtype}",
+    )
+
+
 def require_bits(bits: int, least: int = 1) -> None:
     """Raise ValueError unless a code has a whole number of bits, up to 8."""
     require(
@@ -54,9 +69,10 @@ def require_bits(bits: int, least: int = 1) -> None:
 def require_codes(codes: Tensor, bits: int) -> None:
     """Raise ValueError unless the codes are whole numbers that fit into so many bits."""
     require_bits(bits)
+    codes = codes if codes.is_floating_point() else codes.long()
     fit = codes.numel() == 0 or bool((codes.min() >= 0) & (codes.max() < 2**bits))
     require(
-        fit and (not codes.is_floating_point() or bool((codes == codes.round()).all())),
+        fit and bool((codes == codes.round()).all()),
         f"codes of {bits} bits are whole numbers from 0 to {2**bits - 1}; these aren't",
     )
 

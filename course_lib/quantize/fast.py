@@ -120,8 +120,10 @@ class Int8Linear(FastLinear):
 def fast_linear(layers: Sequence[QuantizedLinear]) -> nn.Module | None:
     """Return one kernel layer that stands for several layers with the same input, their outputs concatenated.
 
-    Returns None where no kernel fits what they store.
+    Returns None where no kernel fits what they store. Raises ValueError for layers that aren't quantized.
     """
+    layers = list(layers)
+    require(all(isinstance(layer, QuantizedLinear) for layer in layers), "give layers that are quantized")
     if not layers or len({layer.bias is None for layer in layers}) > 1:
         return None
     stored = [layer.stored for layer in layers]

@@ -61,9 +61,13 @@ def dynamic_levels() -> Tensor:
 
 @dataclass(frozen=True)
 class NF4:
-    """The NF4 format."""
+    """The NF4 format. Raises ValueError for a setting other than True and False."""
 
     double_quantization: bool = False  # whether the scales are quantized too
+
+    def __post_init__(self):
+        if type(self.double_quantization) is not bool:
+            raise ValueError(f"double_quantization must be True or False, not {self.double_quantization!r}")
 
     @torch.no_grad()
     def store(self, weight: Tensor) -> "NF4Weight":

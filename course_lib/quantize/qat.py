@@ -10,12 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.exchange import Replacement, exchange, require_composable, twin
+from course_lib.quantize.checks import require_matrix
 from course_lib.quantize.layers import linears, quantize_linears
 from course_lib.quantize.uniform import Uniform
 
 
 def straight_through(weight: Tensor, format: Uniform) -> Tensor:
-    """Round each weight to its nearest level, (rows, columns); the gradient passes unchanged."""
+    """Round each weight to its nearest level, (rows, columns); the gradient passes unchanged.
+
+    Raises ValueError for what isn't a matrix of floating-point numbers.
+    """
+    require_matrix(weight)
     return weight + (format.round(weight.detach()) - weight.detach())
 
 

@@ -138,10 +138,11 @@ class UniformWeight(Stored):
 
     def __init__(self, format: Uniform, shape: torch.Size, codes: Tensor, scale: Tensor, minimum: Tensor):
         super().__init__()
-        if codes.numel() != shape.numel() or not codes.shape[:-1] == scale.shape[:-1] == minimum.shape[:-1]:
+        grid = codes.dim() == 2 and scale.shape == minimum.shape == (len(codes), 1)
+        if codes.numel() != shape.numel() or not (grid and (scale.isfinite() & minimum.isfinite()).all()):
             raise ValueError(
-                f"codes {tuple(codes.shape)}, scale {tuple(scale.shape)} and minimum {tuple(minimum.shape)} "
-                f"don't make a matrix {tuple(shape)}"
+                f"codes {tuple(codes.shape)}, scale {tuple(scale.shape)} and minimum {tuple(minimum.shape)}, "
+                f"which must be finite, don't make a matrix {tuple(shape)}"
             )
         self.format, self.shape = format, shape
         self.register_buffer("packed", pack_bits(codes, format.bits))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from course_lib.generate.request_checks import check_whole, is_whole
+from course_lib.generate.request_checks import check_callable, check_flag, check_whole, is_whole
 from course_lib.model.checks import require
 
 if TYPE_CHECKING:
@@ -114,6 +114,14 @@ def _check_shared_weights(models: Mapping[str, nn.Module]) -> None:
     )
 
 
+def check_run(batches: object, until: object, progress: object) -> None:
+    """Raise ValueError for arguments with which no run can begin."""
+    check_callable("batches", batches)
+    check_flag("progress", progress)
+    if until is not None:
+        check_whole("until", until, 0)
+
+
 def check_losses(losses: Mapping[str, Tensor], names: Iterable[str]) -> None:
     """Raise ValueError unless there is a loss for each name: a scalar that depends on weights."""
     names = list(names)
@@ -169,10 +177,11 @@ def check_loss_batch(batch: object) -> None:
         "next_token_loss reads a tuple of the model's inputs and then the targets, and this batch is a "
         "dictionary: give a loss of your own that reads it, or a tuple",
     )
+    parts = [type(part).__name__ for part in batch] if isinstance(batch, tuple | list) else []
     require(
-        isinstance(batch, tuple | list) and len(batch) >= 2,
+        len(parts) >= 2 and isinstance(batch[-1], Tensor),
         "a batch must be a tuple of the model's inputs and then the targets, such as (tokens, targets), not "
-        f"{type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, tuple | list) else ''}",
+        f"{type(batch).__name__} of {', '.join(parts) or 'anything else'}",
     )
 
 

@@ -14,7 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.generate.request_checks import check_callable, check_whole, to_whole_tensor
+from course_lib.generate.request_checks import (
+    LARGEST,
+    check_callable,
+    check_flag,
+    check_whole,
+    to_whole_tensor,
+)
 from course_lib.model.checks import require
 from course_lib.train.data_checks import check_positive, check_windows, to_pairs, tokens_of
 from course_lib.train.loss import IGNORE
@@ -70,6 +76,7 @@ class Windows:
     def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0, wrap: bool = True):
         ids = ids if isinstance(ids, Tensor) else _as_tensor(ids)
         check_windows(ids, time, batch, seed)
+        check_flag("wrap", wrap)
         self.ids, self.time, self.batch, self.seed, self.wrap = ids, time, batch, seed, wrap
 
     def __call__(self, step: int) -> Batch:
@@ -89,7 +96,7 @@ class Examples:
 
         Examples(questions_and_answers, batch=16, collate=answer_only)
 
-    examples: of any type that `collate` reads.
+    examples: of any type that `collate` reads; what can't be indexed is made a list.
     batch: examples per batch.
     collate: a list of examples → a batch of tensors.
     seed: of the examples' order.
@@ -98,6 +105,7 @@ class Examples:
     """
 
     def __init__(self, examples: Sequence, batch: int, collate: Callable[[list], Batch], seed: int = 0):
+        examples = examples if hasattr(examples, "__getitem__") else list(examples)
         require(len(examples) > 0, "there are no examples: give at least one")
         check_positive(batch=batch)
         check_whole("seed", seed, 0)
@@ -118,9 +126,10 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
     Raises ValueError where there are no rows, and for what isn't whole numbers.
     """
-    rows = [list(row) for row in rows]
-    if not rows:
-        raise ValueError("there are no rows to pad: give at least one example")
+    check_whole("value", value, -LARGEST)
+    rows = [list(row) if isinstance(row, Iterable) else row for row in rows]
+    require(bool(rows), "there are no rows to pad: give at least one example")
+    require(all(isinstance(row, list) for row in rows), f"each row must be a list of whole numbers: {rows!r}")
     longest = max(map(len, rows))
     return to_whole_tensor("rows", [[*row, *[value] * (longest - len(row))] for row in rows])
 
@@ -138,6 +147,7 @@ def answer_only(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], padding: i
 
     Raises ValueError for what isn't pairs of ids (text, for example).
     """
+    check_whole("padding", padding, 0)
     pairs = to_pairs(pairs)
     tokens = [[*prompt, *answer] for prompt, answer in pairs]
     targets = [[*[IGNORE] * len(prompt), *answer] for prompt, answer in pairs]
@@ -164,6 +174,8 @@ def source_and_target(
 
     Raises ValueError for what isn't pairs of ids (text, for example).
     """
+    check_whole("start", start, 0)
+    check_whole("padding", padding, 0)
     pairs = to_pairs(pairs)
     sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
     tokens = [[start, *target[:-1]] for target in targets]

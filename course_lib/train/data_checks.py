@@ -8,16 +8,19 @@ from course_lib.generate.request_checks import check_whole, is_whole, to_ids
 from course_lib.model import LanguageModel
 from course_lib.model.checks import require
 
+MOST_ROWS = 1_000_000  # of a batch
+
 
 def check_positive(**sizes: int) -> None:
-    """Raise ValueError for a size that isn't a whole number from 1 on."""
+    """Raise ValueError for a size that isn't a whole number from 1 on, or is beyond any memory."""
     for name, size in sizes.items():
-        check_whole(name, size, 1)
+        check_whole(name, size, 1, MOST_ROWS)
 
 
 def check_windows(ids: Tensor, time: int, batch: int, seed: int) -> None:
     """Raise ValueError unless ids, (length,), are enough for a window of `time` tokens and their targets."""
-    check_positive(time=time, batch=batch)
+    check_positive(batch=batch)
+    check_whole("time", time, 1)
     check_whole("seed", seed, 0)
     require(is_whole(ids), f"ids must be whole numbers, not {ids.dtype}")
     require(
@@ -57,6 +60,15 @@ def tokens_of(documents: Iterable[Iterable[int]], end: int) -> Iterator[int]:
         )
         yield from document
         yield end
+
+
+def check_row(tokens: Tensor, targets: Tensor) -> None:
+    """Raise ValueError unless both are one row, (time,), of the same length."""
+    require(
+        tokens.dim() == 1 and tokens.shape == targets.shape and is_whole(tokens) and is_whole(targets),
+        f"give the tokens and targets of one row, (time,) each, not {tuple(tokens.shape)} of {tokens.dtype} "
+        f"and {tuple(targets.shape)} of {targets.dtype}",
+    )
 
 
 # Conversations

@@ -19,7 +19,15 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from course_lib.train.checks import check_finite, check_losses, check_metrics, check_models, to_metric
+from course_lib.generate.request_checks import check_callable
+from course_lib.train.checks import (
+    check_finite,
+    check_losses,
+    check_metrics,
+    check_models,
+    check_run,
+    to_metric,
+)
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Batch, Source, count_targets, to_device
 from course_lib.train.history import History
@@ -56,6 +64,7 @@ class Training:
         models = model if isinstance(model, Mapping) else {SINGLE: model}
         configs = config if isinstance(config, Mapping) else dict.fromkeys(models, config)
         check_models(models, configs)
+        check_callable("loss", loss)
         self.learners = {name: Learner(each, configs[name]) for name, each in models.items()}
         self.loss, self.models = loss, model  # one model, or several by name: the loss's first argument
         self.metrics: dict[str, list[float]] = {}
@@ -117,8 +126,9 @@ class Training:
         batches: step → batch.
         watch: one callback or several, called after every step with this object.
         until: by default `config.steps`.
-        progress: whether to show a bar with loss and speed.
+        progress: whether to show a bar with loss and speed. Errors as in `learn`.
         """
+        check_run(batches, until, progress)
         callbacks = [watch] if callable(watch) else list(watch or ())
         self.until = self.first_learner.config.steps if until is None else until
         history = self.first_learner.history

@@ -58,6 +58,7 @@ def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backen
     # Imported here, because Triton takes a while to load, and most runs don't need it.
     from course_lib.kernels import linear_cross_entropy
 
+    check_loss_batch(batch)
     check_fused_loss(model, batch)
     tokens, targets = batch
     hidden = model.last_hidden_state(tokens)  # (batch, time, d_model)

@@ -1,8 +1,8 @@
 """The training loop in its shortest form: predict, measure the loss, compute its gradient, take a step.
 
 Not handled: checkpoints, several models, other losses, bf16 (`config.precision` is ignored), moving a batch
-to a GPU, a progress bar, metrics, and a loss that isn't finite. `loop` handles them, and computes the same
-weights bit for bit.
+to a GPU, a progress bar, metrics, a loss that isn't finite, an interrupt in mid-step, and checks of the
+arguments. `loop` handles them, and computes the same weights bit for bit.
 """
 
 import torch.nn.functional as F

@@ -19,6 +19,7 @@ from course_lib.generate.request_checks import check_callable, check_whole, to_i
 from course_lib.model import Decoder
 from course_lib.train.checks import check_number
 from course_lib.train.data import ANSWER_STREAM, Examples, answer_only
+from course_lib.train.data_checks import check_positive
 
 Reward = Callable[[Sequence[int], Sequence[int]], float]
 
@@ -62,12 +63,9 @@ class Rollouts:
         temperature: float = 1.0,
         seed: int = 0,
     ):
-        for name, value, least in (
-            ("group", group, 1),
-            ("max_new_tokens", max_new_tokens, 1),
-            ("stop", stop, 0),
-        ):
-            check_whole(name, value, least)
+        check_positive(group=group)
+        check_whole("max_new_tokens", max_new_tokens, 1)
+        check_whole("stop", stop, 0)
         check_number("temperature", temperature, 0)
         check_callable("reward", reward)
         prompts = [to_ids("a prompt", prompt) for prompt in prompts]

@@ -14,7 +14,13 @@ from torch import Tensor
 from course_lib.model import LanguageModel
 from course_lib.text import Tokenizer
 from course_lib.text.chat import Message
-from course_lib.train.data_checks import check_conversations, check_prompt, check_turn, to_list_of_pairs
+from course_lib.train.data_checks import (
+    check_conversations,
+    check_prompt,
+    check_row,
+    check_turn,
+    to_list_of_pairs,
+)
 from course_lib.train.loss import IGNORE
 
 Example = tuple[list[int], list[int]]
@@ -51,7 +57,10 @@ def counted(tokenizer: Tokenizer, tokens: Tensor, targets: Tensor) -> list[tuple
     """Return (token read, next token to predict, whether it counts) for each position of a batch's row.
 
     tokens, targets: (time,). Where a target doesn't count, its text is "".
+
+    Raises ValueError unless they are one row of ids each, equally long.
     """
+    check_row(tokens, targets)
     text = tokenizer.token_text
     return [
         (text(token), text(target) if target != IGNORE else "", target != IGNORE)

@@ -127,7 +127,7 @@ def test_numbers_of_tokens_and_texts_are_whole(model, n):
     ):
         with pytest.raises(ValueError, match="max_new_tokens must be a whole number, at least 0, not"):
             function()
-    with pytest.raises(ValueError, match="n must be a whole number, at least 1, not"):
+    with pytest.raises(ValueError, match="n must be a whole number, from 1 to 1000000, not"):
         continuations(model, PROMPT, n)
     assert continuations(model, PROMPT, np.int64(2), np.int64(3)) == continuations(model, PROMPT, 2, 3)
 

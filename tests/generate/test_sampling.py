@@ -536,7 +536,7 @@ def test_sampled_continuations_follow_the_models_distribution():
 
 def test_there_is_at_least_one_continuation():
     model = tiny_decoder()
-    with pytest.raises(ValueError, match="n must be a whole number, at least 1, not 0"):
+    with pytest.raises(ValueError, match="n must be a whole number, from 1 to 1000000, not 0"):
         continuations(model, [1], 0)
     assert continuations(model, [1], 2, 0) == [[], []]
 

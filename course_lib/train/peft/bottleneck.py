@@ -19,16 +19,18 @@ from torch import Tensor, nn
 from course_lib.model import Block
 from course_lib.train.peft.attach import Wrapper, factory_kwargs
 
+MOST_WIDTH = 65_536
+
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """Adapters of a given width in all blocks. Raises ValueError for a width below 1."""
+    """Adapters of a given width in all blocks. Raises ValueError for a width out of range."""
 
     width: int = 16
 
     def __post_init__(self):
-        if type(self.width) is not int or self.width < 1:
-            raise ValueError(f"width must be a whole number of at least 1, not {self.width!r}")
+        if type(self.width) is not int or not 1 <= self.width <= MOST_WIDTH:
+            raise ValueError(f"width must be a whole number from 1 to {MOST_WIDTH}, not {self.width!r}")
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`."""
