@@ -49,7 +49,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-ERRORS = (ValueError, TypeError, FileNotFoundError, FloatingPointError)
+ERRORS = (ValueError, TypeError, IndexError, FileNotFoundError, FloatingPointError)
 SECONDS = 30
 HUGE = 2**62
 INTERNAL = ("INTERNAL ASSERT", "allocate", "out of memory")  # in errors of PyTorch that are never good enough

@@ -79,7 +79,7 @@ def printed(function):
 HISTORY = History()
 HISTORY.losses.extend([3.0, 2.0, 1.0])
 ONE = {"layer": 0, "head": 0}
-PLACE = ("layer", "head", "query")  # test_show has them: an IndexError where there is no such
+FIRST = {f"{place} is 0": "the first" for place in ("layer", "head", "query")}
 HUGE = "4611686018427387904"
 MAP = {"numbers is empty": "no lesson is out yet", "numbers holds an unknown name": "that of another lesson"}
 IDS = {f"ids holds {odd}": "shown as it is" for odd in ("-1", "a huge number")}
@@ -89,7 +89,7 @@ ROW = "a batch of one"
 OTHER = "another text"
 CALLS = {
     "AttentionWeights": Call(AttentionWeights, {"tokens": WORDS, "weights": WEIGHTS.numpy()}),
-    "AttentionWeights.row": Call(AttentionWeights.row, {"self": ATT, **ONE, "query": 1}, keep=PLACE),
+    "AttentionWeights.row": Call(AttentionWeights.row, {"self": ATT, **ONE, "query": 1}, fine=FIRST),
     "AttentionWeights.index": Call(AttentionWeights.index, {"self": ATT, "word": "tiger"}),
     "Html": Call(Html, {"html": "<b>a</b>", "text": "a"}, keep=("html", "text")),
     "attention": Call(
@@ -104,7 +104,7 @@ CALLS = {
         fine={"links is empty": "no word is linked"},
         keep=("title",),
     ),
-    "draw_attention": Call(drawn(draw_attention), {"att": ATT, **ONE, "query": 1}, keep=PLACE),
+    "draw_attention": Call(drawn(draw_attention), {"att": ATT, **ONE, "query": 1}, fine=FIRST),
     "draw_head_grid": Call(
         drawn(draw_head_grid),
         {"scores": [[0.5, 0.25], [1.0, 0.0]], "title": "t", "top": 2},
@@ -117,7 +117,7 @@ CALLS = {
     "draw_map": Call(drawn(draw_map), {"numbers": lesson_numbers()}, fine=MAP),
     "draw_next_token": Call(drawn(draw_next_token), {"t": NEXT, "title": "t"}, keep=("title",)),
     "draw_routing": Call(drawn(draw_routing), {"r": ROUTING, "title": "t"}, keep=("title",)),
-    "draw_row": Call(drawn(draw_row), {"att": ATT, **ONE, "query": 1, "width": 11.0}, keep=PLACE),
+    "draw_row": Call(drawn(draw_row), {"att": ATT, **ONE, "query": 1, "width": 11.0}, fine=FIRST),
     "draw_tokens": Call(drawn(draw_tokens), {"tokens": WORDS, "ids": [1, 2, 3]}, fine=IDS),
     "explore_attention": Call(
         printed(explore_attention),
