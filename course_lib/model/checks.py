@@ -42,7 +42,8 @@ def is_a(value: object, kind: type) -> bool:
     The values of other classes must be exactly of this class.
     """
     if kind is float:
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # false for nan
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)  # float64 of NumPy, too
+        return number and abs(value) <= sys.float_info.max  # false for nan
     return type(value) is kind and (kind is not int or abs(value) <= LARGEST_INT)
 
 
