@@ -170,7 +170,7 @@ def _damage_gguf(parts: Parts, rng: random.Random) -> None:
             parts.version = rng.choice([0, 1, 2, 4, 3 << 24, 2**32 - 1])
         case 7:
             del parts.settings[i]
-            parts.counts[1] -= 1
+            parts.counts[1] = max(parts.counts[1] - 1, 0)
         case 8:
             sizes = [rng.choice([*LIMITS, *sizes]) for _ in range(rng.choice([0, 1, 2, 3, 4, 5, 60]))]
             parts.tensors[j] = (tensor, sizes, type_, offset)
