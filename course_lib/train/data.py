@@ -54,7 +54,7 @@ def join(documents: Iterable[Sequence[int]], end: int) -> Tensor:
     Raises ValueError for documents or an end that aren't ids (text, for example).
     """
     check_whole("end", end, 0)
-    return to_whole_tensor("documents", list(tokens_of(documents, end)))
+    return to_whole_tensor("documents", tokens_of(documents, end))
 
 
 class Windows:

@@ -1,6 +1,6 @@
 """What the sources of batches and `chat_examples` refuse, each with a message that says what to do."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
@@ -50,16 +50,18 @@ def to_list_of_pairs(pairs: Iterable[tuple[object, object]]) -> list[tuple[objec
     return pairs
 
 
-def tokens_of(documents: Iterable[Iterable[int]], end: int) -> Iterator[int]:
-    """Yield all documents' ids, `end` after each. Raises ValueError for a document that is text or one id."""
+def tokens_of(documents: Iterable[Iterable[int]], end: int) -> list[int]:
+    """Return all documents' ids, `end` after each. Raises ValueError for one that is text or an id."""
     require(isinstance(documents, Iterable), f"give a list of documents, not {documents!r}")
+    ids = []
     for document in documents:
         require(
             isinstance(document, Iterable) and not isinstance(document, str),
             f"a document must be token ids, not {document!r}: encode it first",
         )
-        yield from document
-        yield end
+        ids.extend(document)
+        ids.append(end)
+    return ids
 
 
 def check_row(tokens: Tensor, targets: Tensor) -> None:
