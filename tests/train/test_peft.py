@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import pkgutil
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -876,6 +877,33 @@ def test_other_than_plain_lora_is_refused(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         load_peft(model, tmp_path)
     assert dict(model.named_modules()) == modules
+
+
+@pytest.mark.parametrize("name", ["use_dora", "target_modules", "init_lora_weights", "r"])
+def test_a_setting_without_end_is_not_printed_whole(name, tmp_path):
+    nested = 5
+    for _ in range(900):
+        nested = [nested]
+    for value in (nested, "x" * 10_000):
+        attached = attach(single(), LoRA(3, 6))
+        save_peft(tmp_path, attached)
+        model = attached.detach()
+        change_config(tmp_path, **{name: value})
+        with pytest.raises(ValueError, match="adapter_config.json") as caught:
+            load_peft(model, tmp_path)
+        assert len(str(caught.value)) < 1000
+
+
+def test_complex_weights_are_refused_without_a_warning(tmp_path):
+    attached = attach(single(), LoRA(3, 6))
+    attached.save(tmp_path / "lora")
+    tensors, facts = read_tensors(tmp_path / "lora", "adapter")
+    changed = {name: x if name == "base" else x.to(torch.complex64) for name, x in tensors.items()}
+    write_tensors(tmp_path / "lora", changed, facts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match="isn't made of finite numbers"):
+            attached.load(tmp_path / "lora")
 
 
 def test_a_byte_order_mark_is_read_over(tmp_path):

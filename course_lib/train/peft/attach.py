@@ -201,8 +201,8 @@ def copy_weights(weights: dict[str, Tensor], tensors: dict[str, Tensor], source:
     shapes = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (tensors, weights))
     require_same(f"what {source} holds", *shapes)
     for name, weight in weights.items():
-        tensor = tensors[name].to(weight.dtype)
-        if not (tensors[name].is_floating_point() and tensor.isfinite().all()):
+        tensor = tensors[name]
+        if not (tensor.is_floating_point() and tensor.to(weight.dtype).isfinite().all()):
             raise ValueError(f"{name} in {source} isn't made of finite numbers")
     with torch.no_grad(), uninterrupted():
         for name, weight in weights.items():

@@ -11,6 +11,7 @@ trained biases, ranks or scales that differ between layers). A folder that needs
 import json
 import os
 from pathlib import Path
+from reprlib import repr as brief
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -125,10 +126,14 @@ def _read_config(path: Path) -> LoRA:
     _require_plain_lora(config, path)
     modules = config.get("target_modules")
     if not isinstance(modules, list) or not set(map(str, modules)) <= TARGETS.keys():
-        raise ValueError(f"{path} has the targets {modules!r}; handled are lists of {', '.join(TARGETS)}")
+        raise ValueError(
+            f"{path} has the targets {brief(modules)}; handled are lists of {', '.join(TARGETS)}"
+        )
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if type(rank) is not int or type(alpha) not in (int, float):
-        raise ValueError(f"{path} has r = {rank!r} and lora_alpha = {alpha!r}, which should be numbers")
+        raise ValueError(
+            f"{path} has r = {brief(rank)} and lora_alpha = {brief(alpha)}, which should be numbers"
+        )
     return LoRA(rank, alpha, sorted(TARGETS[module] for module in modules))
 
 
@@ -136,10 +141,10 @@ def _require_plain_lora(config: dict, path: Path) -> None:
     """Raise ValueError for settings with which peft computes something other than plain LoRA."""
     for name, plain in (PLAIN_SETTINGS | dict.fromkeys(UNSET_SETTINGS)).items():
         if (config.get(name) or None) != (plain or None):
-            raise ValueError(f"{path} asks for {name} = {config.get(name)!r}, which is not handled here")
+            raise ValueError(f"{path} asks for {name} = {brief(config.get(name))}, which is not handled here")
     if (initialization := config.get("init_lora_weights")) not in INITIALIZATIONS:
         raise ValueError(
-            f"{path} began as {initialization!r}, which may change the base's weights too: "
+            f"{path} began as {brief(initialization)}, which may change the base's weights too: "
             "convert it to plain LoRA in peft"
         )
 
@@ -158,7 +163,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"there is no file {path}")
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except (SafetensorError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from None
 
 
