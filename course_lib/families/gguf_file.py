@@ -1,8 +1,9 @@
 """Reading GGUF, the one-file format of llama.cpp: settings, vocabulary, chat template and quantized weights.
 
-`gguf_reader` finds everything in the file. This module dequantizes the weights, or keeps the quantization
-blocks of 4 and 8 bits as they are (`quantize.blocks`), and translates names and layouts into the course's, by
-the table of the model's family (`family`). `gguf_vocabulary` makes the tokenizer.
+`gguf_reader` finds everything in the file, by the `gguf` package. This module dequantizes the weights, or
+keeps the quantization blocks of 4 and 8 bits as they are (`quantize.blocks`), and translates names and
+layouts into the course's, by the table of the model's family (`family`). `gguf_vocabulary` makes the
+tokenizer.
 
 Not handled: vocabularies other than byte-level BPE; tensor types other than those in `BLOCK_FORMATS` and
 `FLOAT_FORMATS`; a model in several files.
@@ -14,25 +15,17 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 
-import gguf
 import torch
+from gguf import ReaderTensor
 from torch import Tensor
 
 from course_lib.families.family import FAMILIES, Family, NotHandled, check_families, check_flag, find_setting
-from course_lib.families.gguf_reader import (
-    BLOCK_FORMATS,
-    FLOAT_FORMATS,
-    GGUFFile,
-    StoredTensor,
-    read_setting,
-)
+from course_lib.families.gguf_reader import BLOCK_FORMATS, FLOAT_FORMATS, Reader, read_bytes, shape_of
 from course_lib.families.gguf_vocabulary import read_chat, read_list, read_tokenizer
 from course_lib.families.tensor_file import build_empty, check_dtype, is_finite, stored_weights
 from course_lib.model import Decoder, LanguageModel, ModelConfig
 from course_lib.model.exchange import exchange
 from course_lib.quantize import BlockWeight, QuantizedLinear
-
-Reader = gguf.GGUFReader  # by this name, the lesson on quantization looks at a file's tensors
 
 
 def read_gguf(
@@ -70,22 +63,21 @@ def read_gguf(
 def _read_model(
     path: Path, dtype: torch.dtype, quantized: bool, families: Mapping[str, Family]
 ) -> LanguageModel:
-    architecture = read_setting(path, "general.architecture")
-    if not isinstance(architecture, str) or architecture not in families:
-        held = reprlib.repr(architecture)
-        raise NotHandled(f"it holds a {held} model; handled are {', '.join(families)}")
-    file, family = GGUFFile(path), families[architecture]
-    config = _read_config(file.settings, file.tensors, architecture, family)
-    tokenizer = read_tokenizer(file.settings, family)
+    reader = Reader(path, architectures=families)
+    settings, tensors = reader.settings(), reader.tensors
+    architecture = find_setting(settings, "general.architecture")
+    family = families[architecture]
+    config = _read_config(settings, tensors, architecture, family)
+    tokenizer = read_tokenizer(settings, family)
     if tokenizer.vocab_size != config.vocab_size:
         raise ValueError(f"it has {tokenizer.vocab_size} tokens for a vocabulary of {config.vocab_size}")
-    chat = read_chat(file.settings, tokenizer)
-    model = _read_decoder(file.tensors, config, family, dtype, quantized)
-    return LanguageModel(str(file.settings.get("general.name", path.stem)), model, tokenizer, chat)
+    chat = read_chat(settings, tokenizer)
+    model = _read_decoder(tensors, config, family, dtype, quantized)
+    return LanguageModel(str(settings.get("general.name", path.stem)), model, tokenizer, chat)
 
 
 def _read_config(
-    settings: Mapping, tensors: list[StoredTensor], architecture: str, family: Family
+    settings: Mapping, tensors: list[ReaderTensor], architecture: str, family: Family
 ) -> ModelConfig:
     if settings.get(f"{architecture}.rope.scaling.type", "none") != "none":
         raise NotHandled("it scales its positions, which is not handled")
@@ -100,14 +92,14 @@ def _read_config(
 
 
 def _read_decoder(
-    tensors: list[StoredTensor], config: ModelConfig, family: Family, dtype: torch.dtype, quantized: bool
+    tensors: list[ReaderTensor], config: ModelConfig, family: Family, dtype: torch.dtype, quantized: bool
 ) -> Decoder:
     model = build_empty(Decoder, config, len(tensors))  # every weight comes from the file
     names = _place(tensors, family, {name: tuple(x.shape) for name, x in stored_weights(model).items()})
     weights, layers = {}, {}
     for tensor, name in zip(tensors, names, strict=True):
         in_layer = tensor.name.startswith("blk.") and len(tensor.shape) == 2
-        if quantized and in_layer and tensor.kind in BLOCK_FORMATS:
+        if quantized and in_layer and tensor.tensor_type in BLOCK_FORMATS:
             stored = _read_blocks(tensor, config, family)
             _require_finite(tensor, stored.weight())
             layers[name.removesuffix(".weight")] = QuantizedLinear(stored)
@@ -120,7 +112,7 @@ def _read_decoder(
     return model.eval().requires_grad_(False)
 
 
-def _place(tensors: list[StoredTensor], family: Family, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _place(tensors: list[ReaderTensor], family: Family, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return each tensor's name in the model. shapes: those of the model's weights, by name.
 
     Raises ValueError unless every tensor has a place, in its shape, and every weight a tensor.
@@ -129,9 +121,9 @@ def _place(tensors: list[StoredTensor], family: Family, shapes: Mapping[str, tup
     for tensor, name in zip(tensors, names, strict=True):
         if name not in shapes:
             raise NotHandled(f"it holds a tensor {tensor.name!r}, which this decoder has no place for")
-        if tensor.shape != shapes[name]:
+        if (shape := shape_of(tensor)) != shapes[name]:
             raise ValueError(
-                f"{tensor.name} has the shape {tensor.shape}, and should have {shapes[name]} by the settings"
+                f"{tensor.name} has the shape {shape}, and should have {shapes[name]} by the settings"
             )
     if missing := sorted(shapes.keys() - set(names)):
         raise ValueError(f"it has no tensor for {', '.join(missing[:3])} ({len(missing)} in all)")
@@ -147,26 +139,26 @@ def _parameter_name(name: str, family: Family) -> str | None:
             return f"{family.tensors[part]}.{kind}"
 
 
-def _read_weight(tensor: StoredTensor, config: ModelConfig, family: Family) -> Tensor:
+def _read_weight(tensor: ReaderTensor, config: ModelConfig, family: Family) -> Tensor:
     """Return a tensor of any handled type in 32 bits: a matrix (rows, columns) or a vector (rows,)."""
-    if tensor.kind in BLOCK_FORMATS:
-        return _read_blocks(tensor, config, family).weight().view(tensor.shape)
-    weight = FLOAT_FORMATS[tensor.kind](tensor.read()).view(tensor.shape)
+    if tensor.tensor_type in BLOCK_FORMATS:
+        return _read_blocks(tensor, config, family).weight().view(shape_of(tensor))
+    weight = FLOAT_FORMATS[tensor.tensor_type](read_bytes(tensor)).view(shape_of(tensor))
     return _reorder_rows(tensor, weight, config, family)
 
 
-def _require_finite(tensor: StoredTensor, weight: Tensor) -> None:
+def _require_finite(tensor: ReaderTensor, weight: Tensor) -> None:
     if not is_finite(weight):
         raise ValueError(f"{tensor.name} holds values that are not finite in {weight.dtype}")
 
 
-def _read_blocks(tensor: StoredTensor, config: ModelConfig, family: Family) -> BlockWeight:
+def _read_blocks(tensor: ReaderTensor, config: ModelConfig, family: Family) -> BlockWeight:
     """Return a matrix in the file's own quantization blocks. At most, whole rows are reordered."""
-    rows = tensor.read().view(math.prod(tensor.shape[:-1]), -1)  # (rows, bytes of a row)
-    return BlockWeight(BLOCK_FORMATS[tensor.kind], _reorder_rows(tensor, rows, config, family))
+    rows = read_bytes(tensor).view(math.prod(shape_of(tensor)[:-1]), -1)  # (rows, bytes of a row)
+    return BlockWeight(BLOCK_FORMATS[tensor.tensor_type], _reorder_rows(tensor, rows, config, family))
 
 
-def _reorder_rows(tensor: StoredTensor, rows: Tensor, config: ModelConfig, family: Family) -> Tensor:
+def _reorder_rows(tensor: ReaderTensor, rows: Tensor, config: ModelConfig, family: Family) -> Tensor:
     """Return the rows (rows, …) in the order of `model.positions`."""
     rotary = family.interleaved_rows and (".attn_q." in tensor.name or ".attn_k." in tensor.name)
     return _separate_pairs(rows, config.d_head) if rotary else rows
