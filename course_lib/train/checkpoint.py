@@ -30,6 +30,7 @@ from course_lib.families.tensor_file import (
 from course_lib.model.exchange import replacement_kinds
 from course_lib.train.checks import METRICS
 from course_lib.train.history import History
+from course_lib.train.interrupts import uninterrupted
 from course_lib.train.learner import Learner
 from course_lib.train.loop import Training
 
@@ -70,12 +71,13 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
     layouts = {((len(history.losses),), torch.float64) for _, _, history in loaded.values()}
     if len(layouts) != 1 or not set(layout(metrics).values()) <= layouts:
         raise ValueError(f"{path} is damaged: its histories or metrics aren't whole")
-    for name, (weights, state, history) in loaded.items():
-        learner = training.learners[name]
-        learner.model.load_state_dict(weights, strict=False)
-        learner.optimizer.load_state_dict(state)
-        learner.history = history
-    training.metrics = {name: values.tolist() for name, values in metrics.items()}
+    with uninterrupted():
+        for name, (weights, state, history) in loaded.items():
+            learner = training.learners[name]
+            learner.model.load_state_dict(weights, strict=False)
+            learner.optimizer.load_state_dict(state)
+            learner.history = history
+        training.metrics = {name: values.tolist() for name, values in metrics.items()}
 
 
 # Both ways: what a run is, and the names of its tensors
