@@ -152,6 +152,7 @@ class KVCache:
         Raises ValueError, changing nothing, unless every layer's `update` has stored so many since the last
         call.
         """
+        require_size("the number of new tokens", time)
         ends = self._ends(time, new_lengths)
         unwritten = [layer for layer in range(len(self.keys)) if self._written.get(layer) != ends]
         if unwritten:
@@ -163,7 +164,6 @@ class KVCache:
 
     def _ends(self, time: int, new_lengths: Sequence[int] | None) -> list[int]:
         """Return how long each row will be. Raises ValueError for numbers of tokens that can't be."""
-        require_size("the number of new tokens", time)
         if new_lengths is None:
             return [length + time for length in self.lengths]
         counts = whole_numbers("new_lengths", new_lengths)
