@@ -35,14 +35,11 @@ def to_ids(name: str, ids: Iterable[int], advice: str = ENCODE) -> list[int]:
         ids = ids.tolist()
     is_row = isinstance(ids, Iterable) and not isinstance(ids, str)
     items = list(ids) if is_row else [ids]
-    require(
-        not any(isinstance(item, str) for item in items),
-        f"{name} must be token ids, not text as in {_shown(ids)}; {advice}",
-    )
-    require(
-        is_row and all(map(_is_id, items)),
-        f"{name} must be a row of token ids, whole numbers from 0 on, not {_shown(items if is_row else ids)}",
-    )
+    if any(isinstance(item, str) for item in items):
+        raise ValueError(f"{name} must be token ids, not text as in {_shown(ids)}; {advice}")
+    if not (is_row and all(map(_is_id, items))):
+        shown = _shown(items if is_row else ids)
+        raise ValueError(f"{name} must be a row of token ids, whole numbers from 0 on, not {shown}")
     return list(map(index, items))
 
 
@@ -61,10 +58,8 @@ def to_whole_tensor(name: str, numbers: object) -> Tensor:
         tensor = torch.as_tensor(numbers)
     except (TypeError, ValueError, RuntimeError):
         tensor = None
-    require(
-        tensor is not None and (tensor.numel() == 0 or is_whole(tensor)),
-        f"{name} must be whole numbers, in rows of equal lengths, not {_shown(numbers)}",
-    )
+    if tensor is None or (tensor.numel() > 0 and not is_whole(tensor)):
+        raise ValueError(f"{name} must be whole numbers, in rows of equal lengths, not {_shown(numbers)}")
     return tensor.long()
 
 

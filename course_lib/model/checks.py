@@ -175,13 +175,10 @@ def check_memory(cross: bool, memory, batch: int, d_model: int) -> None:
         cross == (memory is not None),
         "a decoder with cross-attention, and only such a one, needs an encoder's `memory`",
     )
-    require(
-        memory is None or memory.batch == batch,
-        f"a memory of {memory and memory.batch} sequences can't go with {batch} of tokens",
-    )
+    if memory is None:
+        return
+    require(memory.batch == batch, f"a memory of {memory.batch} sequences can't go with {batch} of tokens")
     states = getattr(memory, "states", None)
-    require(
-        states is None or (states.dim() == 3 and states.shape[1] > 0 and states.shape[2] == d_model),
-        f"a memory's states are (batch, time, d_model = {d_model}), not "
-        f"{states is not None and tuple(states.shape)}",
-    )
+    if states is not None and (states.dim() != 3 or not states.shape[1] or states.shape[2] != d_model):
+        shape = tuple(states.shape)
+        raise ValueError(f"a memory's states are (batch, time, d_model = {d_model}), not {shape}")

@@ -90,7 +90,5 @@ def require_packed(packed: Tensor, bits: int, count: int) -> None:
 
 def require_bias(bias: Tensor | None, rows: int) -> None:
     """Raise ValueError unless there is a number for each row, or no bias at all."""
-    require(
-        bias is None or bias.shape == (rows,),
-        f"a bias for {rows} rows has the shape ({rows},), not {bias is not None and tuple(bias.shape)}",
-    )
+    if bias is not None and bias.shape != (rows,):
+        raise ValueError(f"a bias for {rows} rows has the shape ({rows},), not {tuple(bias.shape)}")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from course_lib.arguments import short
 from course_lib.generate.request_checks import (
     LARGEST,
     check_callable,
@@ -129,7 +130,8 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     check_whole("value", value, -LARGEST)
     rows = [list(row) if isinstance(row, Iterable) else row for row in rows]
     require(bool(rows), "there are no rows to pad: give at least one example")
-    require(all(isinstance(row, list) for row in rows), f"each row must be a list of whole numbers: {rows!r}")
+    if not all(isinstance(row, list) for row in rows):
+        raise ValueError(f"each row must be a list of whole numbers, not {short(rows)}")
     longest = max(map(len, rows))
     return to_whole_tensor("rows", [[*row, *[value] * (longest - len(row))] for row in rows])
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
 
+from course_lib.arguments import short
 from course_lib.generate.request_checks import check_whole, is_whole, to_ids
 from course_lib.model import LanguageModel
 from course_lib.model.checks import require
@@ -45,20 +46,19 @@ def to_list_of_pairs(pairs: Iterable[tuple[object, object]]) -> list[tuple[objec
     )
     pairs = list(pairs)
     for pair in pairs:
-        is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-        require(is_pair, f"each example must be a pair, such as (question, answer), not {pair!r}")
+        if not (isinstance(pair, tuple | list) and len(pair) == 2):
+            raise ValueError(f"each example must be a pair, such as (question, answer), not {short(pair)}")
     return pairs
 
 
 def tokens_of(documents: Iterable[Iterable[int]], end: int) -> list[int]:
     """Return all documents' ids, `end` after each. Raises ValueError for one that is text or an id."""
-    require(isinstance(documents, Iterable), f"give a list of documents, not {documents!r}")
+    require(isinstance(documents, Iterable), f"give a list of documents, not {short(documents)}")
     ids = []
     for document in documents:
-        require(
-            isinstance(document, Iterable) and not isinstance(document, str),
-            f"a document must be token ids, not {document!r}: encode it first",
-        )
+        are_ids = isinstance(document, Iterable) and not isinstance(document, str)
+        if not are_ids:
+            raise ValueError(f"a document must be token ids, not {short(document)}: encode it first")
         ids.extend(document)
         ids.append(end)
     return ids
@@ -80,11 +80,11 @@ def check_conversations(lm: LanguageModel, pairs: Iterable[tuple[object, object]
     """Raise ValueError for a model without a chat template, and for a response that is empty or no text."""
     require(lm.chat is not None, f"{lm.name} has no chat template, and can't be taught by conversations")
     for prompt, response in pairs:
-        require(
-            isinstance(response, str) and bool(response.strip()),
-            f"the response to {prompt!r} is empty or no text ({response!r}): "
-            "there is nothing to learn from it",
-        )
+        if not (isinstance(response, str) and response.strip()):
+            raise ValueError(
+                f"the response to {prompt!r} is empty or no text ({response!r}): there is nothing to learn "
+                "from it"
+            )
 
 
 def check_prompt(prompt: object, prompt_ids: Sequence[int], conversation: Sequence[int]) -> None:
