@@ -6,14 +6,9 @@ from numbers import Real
 import torch
 from torch import Tensor
 
-from course_lib.kernels.checks import (
-    INTEGERS,
-    check_flags,
-    check_floats,
-    is_whole,
-    values_are_checked,
-)
+from course_lib.kernels.checks import INTEGERS, check_flags, check_floats, values_are_checked
 from course_lib.kernels.language import use_triton
+from course_lib.model.checks import is_whole
 
 WIDEST_HEAD = 256
 WIDEST_BLOCK = 1_024
@@ -33,18 +28,23 @@ def use_attention_kernel(backend: str, d_head: int, *tensors: Tensor) -> bool:
 def check_attention(q: Tensor, k: Tensor, v: Tensor, causal: bool, window, blocks, scale) -> None:
     """Check the arguments of `flash_attention`, except those of packed sequences."""
     _check_inputs(q, k, v)
+    check_visible(q.shape[2], k.shape[2], causal, window)
+    check_scale(scale)
+    if blocks is not None:
+        check_blocks(blocks)
+
+
+def check_visible(queries: int, keys: int, causal: bool, window: int | None) -> None:
+    """Check what decides which keys a query sees."""
     check_flags(causal=causal)
-    if causal and q.shape[2] > k.shape[2]:
+    if causal and queries > keys:
         raise ValueError(
-            f"{q.shape[2]} queries can't be the last of {k.shape[2]} keys: give causal=False, or all keys"
+            f"{queries} queries can't be the last of {keys} keys: give causal=False, or all keys"
         )
     if window is not None and not (causal and is_whole(window, 1)):
         raise ValueError(
             f"a window must be causal and at least 1 key wide: causal={causal}, window={window!r}"
         )
-    check_scale(scale)
-    if blocks is not None:
-        check_blocks(blocks)
 
 
 def check_scale(scale: float | None) -> None:
@@ -95,14 +95,19 @@ def check_paged_attention(
         raise ValueError(
             f"block_table and lengths must be int32 or int64, not {block_table.dtype} and {lengths.dtype}"
         )
-    if window is not None and not is_whole(window, 1):
-        raise ValueError(f"a window must be at least 1 token wide, not {window!r}")
-    if splits is not None and not is_whole(splits, 1, MOST_SPLITS):
-        raise ValueError(f"a sequence can be split among 1 to {MOST_SPLITS} programs, not {splits!r}")
+    check_splits(window, splits)
     check_scale(scale)
     check_flags(check=check)
     if values_are_checked(check, block_table):
         _check_table(block_table, lengths, len(key_pages), key_pages.shape[2], window)
+
+
+def check_splits(window: int | None, splits: int | None) -> None:
+    """Check the tokens to attend to, and among how many programs those of a sequence are split."""
+    if window is not None and not is_whole(window, 1):
+        raise ValueError(f"a window must be at least 1 token wide, not {window!r}")
+    if splits is not None and not is_whole(splits, 1, MOST_SPLITS):
+        raise ValueError(f"a sequence can be split among 1 to {MOST_SPLITS} programs, not {splits!r}")
 
 
 def _check_table(

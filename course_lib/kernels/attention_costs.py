@@ -6,15 +6,8 @@ interpreter, and for the kernels of `flash_attention` the same operations, those
 
 from collections.abc import Sequence
 
-from course_lib.kernels.attention_checks import MOST_SPLITS, check_blocks
-from course_lib.kernels.checks import (
-    check_bytes,
-    check_counts,
-    check_flags,
-    check_heads,
-    check_sizes,
-    is_whole,
-)
+from course_lib.kernels.attention_checks import check_blocks, check_splits, check_visible
+from course_lib.kernels.checks import check_bytes, check_counts, check_heads, check_sizes
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import power_of_two, tile_count
 from course_lib.kernels.paged_attention import MOST_ROWS
@@ -101,11 +94,9 @@ def paged_attention_cost(
     check_sizes(d_head=d_head)
     check_bytes(bytes_each)
     check_heads(heads, kv_heads)
-    if not is_whole(splits, 1, MOST_SPLITS):
-        raise ValueError(f"a sequence can be split among 1 to {MOST_SPLITS} programs, not {splits!r}")
+    check_sizes(1, splits=splits)
+    check_splits(window, splits)
     check_counts("lengths", lengths)
-    if window is not None and not is_whole(window, 1):
-        raise ValueError(f"a window must be at least 1 token wide, not {window!r}")
     tokens = sum(length if window is None else min(length, window) for length in lengths)
     readers = kv_heads * tile_count(heads // kv_heads, MOST_ROWS)
     rows = len(lengths) * heads
@@ -117,18 +108,10 @@ def paged_attention_cost(
 
 def _check_visits(queries: int, keys: int, causal: bool, window: int | None, blocks: tuple[int, int]) -> None:
     """Raise ValueError for what `flash_attention` refuses too, and for more tokens than can be counted."""
-    check_flags(causal=causal)
+    check_visible(queries, keys, causal, window)
     check_blocks(blocks)
     if max(queries, keys) > MOST_TOKENS:
         raise ValueError(f"{max(queries, keys)} tokens take too long to count: at most {MOST_TOKENS}")
-    if window is not None and not (causal and is_whole(window, 1)):
-        raise ValueError(
-            f"a window must be causal and at least 1 key wide: causal={causal}, window={window!r}"
-        )
-    if causal and queries > keys:
-        raise ValueError(
-            f"{queries} queries can't be the last of {keys} keys: give causal=False, or all keys"
-        )
 
 
 def _width(d_head: int) -> int:

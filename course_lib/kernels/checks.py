@@ -2,20 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from course_lib.kernels import compiled
+from course_lib.model.checks import is_whole
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 INTEGERS = (torch.int64, torch.int32)
-
-
-def is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
-    """Return whether a value is a whole number from `least` to `most`; True and False are none."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most
 
 
 def check_sizes(least: int = 0, **sizes: int) -> None:
@@ -55,7 +51,7 @@ def check_flags(**flags: bool) -> None:
 
 def check_epsilon(eps: float) -> None:
     """Check the number that a norm adds under its root."""
-    if not isinstance(eps, (float, Real)) or not 0 <= eps < math.inf:
+    if not isinstance(eps, Real) or not 0 <= eps < math.inf:
         raise ValueError(f"eps must be a small number such as 1e-5, at least 0; not {eps!r}")
 
 

@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.kernels.checks import INTEGERS, check_bytes, check_flags, check_floats, check_sizes, is_whole
+from course_lib.kernels.checks import INTEGERS, check_bytes, check_flags, check_floats, check_sizes
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
+from course_lib.model.checks import is_whole
 
 TILE_ELEMENTS = 4_096  # that a program works on at a time
 REDUCTIONS = ("mean", "sum", "none")

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from course_lib.kernels.checks import INTEGERS, check_flags, check_floats, is_whole, values_are_checked
+from course_lib.kernels.checks import INTEGERS, check_flags, check_floats, values_are_checked
+from course_lib.model.checks import is_whole
 
 MOST_EXPERTS = 1_024  # of the kernels that sort
 MOST_IDS = 2**20  # of PyTorch's sort

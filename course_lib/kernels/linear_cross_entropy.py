@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.kernels.checks import check_bytes, check_flags, check_floats, check_sizes, is_whole
+from course_lib.kernels.checks import check_bytes, check_flags, check_floats, check_sizes
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.cross_entropy import (
     check_reduction,
@@ -41,6 +41,7 @@ from course_lib.kernels.cross_entropy import (
     losses_in_place,
 )
 from course_lib.kernels.language import product_dtype, tile_count, use_triton
+from course_lib.model.checks import is_whole
 
 # Each chunk reads the weights and updates their gradient: where a chunk has fewer tokens than d_model, that
 # is most of the traffic (see `linear_cross_entropy_cost`). In 16 bits, the logits of 2,048 tokens take 0.2 GB

@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from course_lib.kernels.checks import check_bytes, check_floats, check_sizes, is_whole
+from course_lib.kernels.checks import check_bytes, check_floats, check_sizes
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.int4_matmul import BLOCK_SIZE, int4_matmul, int4_matmul_cost
 from course_lib.kernels.int8_matmul import int8_matmul, int8_matmul_cost
 from course_lib.kernels.language import use_triton
+from course_lib.model.checks import is_whole
 from course_lib.quantize import QuantizedLinear, Stored, Uniform, nf4_levels
 from course_lib.quantize.blocks import BlockWeight
 from course_lib.quantize.nf4 import NF4Weight

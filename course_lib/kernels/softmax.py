@@ -19,14 +19,7 @@ from torch import Tensor
 from course_lib.kernels.checks import check_bytes, check_flags, check_floats, check_sizes
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
-from course_lib.kernels.language import (
-    launch,
-    power_of_two,
-    tile_count,
-    tl,
-    triton,
-    use_triton,
-)
+from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
 
 WIDEST = 65_536  # a row must fit on the chip
 TILE_ELEMENTS = 4_096  # that a program works on at a time

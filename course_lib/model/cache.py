@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from course_lib.model.checks import (
-    is_a,
+    is_whole,
     require,
     require_kind,
     require_size,
@@ -135,7 +135,7 @@ class KVCache:
     def _check_new(self, layer: int, keys: Tensor, values: Tensor) -> None:
         """Raise ValueError for a layer that doesn't exist, and keys and values that aren't for this cache."""
         layers, batch, kv_heads, _, d_head = self.keys.shape
-        if not (is_a(layer, int) and 0 <= layer < layers):
+        if not is_whole(layer, 0, layers - 1):
             raise ValueError(f"this cache has layers 0 to {layers - 1}, not {layer!r}")
         same = keys.dtype == values.dtype == self.keys.dtype or torch.is_autocast_enabled(keys.device.type)
         time = keys.shape[2] if keys.dim() == 4 else 0

@@ -4,8 +4,10 @@
 `Encoder` or `KVCache` know enough to check, they check themselves. Configurations: `config_checks`.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Sequence
+from numbers import Integral
 from operator import index
 from types import NoneType
 
@@ -36,6 +38,11 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
+    """Return whether a value is a whole number from `least` to `most`, of Python or NumPy; True is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most
+
+
 def is_a(value: object, kind: type) -> bool:
     """Return whether a value is of a kind of `KINDS`. Whole numbers count as finite numbers, Booleans don't.
 
@@ -56,7 +63,8 @@ def require_kind(name: str, value: object, *kinds: type) -> None:
 
 def require_size(name: str, value: object, least: int = 1) -> None:
     """Raise ValueError, naming the argument, unless it is a whole number of at least so much."""
-    require_kind(name, value, int)
+    if not is_whole(value, -LARGEST_INT, LARGEST_INT):
+        raise ValueError(f"{name} must be a whole number below 2³¹, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
 
@@ -89,7 +97,7 @@ def check_tokens(tokens: Tensor, new_lengths: Sequence[int] | None) -> None:
         new_lengths is None
         or isinstance(new_lengths, Sequence)
         and len(new_lengths) == batch
-        and all(is_a(length, int) and length >= 0 for length in new_lengths)
+        and all(map(is_whole, new_lengths))
         and max(new_lengths) == time,
         f"new_lengths must say for each of {batch} rows how many of its {time} tokens are real, "
         f"{time} in the longest; not {new_lengths}",
@@ -162,11 +170,21 @@ def check_mask(mask: Tensor, scores: tuple[int, ...]) -> None:
 def check_window(window: int | None, causal: bool) -> None:
     """Raise ValueError unless the window is None or a whole number above 0, in causal attention."""
     require_kind("causal", causal, bool)
-    require_kind("window", window, NoneType, int)
     require(
-        window is None or (causal and window >= 1),
-        f"a window is for causal attention, and at least 1 key wide: causal={causal}, window={window}",
+        window is None or (causal and is_whole(window, 1, LARGEST_INT)),
+        f"a window is for causal attention, and at least 1 key wide: causal={causal}, window={window!r}",
     )
+
+
+def check_routing(scores: Tensor, n_active: int, normalize: bool) -> None:
+    """Raise ValueError for a router's scores that are no fractions, and more experts than there are."""
+    require(
+        scores.is_floating_point() and scores.dim() > 0,
+        f"scores are fractions (tokens, n_experts), not {tuple(scores.shape)} of {scores.dtype}",
+    )
+    require_size("n_active", n_active)
+    require(n_active <= scores.shape[-1], f"a token can't use {n_active} of {scores.shape[-1]} experts")
+    require_kind("normalize", normalize, bool)
 
 
 def check_memory(cross: bool, memory, batch: int, d_model: int) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from course_lib.model.attention import soft_cap
 from course_lib.model.block import Memory, ProjectedMemory
 from course_lib.model.cache import Cache, KVCache
-from course_lib.model.checks import is_a, require
+from course_lib.model.checks import is_whole, require
 from course_lib.model.config import ModelConfig
 from course_lib.model.stack import Stack
 from course_lib.model.trace import Trace, record
@@ -85,7 +85,7 @@ class Decoder(Stack):
         """
         config, weight = self.config, self.embedding.weight
         capacity = config.context if capacity is None else capacity
-        if not is_a(capacity, int) or not 1 <= capacity <= config.context:
+        if not is_whole(capacity, 1, config.context):
             raise ValueError(
                 f"a cache holds 1 to {config.context} tokens (the model's context), not {capacity!r}"
             )

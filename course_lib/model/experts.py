@@ -16,7 +16,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from course_lib.model.checks import require, require_kind, require_size
+from course_lib.model.checks import check_routing, require
 from course_lib.model.config import ModelConfig
 from course_lib.model.feed_forward import make_feed_forward
 from course_lib.model.trace import record
@@ -85,13 +85,7 @@ def route(scores: Tensor, n_active: int, normalize: bool) -> tuple[Tensor, Tenso
     normalize, among the chosen ones. Raises ValueError for scores that are no fractions, and more experts
     than there are.
     """
-    require(
-        scores.is_floating_point() and scores.dim() > 0 and scores.numel() > 0,
-        f"scores are fractions (tokens, n_experts), not {tuple(scores.shape)} of {scores.dtype}",
-    )
-    require_size("n_active", n_active)
-    require(n_active <= scores.shape[-1], f"a token can't use {n_active} of {scores.shape[-1]} experts")
-    require_kind("normalize", normalize, bool)
+    check_routing(scores, n_active, normalize)
     at_least_32_bits = torch.promote_types(scores.dtype, torch.float32)
     shares, chosen = scores.softmax(dim=-1, dtype=at_least_32_bits).topk(n_active, dim=-1)
     if normalize:
@@ -107,7 +101,10 @@ def load_balancing_loss(scores: Tensor, n_active: int) -> Tensor:
     often; it nears n_experts / n_active when the router sends all tokens to the same ones, with all its
     confidence. Raises ValueError as `route` does.
     """
-    require(scores.dim() > 1, f"scores are (…, n_experts) of at least one token, not {tuple(scores.shape)}")
+    require(
+        scores.dim() > 1 and scores.numel() > 0,
+        f"scores are (…, n_experts) of at least one token, not {tuple(scores.shape)}",
+    )
     scores = scores.flatten(0, -2)  # (tokens, n_experts)
     _, chosen = route(scores, n_active, normalize=False)
     probabilities = scores.softmax(dim=-1).mean(dim=0)  # (n_experts,)

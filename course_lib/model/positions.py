@@ -113,7 +113,7 @@ class Positions(nn.Module):
 def positions_from(start: int | Tensor, time: int, device: torch.device) -> Tensor:
     """Return start … start + time − 1, (time,); with a start for each row, (batch,): (batch, time)."""
     steps = torch.arange(time, device=device)
-    return start + steps if isinstance(start, int) else start.to(device)[:, None] + steps
+    return start.to(device)[:, None] + steps if isinstance(start, Tensor) else steps + start
 
 
 def _check_positions(start: int | Tensor, time: int, width: int, like: Tensor) -> None:
@@ -213,7 +213,7 @@ def alibi_slopes(n_heads: int) -> Tensor:
     Raises ValueError for a number of heads that can't be.
     """
     require_size("n_heads", n_heads)
-    power = 2 ** (n_heads.bit_length() - 1)
+    power = 2 ** (int(n_heads).bit_length() - 1)
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     between = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)]
     return torch.tensor((slopes + between)[:n_heads])

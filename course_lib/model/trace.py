@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import is_a, require, require_kind
+from course_lib.model.checks import LARGEST_INT, is_whole, require, require_kind
 
 Edits = dict[str, Callable[[Tensor], Tensor]]
 
@@ -183,7 +183,8 @@ def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tenso
     """Return edits that replace each head's output by new(layer, head, outputs of all heads)."""
     by_layer: dict[int, list[int]] = {}
     for pair in heads:
-        whole = isinstance(pair, Sequence) and len(pair) == 2 and all(is_a(n, int) for n in pair)
+        two = isinstance(pair, Sequence) and len(pair) == 2
+        whole = two and all(is_whole(n, -LARGEST_INT, LARGEST_INT) for n in pair)
         require(whole, f"heads are pairs of whole numbers (layer, head), not {pair!r}")
         layer, head = pair
         require(layer >= 0, f"layers are counted from 0, so there is no layer {layer}")

@@ -192,7 +192,7 @@ def test_attention_of_what_does_not_fit_is_refused(attention, name):
         ({"mask": torch.ones(5, 5).long()}, "not .* of torch.int64"),
         ({"mask": torch.ones(1, 1, 1, 5, 5).bool()}, "a mask is true or false"),
         ({"window": 0}, "at least 1 key wide"),
-        ({"window": 2.5}, "window must be .*, not 2.5"),
+        ({"window": 2.5}, "at least 1 key wide: causal=True, window=2.5"),
         ({"window": 2, "causal": False}, "a window is for causal attention"),
         ({"causal": "no"}, "causal must be True or False, not 'no'"),
         ({"cap": 0.0}, "a cap is a finite number above 0, not 0.0"),
@@ -449,7 +449,7 @@ def test_tables_that_do_not_fit_are_refused(time, width):
         (lambda: route(torch.ones(3, 4), 0, True), "n_active must be at least 1, not 0"),
         (lambda: route(torch.ones(3, 4).long(), 2, True), "scores are fractions"),
         (lambda: load_balancing_loss(torch.ones(4), 2), "of at least one token"),
-        (lambda: load_balancing_loss(torch.ones(0, 4), 2), "scores are fractions"),
+        (lambda: load_balancing_loss(torch.ones(0, 4), 2), "at least one token"),
         (lambda: cut_edges(torch.rand(1, 2, 3, 3), 3, 0), "of 3 queries and 3 keys there is no query 3"),
         (lambda: cut_edges(torch.rand(1, 2, 3, 3), True, 0), "no query True"),
         (lambda: cut_edges(torch.rand(2, 3, 3), 0, 0), r"not \(2, 3, 3\)"),
@@ -469,6 +469,18 @@ def test_tables_that_do_not_fit_are_refused(time, width):
 def test_what_cannot_be_is_refused_at_the_door(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    """Such as those of `np.unravel_index(scores.argmax(), scores.shape)`."""
+    one, two, three = np.arange(1, 4)
+    assert ablate_heads((one, two)).keys() == ablate_heads((1, 2)).keys()
+    q = torch.randn(1, 2, 4, 8)
+    assert attend(q, q, q, window=two).equal(attend(q, q, q, window=2))
+    assert alibi_bias(three, one, two, q).equal(alibi_bias(3, 1, 2, q))
+    assert rotary_tables(two, three, 8, 1e4, q)[0].equal(rotary_tables(2, 3, 8, 1e4, q)[0])
+    assert route(torch.ones(3, 4), two, True)[1].shape == (3, 2)
+    assert tiny_decoder().new_cache(capacity=three).capacity == 3
 
 
 # Runs of a model
