@@ -30,14 +30,22 @@ def whole(name: str, value: Any, least: float = -math.inf, most: float = math.in
 def number(name: str, value: Any, above: float = -math.inf, most: float = math.inf) -> float:
     """Return a number. Raises TypeError for anything else, ValueError for NaN and for one out of range.
 
-    above: what it must be greater than. Without limits it must be finite.
+    It must be finite, greater than `above`, and at most `most`.
     """
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{name} must be a number, not {short(value)}")
-    if not (above < float(value) <= most and math.isfinite(value)):
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value}")
+    if not above < value <= most:
         limits = [f"above {above:g}"] * (above > -math.inf) + [f"at most {most:g}"] * (most < math.inf)
-        raise ValueError(f"{name} must be {' and '.join(limits) or 'finite'}, not {value}")
+        raise ValueError(f"{name} must be {' and '.join(limits)}, not {value}")
     return value
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise TypeError for a switch that is neither True nor False: a word, even "no", would count as True."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {short(value)}")
 
 
 def finite(name: str, array: Any) -> Any:
@@ -52,7 +60,8 @@ def listed(name: str, values: Iterable[Any], of: str = "a list") -> list[Any]:
 
     of: what is wanted, for the message. Raises TypeError for a string, and for what can't be gone through.
     """
-    if isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
+    single = getattr(values, "ndim", 1) == 0  # a tensor or an array of one number
+    if single or isinstance(values, str | bytes) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name} must be {of}, not {short(values)}")
     return values.tolist() if hasattr(values, "tolist") else list(values)
 

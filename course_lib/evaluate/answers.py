@@ -1,6 +1,7 @@
 """Comparing an answer with the right one, and translations with their references."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 from course_lib.arguments import listed
 from course_lib.text.normalise import last_number, normalise
@@ -45,7 +46,7 @@ def same_number(guess: str, answer: str | float) -> bool:
     >>> same_number("He had 40 and lost 35, so 5.", "#### 5")
     True
     """
-    number = last_number(str(answer)) if isinstance(answer, str | int | float) else None
+    number = last_number(str(answer)) if isinstance(answer, str | Real) else None
     if number is None or isinstance(answer, bool):
         raise ValueError(f"there is no number in the answer {answer!r}")
     return last_number(guess) == number

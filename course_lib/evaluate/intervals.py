@@ -238,5 +238,5 @@ def _check_values(values: Sequence[float], minimum: int = 1) -> np.ndarray:
 
 
 def _check_confidence(confidence: float) -> None:
-    if not 0 < number("confidence", confidence, -math.inf) < 1:
+    if not 0 < number("confidence", confidence) < 1:
         raise ValueError(f"confidence must lie between 0 and 1, such as 0.95, not {confidence}")

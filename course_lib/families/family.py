@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
 
+from course_lib.arguments import check_flag
 from course_lib.gguf_names import BLOCK_TENSORS, TENSORS
 from course_lib.model import AttentionConfig, ModelConfig
 from course_lib.text import GPT2, SMOLLM2
@@ -93,12 +94,6 @@ class Family:
     def matches(self, config: ModelConfig) -> bool:
         """Return whether a model has the values that all models of this family share."""
         return all(attrgetter(name)(config) == value for name, value in self.shared_config.items())
-
-
-def check_flag(name: str, value: object) -> None:
-    """Raise TypeError unless the value is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {reprlib.repr(value)}")
 
 
 def check_families(families: object) -> None:

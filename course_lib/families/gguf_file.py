@@ -19,7 +19,8 @@ import torch
 from gguf import ReaderTensor
 from torch import Tensor
 
-from course_lib.families.family import FAMILIES, Family, NotHandled, check_families, check_flag, find_setting
+from course_lib.arguments import check_flag
+from course_lib.families.family import FAMILIES, Family, NotHandled, check_families, find_setting
 from course_lib.families.gguf_reader import BLOCK_FORMATS, FLOAT_FORMATS, Reader, read_bytes, shape_of
 from course_lib.families.gguf_vocabulary import read_chat, read_list, read_tokenizer
 from course_lib.families.tensor_file import build_empty, check_dtype, is_finite, stored_weights

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from course_lib.generate.request_checks import (
     check_callable,
-    check_flag,
     check_whole,
     to_ids,
     to_stop,
@@ -22,7 +21,7 @@ from course_lib.generate.request_checks import (
 )
 from course_lib.generate.sampling import sample
 from course_lib.model import Cache, Decoder, KVCache, Memory, ProjectedMemory
-from course_lib.model.checks import require
+from course_lib.model.checks import require, require_kind
 
 Choose = Callable[[Tensor], Tensor]
 Adjust = Callable[[Tensor, Tensor], Tensor]
@@ -86,7 +85,7 @@ class Batch:
     ):
         self.model, self.requests, self.cached = model, list(requests), cached
         _check_requests(self.requests)
-        check_flag("cached", cached)
+        require_kind("cached", cached, bool)
         self.remaining = [request.tokens_to_write(model.config.context) for request in self.requests]
         self.texts = [list(request.prompt) for request in self.requests]
         self.active = [i for i, remaining in enumerate(self.remaining) if remaining]

@@ -12,9 +12,10 @@ All of them run one loop, `Batch.step`. `plain_loop` has it in its shortest form
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from course_lib.generate.batch import Adjust, Batch, Choose, Request
-from course_lib.generate.request_checks import check_flag, check_whole
+from course_lib.generate.request_checks import check_whole
 from course_lib.generate.sampling import sample
 from course_lib.model import Decoder, LanguageModel, Memory
+from course_lib.model.checks import require_kind
 
 MOST_TEXTS = 1_000_000  # at once; the memory ends long before
 
@@ -98,7 +99,7 @@ def complete(
         for text in complete(lm, "What is the capital of France?"):
             print(text, end="")
     """
-    check_flag("chat", chat)
+    require_kind("chat", chat, bool)
     if chat and lm.chat is None:
         raise ValueError(f"{lm.name} has no chat template, so it can only go on from a text: pass chat=False")
     ids = lm.chat.encode(prompt) if chat else lm.tokenizer.encode(prompt)

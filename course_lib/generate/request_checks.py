@@ -21,11 +21,6 @@ def check_whole(name: str, value: object, least: int, most: int = LARGEST) -> No
     require(whole and least <= value <= most, f"{name} must be a whole number, {bounds}, not {value!r}")
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raise ValueError unless the value is True or False."""
-    require(isinstance(value, bool), f"{name} must be True or False, not {value!r}")
-
-
 def to_ids(name: str, ids: Iterable[int], advice: str = ENCODE) -> list[int]:
     """Return token ids as a list, from a tensor, an array or anything that yields whole numbers.
 

@@ -23,6 +23,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from course_lib.model.checks import require_kind
 from course_lib.quantize.checks import require_finite_matrix
 from course_lib.quantize.layers import Stored
 
@@ -66,8 +67,7 @@ class NF4:
     double_quantization: bool = False  # whether the scales are quantized too
 
     def __post_init__(self):
-        if type(self.double_quantization) is not bool:
-            raise ValueError(f"double_quantization must be True or False, not {self.double_quantization!r}")
+        require_kind("double_quantization", self.double_quantization, bool)
 
     @torch.no_grad()
     def store(self, weight: Tensor) -> "NF4Weight":

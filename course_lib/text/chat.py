@@ -27,7 +27,8 @@ from collections.abc import Iterable
 from itertools import count
 from typing import Any
 
-from course_lib.text.checks import check_flag, check_messages
+from course_lib.arguments import check_flag
+from course_lib.text.checks import check_messages
 from course_lib.text.template_language import run_template
 from course_lib.text.tokenizer import Tokenizer
 

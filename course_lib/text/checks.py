@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from types import NoneType
 from typing import Any
 
+from course_lib.arguments import whole
 from course_lib.text.bpe import Pair
 
 LARGEST_ID = 1 << 24
@@ -42,12 +43,6 @@ def check_dict(name: str, value: Mapping) -> dict:
     return dict(value)
 
 
-def check_flag(name: str, value: object) -> None:
-    """Raise TypeError for a switch that is neither True nor False: a word, even "no", would count as True."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, not {value!r}")
-
-
 def check_allowed(allowed: bool | Collection[str], special: Mapping[str, int]) -> tuple[str, ...]:
     """Return the names of the special tokens that are allowed: all, none, or those of a collection."""
     if isinstance(allowed, bool):
@@ -63,8 +58,8 @@ def check_allowed(allowed: bool | Collection[str], special: Mapping[str, int]) -
 
 
 def check_training(vocab_size: int, special: Sequence[str], byte_order: Sequence[int]) -> None:
-    """Raise ValueError for arguments that `Tokenizer.train` can't use, TypeError for no whole number."""
-    check_whole("vocab_size", vocab_size)
+    """Raise ValueError for arguments that `Tokenizer.train` can't use, TypeError if the size is no number."""
+    whole("vocab_size", vocab_size)
     if set(map(type, byte_order)) != {int} or sorted(byte_order) != list(range(256)):
         raise ValueError("byte_order must name each of the 256 bytes once")
     named = not isinstance(special, (str, Mapping)) and all(
@@ -91,12 +86,6 @@ def comparable_keys(ties: object) -> Iterator[None]:
         raise ValueError(
             f"the tie rule {ties!r} must take (pair, left, right) and give keys that compare: {error}"
         ) from error
-
-
-def check_whole(name: str, value: object) -> None:
-    """Raise TypeError for what is no whole number."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
 
 
 def check_id(i: object) -> int:
@@ -165,7 +154,7 @@ def _check_merges(tokens: Sequence[bytes | None], merges: Mapping[Pair, int]) ->
 
 def check_pieces(pieces: Mapping[tuple[int, ...], int], vocabulary: list[bytes], vocab_size: int) -> None:
     """Raise ValueError or TypeError for what `learn_merges` can't learn from."""
-    check_whole("vocab_size", vocab_size)
+    whole("vocab_size", vocab_size)
     if not isinstance(vocabulary, list) or not all(isinstance(token, bytes) for token in vocabulary):
         raise TypeError(
             "the vocabulary must be a list of bytes, the token of each id; it is extended in place"
@@ -182,8 +171,8 @@ def check_pieces(pieces: Mapping[tuple[int, ...], int], vocabulary: list[bytes],
 
 
 def _has_token(tokens: Sequence[bytes | None], i: object) -> bool:
-    whole = isinstance(i, int) and not isinstance(i, bool)
-    return whole and 0 <= i < len(tokens) and tokens[i] is not None
+    is_id = isinstance(i, int) and not isinstance(i, bool)
+    return is_id and 0 <= i < len(tokens) and tokens[i] is not None
 
 
 def missing_token_error(i: int, vocab_size: int) -> ValueError:

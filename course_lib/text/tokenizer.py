@@ -17,11 +17,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
+from course_lib.arguments import check_flag
 from course_lib.text.bpe import Pair
 from course_lib.text.checks import (
     check_allowed,
     check_dict,
-    check_flag,
     check_ids,
     check_text,
     check_texts,

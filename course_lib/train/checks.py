@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from course_lib.generate.request_checks import check_callable, check_flag, check_whole, is_whole
-from course_lib.model.checks import require
+from course_lib.generate.request_checks import check_callable, check_whole, is_whole
+from course_lib.model.checks import require, require_kind
 
 if TYPE_CHECKING:
     from course_lib.train.config import TrainConfig
@@ -117,7 +117,7 @@ def _check_shared_weights(models: Mapping[str, nn.Module]) -> None:
 def check_run(batches: object, until: object, progress: object) -> None:
     """Raise ValueError for arguments with which no run can begin."""
     check_callable("batches", batches)
-    check_flag("progress", progress)
+    require_kind("progress", progress, bool)
     if until is not None:
         check_whole("until", until, 0)
 

@@ -18,11 +18,10 @@ from course_lib.arguments import short
 from course_lib.generate.request_checks import (
     LARGEST,
     check_callable,
-    check_flag,
     check_whole,
     to_whole_tensor,
 )
-from course_lib.model.checks import require
+from course_lib.model.checks import require, require_kind
 from course_lib.train.data_checks import check_positive, check_windows, to_pairs, tokens_of
 from course_lib.train.loss import IGNORE
 
@@ -77,7 +76,7 @@ class Windows:
     def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0, wrap: bool = True):
         ids = ids if isinstance(ids, Tensor) else _as_tensor(ids)
         check_windows(ids, time, batch, seed)
-        check_flag("wrap", wrap)
+        require_kind("wrap", wrap, bool)
         self.ids, self.time, self.batch, self.seed, self.wrap = ids, time, batch, seed, wrap
 
     def __call__(self, step: int) -> Batch:
