@@ -13,7 +13,7 @@ GPU.
 
 Positions and ids in tensors (pages, targets, experts, starts) are checked on a CPU. On a GPU that means
 waiting for it, so there an argument `check=True` asks for it. Without it, a wrong number reads or writes
-foreign memory; only a wrong target of a loss doesn't: it gives nan.
+foreign memory, except for a target of a loss: there it gives nan.
 
 Every `tl.dot` here, a product of matrices, has `input_precision="ieee"`: float32 inputs are multiplied in
 full float32, not in TF32, which keeps 10 bits of the mantissa. It changes nothing for 16-bit inputs.

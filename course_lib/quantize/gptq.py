@@ -83,7 +83,9 @@ def _inverse_hessian_factor(inputs: Tensor, damping: float) -> Tensor:
     try:
         return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
     except torch.linalg.LinAlgError:
-        raise ValueError(f"the inputs can't be told apart enough at damping={damping}: raise it") from None
+        raise ValueError(
+            f"the inputs are too much alike for GPTQ at damping={damping}: give a larger damping, or more inputs"
+        ) from None
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 from course_lib.arguments import short
 from course_lib.world.words import (
@@ -72,7 +73,9 @@ class Grammar:
             if unknown := [word for word in words if word not in known]:
                 raise ValueError(f"{name}: the world has no {short(unknown[0])}")
             if len(set(words)) < max(least, len(words)):
-                raise ValueError(f"{name} must be {least} or more, each named once; not {len(words)}")
+                raise ValueError(
+                    f"{name} must have {least} words or more, each named once; not {short(words)}"
+                )
         deeds = self.deeds if isinstance(self.deeds, tuple) else ()
         if not deeds or not all(isinstance(deed, Deed) for deed in deeds):
             raise ValueError("deeds must be a tuple of one or more of `words.DEEDS`, or parts of them")
@@ -114,5 +117,6 @@ def articles(deed: Deed) -> tuple[str, ...]:
 
 def check_length(sentences: int) -> None:
     """Raise ValueError unless a story may have this many sentences."""
-    if type(sentences) is not int or sentences not in LENGTHS:
+    whole = isinstance(sentences, Integral) and not isinstance(sentences, bool)
+    if not whole or sentences not in LENGTHS:
         raise ValueError(f"a story has one of {LENGTHS} sentences, not {sentences!r}")

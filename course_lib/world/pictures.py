@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from course_lib.arguments import short
+from course_lib.arguments import short, whole
 from course_lib.world.marks import PICTURE
 from course_lib.world.splits import check_split, side
 
@@ -47,10 +47,8 @@ class Shape:
     def __post_init__(self):
         if self.colour not in PALETTE or self.shape not in SHAPES:
             raise ValueError(f"the world has no {short(self.colour)} {short(self.shape)}")
-        if not all(
-            type(at) is int and 0 <= at <= PICTURE_SIZE - SHAPE_SIZE for at in (self.row, self.column)
-        ):
-            raise ValueError(f"row and column must be from 0 to 5, not {self.row} and {self.column}")
+        for name in ("row", "column"):
+            whole(name, getattr(self, name), 0, PICTURE_SIZE - SHAPE_SIZE)
 
     def __str__(self) -> str:
         return f"a {self.colour} {self.shape}"
@@ -80,7 +78,10 @@ class Picture:
             raise TypeError(f"a picture takes a tuple of shapes, not {short(self.shapes)}")
         n = len(self.shapes)
         if self.relation not in ("", *OPPOSITE) or (self.relation and n != 2):
-            raise ValueError(f"two shapes stand {', '.join(OPPOSITE)} each other; not {short(self.relation)}")
+            raise ValueError(
+                f"two shapes can have a relation, one of {', '.join(OPPOSITE)}; {n} can't have "
+                f"{short(self.relation)}"
+            )
         if not all(isinstance(shape, Shape) for shape in self.shapes):
             raise TypeError(
                 f"a picture takes shapes, Shape(colour, shape, row, column), not {short(self.shapes)}"

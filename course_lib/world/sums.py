@@ -47,9 +47,9 @@ class Sum:
             raise ValueError(
                 f"a sum is told of an animal and a food of the world, with + or -; not of {told}"
             )
-        numbers = (self.first, self.second, self.wording)
-        if not all(type(n) is int and n >= 0 for n in numbers) or self.wording >= len(WORDINGS[self.sign]):
-            raise ValueError(f"a sum takes two whole numbers and the index of a wording, not {numbers}")
+        for name in ("first", "second"):
+            whole(name, getattr(self, name), 0)
+        whole("wording", self.wording, 0, len(WORDINGS[self.sign]) - 1)
 
     @property
     def answer(self) -> int:

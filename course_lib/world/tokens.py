@@ -61,7 +61,9 @@ def span_tokens(tokenizer: Tokenizer, text: str, span: tuple[int, int]) -> range
     first, last = len(text[:start].encode()), len(text[:stop].encode())
     ends = list(accumulate(len(tokenizer.tokens[token]) for token in ids))
     if ends[-1] != len(text.encode()):
-        raise ValueError("this tokenizer changes the text, so its tokens have no characters of it")
+        raise ValueError(
+            "this tokenizer changes the text, so its tokens can't be matched with the text's characters"
+        )
     bounds = enumerate(zip(chain([0], ends), ends, strict=False))
     covering = [i for i, (start, end) in bounds if start < last and end > first]
     return range(covering[0], covering[-1] + 1)

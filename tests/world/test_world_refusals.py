@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from course_lib.world import (
@@ -109,19 +110,23 @@ def test_every_plot_of_the_grammar_can_be_told():
         (lambda: questions(kinds=()), ValueError, "not none"),
         (lambda: sums(largest=50.5), TypeError, "largest must be a whole number, not 50.5"),
         (lambda: side(3), TypeError, "key must be a text"),
-        (lambda: Grammar(animals=()), ValueError, "animals must be 2 or more"),
+        (lambda: Grammar(animals=()), ValueError, "animals must have 2 words or more"),
         (lambda: Grammar(animals=("tiger", "tiger")), ValueError, "each named once"),
         (lambda: Grammar(animals=("tiger", "dragon")), ValueError, "animals: the world has no 'dragon'"),
         (lambda: Grammar(things="key"), TypeError, "things must be a tuple, not 'key'"),
         (lambda: Grammar(deeds=()), ValueError, "deeds must be a tuple of one or more"),
         (lambda: Shape("pink", "ring", 0, 0), ValueError, "the world has no 'pink' 'ring'"),
-        (lambda: Shape("red", "ring", 6, 0), ValueError, "row and column must be from 0 to 5, not 6 and 0"),
+        (lambda: Shape("red", "ring", 6, 0), ValueError, "row must be from 0 to 5, not 6"),
         (lambda: Picture(()), ValueError, "a picture has one shape"),
-        (lambda: Picture((Shape("red", "ring", 0, 0),), "above"), ValueError, "two shapes stand left of"),
+        (
+            lambda: Picture((Shape("red", "ring", 0, 0),), "above"),
+            ValueError,
+            "two shapes can have a relation",
+        ),
         (lambda: replace(SUM, animal="dragon"), ValueError, "told of an animal and a food"),
         (lambda: replace(SUM, sign="*"), ValueError, "with . or -; not of 'tiger', 'plum', '.*'"),
-        (lambda: replace(SUM, first=1.5), ValueError, "two whole numbers and the index of a wording"),
-        (lambda: replace(SUM, wording=3), ValueError, "two whole numbers and the index of a wording"),
+        (lambda: replace(SUM, first=1.5), TypeError, "first must be a whole number, not 1.5"),
+        (lambda: replace(SUM, wording=3), ValueError, "wording must be from 0 to 2, not 3"),
         (lambda: world_tokenizer(samples=2**62), ValueError, "samples must be from 1 to 1000000"),
         (lambda: world_tokenizer(300.5), TypeError, "vocab_size must be a whole number"),
     ],
@@ -129,6 +134,13 @@ def test_every_plot_of_the_grammar_can_be_told():
 def test_odd_arguments_are_refused_in_words(make, error, said):
     with pytest.raises(error, match=said):
         make()
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    zero, one = np.arange(2)
+    assert Shape("red", "ring", zero, one) == Shape("red", "ring", 0, 1)
+    assert replace(SUM, wording=one) == replace(SUM, wording=1)
+    assert next(stories(sentences=one)) == next(stories(sentences=1))
 
 
 def test_a_key_may_be_any_text():
