@@ -84,7 +84,7 @@ def _inverse_hessian_factor(inputs: Tensor, damping: float) -> Tensor:
         return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(hessian)), upper=True)
     except torch.linalg.LinAlgError:
         raise ValueError(
-            f"the inputs are too much alike for GPTQ at damping={damping}: give a larger damping, or more inputs"
+            f"the inputs are too much alike at damping={damping}: give a larger damping, or more inputs"
         ) from None
 
 

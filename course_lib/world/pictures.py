@@ -36,7 +36,8 @@ NUMBERS = {2: "two", 3: "three", 4: "four"}
 class Shape:
     """A shape of 3×3 pixels. row, column: the position of its upper left pixel.
 
-    Raises ValueError for a colour or shape that the world doesn't have, and for a position that isn't 0 to 5.
+    Raises ValueError for a colour or shape that the world doesn't have, and for a position that isn't 0 to 5;
+    TypeError for one that is no whole number.
     """
 
     colour: str
@@ -79,8 +80,8 @@ class Picture:
         n = len(self.shapes)
         if self.relation not in ("", *OPPOSITE) or (self.relation and n != 2):
             raise ValueError(
-                f"two shapes can have a relation, one of {', '.join(OPPOSITE)}; {n} can't have "
-                f"{short(self.relation)}"
+                f"a relation is between two shapes, and one of {', '.join(OPPOSITE)}; not "
+                f"{short(self.relation)} of {n}"
             )
         if not all(isinstance(shape, Shape) for shape in self.shapes):
             raise TypeError(

@@ -24,7 +24,8 @@ class Sum:
     wording: the index in `WORDINGS` of the sentence that adds or subtracts.
     worked: whether the completion writes the steps before the answer.
 
-    Raises ValueError for words and a sign that the world doesn't have, and for numbers below 0.
+    Raises ValueError for words and a sign that the world doesn't have, and for numbers below 0;
+    TypeError for other numbers than whole ones.
 
     >>> sum_ = Sum("tiger", "plum", 27, "+", 15, 0, worked=True)
     >>> sum_.prompt

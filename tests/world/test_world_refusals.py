@@ -121,7 +121,7 @@ def test_every_plot_of_the_grammar_can_be_told():
         (
             lambda: Picture((Shape("red", "ring", 0, 0),), "above"),
             ValueError,
-            "two shapes can have a relation",
+            "a relation is between two shapes",
         ),
         (lambda: replace(SUM, animal="dragon"), ValueError, "told of an animal and a food"),
         (lambda: replace(SUM, sign="*"), ValueError, "with . or -; not of 'tiger', 'plum', '.*'"),
