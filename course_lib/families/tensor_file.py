@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from course_lib.interrupts import uninterrupted
 from course_lib.model import ModelConfig
 
 # The key of the header's one entry, named after the course; it marks the course's files. The value is all
@@ -21,13 +22,18 @@ MARK = "thirsty-tiger"
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:
     """Write tensors, by name, and facts that JSON can hold.
 
-    An existing file is replaced only once the new one is complete. Raises FileNotFoundError where the folder
-    is missing, and ValueError for a path that no file can have.
+    An existing file is replaced only once the new one is complete, and a link stays a link. Raises
+    FileNotFoundError where the folder is missing, and ValueError for a path that no file can have, or where
+    there is something else than a file.
     """
     path = Path(path)
     check_name(path)
+    path = Path(os.path.realpath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into: make it first")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no file that may be replaced"
+        raise ValueError(f"{path} is {what}: give the name of a file")
     partial = path.with_name(path.name + ".partial")
     try:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
@@ -50,12 +56,14 @@ def check_name(path: Path) -> None:
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:
     """Return the tensors, by name, and the facts that `write_tensors` wrote.
 
+    An interrupt is held back until the file is read: safetensors would report it as an error of the file.
+
     Raises FileNotFoundError, and ValueError for a file that is damaged or that isn't of this kind.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
+        with uninterrupted(), safe_open(path, framework="pt") as file:
             facts = json.loads((file.metadata() or {}).get(MARK, "{}"))
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
@@ -90,6 +98,22 @@ def require_same(what: str, stored: dict, wanted: dict) -> None:
 def brief(value: object) -> str:
     """Return a value for a message: whatever a file holds, a few words."""
     return value[:80] if isinstance(value, str) else reprlib.repr(value)
+
+
+def copy_weights(weights: dict[str, Tensor], tensors: dict[str, Tensor], source: str | Path) -> None:
+    """Copy tensors read from `source` into the weights of the same names, in the weights' dtype.
+
+    Raises ValueError, changing nothing, unless names and shapes agree and all values are finite floats.
+    """
+    shapes = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (tensors, weights))
+    require_same(f"what {source} holds", *shapes)
+    for name, weight in weights.items():
+        tensor = tensors[name]
+        if not (tensor.is_floating_point() and tensor.to(weight.dtype).isfinite().all()):
+            raise ValueError(f"{name} in {source} isn't made of finite numbers")
+    with torch.no_grad(), uninterrupted():
+        for name, weight in weights.items():
+            weight.copy_(tensors[name])
 
 
 def layout(tensors: dict[str, Tensor]) -> dict[str, tuple]:

@@ -20,6 +20,7 @@ from course_lib.generate.request_checks import (
     to_whole_tensor,
 )
 from course_lib.generate.sampling import sample
+from course_lib.generate.sampling_checks import check_no_nan
 from course_lib.model import Cache, Decoder, KVCache, Memory, ProjectedMemory
 from course_lib.model.checks import require, require_kind
 
@@ -159,6 +160,7 @@ class Batch:
         for members in groups.values():
             if not set(members).isdisjoint(self.active):
                 logits = torch.stack([self.logits[i] for i in members])  # (members, vocab_size)
+                check_no_nan(logits)
                 chosen = self.requests[members[0]].choose(logits)
                 tokens |= zip(members, _checked_tokens(chosen, logits), strict=True)
         return {i: tokens[i] for i in self.active}

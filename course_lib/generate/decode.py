@@ -26,8 +26,8 @@ def decode(
     """Write texts side by side; yield for each step a list of (request's number, token), but for stop tokens.
 
     Arguments and errors as in `Batch`; these errors are raised at the call. While it runs, ValueError for an
-    `adjust` that returns another shape, and for a `choose` that doesn't return one token of the vocabulary a
-    row.
+    `adjust` that returns another shape, for a `choose` that doesn't return one token of the vocabulary a row,
+    and for logits that hold NaN.
     """
     batch = Batch(model, requests, cached, memory)
     return iter(lambda: batch.step() if batch.active else None, None)

@@ -11,6 +11,7 @@ from torch import Tensor
 from course_lib.model.checks import require
 
 LARGEST = 2**63 - 1  # the largest whole number in a tensor
+TEXT = (str, bytes, bytearray)  # bytes yield whole numbers, but they aren't ids
 ENCODE = "encode it first: tokenizer.encode(text)"
 
 
@@ -28,9 +29,9 @@ def to_ids(name: str, ids: Iterable[int], advice: str = ENCODE) -> list[int]:
     """
     if isinstance(ids, Tensor | np.ndarray):
         ids = ids.tolist()
-    is_row = isinstance(ids, Iterable) and not isinstance(ids, str)
+    is_row = isinstance(ids, Iterable) and not isinstance(ids, TEXT)
     items = list(ids) if is_row else [ids]
-    if any(isinstance(item, str) for item in items):
+    if any(isinstance(item, TEXT) for item in items):
         raise ValueError(f"{name} must be token ids, not text as in {_shown(ids)}; {advice}")
     if not (is_row and all(map(_is_id, items))):
         shown = _shown(items if is_row else ids)

@@ -6,6 +6,8 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+NOTHING_TO_CHOOSE_BY = "the logits hold {}, so there is nothing to choose by: the model's numbers went wrong"
+
 
 def check_logits(logits: Tensor) -> None:
     """Raise ValueError unless every row of logits has a finite largest one, and holds no NaN."""
@@ -17,9 +19,13 @@ def check_logits(logits: Tensor) -> None:
     top = logits.amax(dim=-1)
     if not top.isfinite().all():
         what = "NaN" if top.isnan().any() else "+∞" if top.isposinf().any() else "a row of nothing but −∞"
-        raise ValueError(
-            f"the logits hold {what}, so there is nothing to choose by: the model's numbers went wrong"
-        )
+        raise ValueError(NOTHING_TO_CHOOSE_BY.format(what))
+
+
+def check_no_nan(logits: Tensor) -> None:
+    """Raise ValueError for logits that hold NaN, which a user's own function would choose by."""
+    if logits.amax().isnan():
+        raise ValueError(NOTHING_TO_CHOOSE_BY.format("NaN"))
 
 
 def check_temperature(logits: Tensor, t: float) -> None:

@@ -23,6 +23,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from course_lib.interrupts import uninterrupted
+
 Part = TypeVar("Part", bound=nn.Module)
 
 
@@ -95,7 +97,8 @@ def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
     """Put each part at its path in the model's tree, in place, and return an `Exchange`, which can undo it.
 
     A part may stand inside another one that is exchanged in the same call. Raises ValueError, changing
-    nothing, for a combination in `REFUSED`, and for a path that the model doesn't have.
+    nothing, for a combination in `REFUSED`, and for a path that the model doesn't have. An interrupt changes
+    nothing either.
     """
     outer_first = sorted(parts, key=lambda path: path.count("."))
     parts = {path: parts[path] for path in outer_first}
@@ -108,8 +111,14 @@ def exchange(model: nn.Module, parts: dict[str, nn.Module]) -> "Exchange":
     if "" in parts:
         raise ValueError("a model can't be exchanged for another inside itself: use the part itself")
     _check_nested(parts)
-    _put(model, parts)
-    return Exchange(model, parts, old)
+    change = Exchange(model, parts, old)
+    try:
+        _replace(model, old, parts)
+    except BaseException:  # an interrupt: the caller gets no `Exchange` to undo
+        if change.is_active:
+            change.undo()
+        raise
+    return change
 
 
 class Exchange:
@@ -129,14 +138,8 @@ class Exchange:
         Raises ValueError, changing nothing, if the new parts have been replaced by others since: undo that
         first.
         """
-        if not self.is_active:
-            raise ValueError(
-                "the parts aren't in place any more: they were taken out, or others were put over them. "
-                "Undo what was done later first"
-            )
-        for path, part in self.old.items():
-            _set_mode(part, self.new[path].training)
-        _put(self.model, self.old)
+        self._require_active()
+        _replace(self.model, self.new, self.old)
         return self.model
 
     @contextmanager
@@ -144,19 +147,30 @@ class Exchange:
         """A context in which the model has its old parts.
 
         Raises ValueError at the end if the old parts were exchanged meanwhile; the new ones are then not put
-        back.
+        back. An interrupt ends the context as any error does.
         """
-        self.undo()
+        self._require_active()
         try:
+            _replace(self.model, self.new, self.old)
             yield self.model
         finally:
-            if not _stand_in(self.model, self.old):
-                raise ValueError(
-                    "while this was off, something else was done to the model's parts: it stays off"
-                )
-            for path, part in self.new.items():
-                _set_mode(part, self.old[path].training)
-            _put(self.model, self.new)
+            with uninterrupted():
+                self._redo()
+
+    def _redo(self) -> None:
+        """Put the new parts back in place of the old ones, unless an interrupt came before these."""
+        if self.is_active:
+            return
+        if not _stand_in(self.model, self.old):
+            raise ValueError("while this was off, something else was done to the model's parts: it stays off")
+        _replace(self.model, self.old, self.new)
+
+    def _require_active(self) -> None:
+        if not self.is_active:
+            raise ValueError(
+                "the parts aren't in place any more: they were taken out, or others were put over them. "
+                "Undo what was done later first"
+            )
 
 
 def twin(
@@ -193,6 +207,14 @@ def _set_mode(part: nn.Module, training: bool) -> None:
     """Put a part and all within it in training or evaluation mode, unless it is in this mode."""
     if part.training != training:
         part.train(training)
+
+
+def _replace(model: nn.Module, there: dict[str, nn.Module], parts: dict[str, nn.Module]) -> None:
+    """Put each part in the place of the one that is there, in its mode: all of them, also if interrupted."""
+    with uninterrupted():
+        for path, part in parts.items():
+            _set_mode(part, there[path].training)
+        _put(model, parts)
 
 
 def _put(model: nn.Module, parts: dict[str, nn.Module]) -> None:

@@ -27,10 +27,10 @@ from course_lib.families.tensor_file import (
     stored_weights,
     write_tensors,
 )
+from course_lib.interrupts import uninterrupted
 from course_lib.model.exchange import replacement_kinds
 from course_lib.train.checks import METRICS
 from course_lib.train.history import History
-from course_lib.train.interrupts import uninterrupted
 from course_lib.train.learner import Learner
 from course_lib.train.loop import Training
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from operator import index
+from reprlib import repr as short
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from course_lib.generate.request_checks import LARGEST as LARGEST_WHOLE
 from course_lib.generate.request_checks import check_callable, check_whole, is_whole
 from course_lib.model.checks import require, require_kind
 
@@ -70,6 +73,12 @@ def check_number(name: str, value: object, least: float) -> None:
 def is_number(value: object) -> bool:
     """Return whether the value is one of Python's own numbers."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def own_whole(name: str, value: object, least: int, most: int = LARGEST_WHOLE) -> int:
+    """Return a whole number as Python's own, which JSON holds. Raises ValueError as `check_whole` does."""
+    check_whole(name, value, least, most)
+    return index(value)
 
 
 def check_schedule(step: int, steps: int, warmup: int, final: float) -> None:
@@ -213,4 +222,19 @@ def check_fused_loss(model: nn.Module, batch: Sequence[Tensor]) -> None:
         type(head) is nn.Linear and head.bias is None and not capped and len(batch) == 2,
         "this loss needs a decoder whose head is an nn.Linear without bias or soft cap, "
         "and batches of tokens and targets: use next_token_loss",
+    )
+
+
+# Fine-tuning
+
+
+def check_attach(model: object, method: object) -> None:
+    """Raise ValueError for no method with its settings, and for a model without an embedding table."""
+    require(
+        not isinstance(method, type) and callable(getattr(method, "wrap", None)),
+        f"give a method with its settings, LoRA(rank=8) for example, not {short(method)}",
+    )
+    require(
+        isinstance(getattr(getattr(model, "encoder", model), "embedding", None), nn.Module),
+        f"give a model that has an embedding table, a Decoder for example, not a {type(model).__name__}",
     )

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from course_lib.generate.request_checks import check_callable
+from course_lib.interrupts import uninterrupted
 from course_lib.train.checks import (
     check_finite,
     check_losses,
@@ -31,7 +32,6 @@ from course_lib.train.checks import (
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Batch, Source, count_targets, to_device
 from course_lib.train.history import History
-from course_lib.train.interrupts import uninterrupted
 from course_lib.train.learner import Learner
 from course_lib.train.loss import next_token_loss
 

@@ -16,6 +16,7 @@ from course_lib.generate import (
     decode,
     generate,
     generate_plainly,
+    sample,
     write,
 )
 
@@ -70,7 +71,10 @@ def test_ids_may_come_in_any_form(model, name, form):
 
 
 @each_writer
-@pytest.mark.parametrize("stop", ["<|im_end|>", ["<|im_end|>"], {"<|im_end|>": 2}, ("a", 2), [2, "b"]])
+@pytest.mark.parametrize(
+    "stop",
+    [b"a", bytearray(b"a"), [b"a"], "<|im_end|>", ["<|im_end|>"], {"<|im_end|>": 2}, ("a", 2), [2, "b"]],
+)
 def test_text_never_stops_a_text_and_the_message_says_what_does(model, name, stop):
     with pytest.raises(
         ValueError, match=r'stop must be token ids, not text.*tokenizer.special\["<\|im_end\|>"\]'
@@ -96,7 +100,7 @@ def test_what_is_no_id_is_refused_as_a_stop(model, name, stop):
 
 
 @each_writer
-@pytest.mark.parametrize("prompt", ["Hello", ["Hello"], [1, "a"]])
+@pytest.mark.parametrize("prompt", ["Hello", ["Hello"], [1, "a"], b"Hello", bytearray(b"Hello"), [b"Hello"]])
 def test_a_prompt_of_text_is_to_be_encoded_first(model, name, prompt):
     with pytest.raises(ValueError, match="the prompt must be token ids, not text.*tokenizer.encode"):
         writers(model)[name](prompt)
@@ -110,6 +114,42 @@ def test_a_prompt_of_text_is_to_be_encoded_first(model, name, prompt):
 def test_what_is_no_id_is_refused_as_a_prompt(model, name, prompt):
     with pytest.raises(ValueError, match="the prompt must be a row of token ids"):
         writers(model)[name](prompt)
+
+
+def likeliest(logits):
+    return logits.argmax(dim=-1)
+
+
+def first(logits):
+    return torch.zeros(len(logits), dtype=torch.long)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("choose", [likeliest, first, sample])
+@pytest.mark.parametrize("name", ["generate", "continuations", "write"])
+def test_weights_that_are_no_numbers_write_nothing(name, choose, dtype):
+    broken = tiny_decoder(dtype, tie_embeddings=False)
+    with torch.no_grad():
+        broken.head.weight[5] = math.nan
+    run = {
+        "generate": lambda: list(generate(broken, PROMPT, 3, choose)),
+        "continuations": lambda: continuations(broken, PROMPT, 2, 3, choose),
+        "write": lambda: write(broken, [Request(PROMPT, 3, choose), Request(PROMPT[:2], 3, choose)]),
+    }[name]
+    with pytest.raises(ValueError, match="the logits hold NaN, so there is nothing to choose by"):
+        run()
+
+
+def test_a_penalty_of_nan_is_refused_before_a_choice(model):
+    with pytest.raises(ValueError, match="the logits hold NaN"):
+        list(generate(model, PROMPT, 3, likeliest, adjust=lambda logits, tokens: logits * math.nan))
+
+
+def test_a_choice_may_be_forced_by_infinity(model):
+    def force(logits, tokens):
+        return logits.index_fill(-1, torch.tensor([7]), math.inf)
+
+    assert list(generate(model, PROMPT, 3, likeliest, adjust=force)) == [7, 7, 7]
 
 
 def test_a_prompt_outside_the_vocabulary_is_refused(model):

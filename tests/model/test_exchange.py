@@ -3,6 +3,8 @@ rounding, packing, adapters.
 """
 
 import copy
+import importlib
+import signal
 from functools import partial
 from itertools import product
 
@@ -28,6 +30,7 @@ from course_lib.quantize import (
 from course_lib.train import TrainConfig, train
 from course_lib.train.peft import Bottleneck, LoRA, Prefix, SoftPrompt, attach
 
+exchange_module = importlib.import_module("course_lib.model.exchange")
 SIZES = {"d_model": 64, "d_head": 16, "d_ff": 64}
 EVERY = ("query", "key", "value", "output", "gate", "up", "down")
 JOINED = ("query_key_value", "output", "gate_and_up", "down")
@@ -186,6 +189,33 @@ def test_quantizing_under_an_adapter_is_refused_whatever_the_way(method):
         with pytest.raises(ValueError, match="something is attached"):
             way(model)
         assert_same_state(model, before)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_interrupted_exchange_changes_nothing(monkeypatch, training):
+    model = model_of().train(training)
+    modes = {path: module.training for path, module in model.named_modules()}
+    before = state_of(model)
+    put = exchange_module._put
+
+    def interrupted(*arguments):
+        put(*arguments)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange_module, "_put", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            exchange(model, {"head": nn.Linear(64, 61), "blocks.0.attention": nn.Identity()})
+    assert_same_state(model, before)
+    assert {path: module.training for path, module in model.named_modules()} == modes
+
+
+def test_new_parts_are_in_the_mode_of_the_old_ones():
+    model = model_of().eval()
+    change = exchange(model, {"blocks.0.feed_forward": nn.Dropout(0.5)})
+    assert not any(module.training for module in model.modules())
+    change.undo()
+    assert not any(module.training for module in model.modules())
 
 
 def test_kernels_may_come_after_an_adapter_and_stay_when_it_leaves():

@@ -1,15 +1,17 @@
 """An interrupt (Ctrl+C) in the middle of a step: the step is taken wholly or not at all."""
 
 import copy
+import importlib
 import signal
 import threading
 
 import pytest
 import torch
-from references import tiny_config
+from references import tiny_config, tiny_decoder
 from torch import nn
 
 from course_lib.families import tensor_file
+from course_lib.interrupts import uninterrupted
 from course_lib.model import Decoder
 from course_lib.train import (
     History,
@@ -21,9 +23,9 @@ from course_lib.train import (
     next_token_loss,
     save_checkpoint,
 )
-from course_lib.train.interrupts import uninterrupted
-from course_lib.train.peft import LoRA, attach
+from course_lib.train.peft import LoRA, attach, load_peft, save_peft
 
+exchange_module = importlib.import_module("course_lib.model.exchange")
 CONFIG = TrainConfig(steps=6, learning_rate=1e-2, warmup=2)
 
 
@@ -186,6 +188,90 @@ def test_merging_is_done_to_its_end(monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             attached.merge()
     torch.testing.assert_close(model(tokens), wanted)
+
+
+def state_of(model):
+    """Every module by its path, with its mode, and which weights are trained."""
+    modules = {path: (id(module), module.training) for path, module in model.named_modules()}
+    return modules, [weight.requires_grad for weight in model.parameters()]
+
+
+@pytest.mark.parametrize("call", [0, 1])
+@pytest.mark.parametrize("reader", ["read_tensors", "load_checkpoint", "Attached.load", "load_peft"])
+def test_an_interrupt_while_a_file_is_read_is_no_damage_of_the_file(monkeypatch, tmp_path, reader, call):
+    """safetensors makes of an interrupt in its second call of this function an error about shapes."""
+    training, model = one_learner(), tiny_decoder(torch.float32)
+    save_checkpoint(tmp_path / "run", training)
+    attached = attach(model, LoRA(2))
+    attached.save(tmp_path / "lora")
+    save_peft(tmp_path / "peft", attached)
+    other = attached.detach().eval()
+    before = state_of(other)
+    read = {
+        "read_tensors": lambda: tensor_file.read_tensors(tmp_path / "lora", "adapter"),
+        "load_checkpoint": lambda: load_checkpoint(tmp_path / "run", training),
+        "Attached.load": lambda: attached.load(tmp_path / "lora"),
+        "load_peft": lambda: load_peft(other, tmp_path / "peft"),
+    }[reader]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, torch.UntypedStorage, "__getitem__", call=call, after=False)
+        with pytest.raises(KeyboardInterrupt):
+            read()
+    assert state_of(other) == before
+    read()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("after", [False, True])
+def test_an_interrupted_attach_leaves_the_model_as_it_was(monkeypatch, after, training):
+    model = decoder(0).train(training)
+    model.embedding.weight.requires_grad_(False)
+    before = state_of(model)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, exchange_module, "_put", call=0, after=after)
+        with pytest.raises(KeyboardInterrupt):
+            attach(model, LoRA(2))
+    assert state_of(model) == before
+    attach(model, LoRA(2)).detach()
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_an_interrupted_load_peft_leaves_the_model_as_it_was(monkeypatch, tmp_path, training):
+    model = tiny_decoder(torch.float32)
+    attached = attach(model, LoRA(2))
+    save_peft(tmp_path, attached)
+    before = state_of(attached.detach().train(training))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, torch.Tensor, "copy_", call=1, after=False)
+        with pytest.raises(KeyboardInterrupt):
+            load_peft(model, tmp_path)
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("call", [0, 1])
+def test_interrupted_off_comes_back_on(monkeypatch, call, after):
+    """The first exchange takes the wrappers out, the second puts them back."""
+    model = decoder(0)
+    attached = attach(model, LoRA(2))
+    before = state_of(model)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, exchange_module, "_put", call=call, after=after)
+        with pytest.raises(KeyboardInterrupt), attached.off():
+            assert call == 1
+    assert state_of(model) == before
+
+
+def test_an_interrupted_detach_is_done_to_its_end(monkeypatch):
+    model = decoder(0)
+    before = state_of(model)
+    attached = attach(model, LoRA(2))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, exchange_module, "_put", call=0, after=True)
+        with pytest.raises(KeyboardInterrupt):
+            attached.detach()
+    assert state_of(model) == before
 
 
 def test_only_the_block_is_uninterrupted_and_only_in_the_main_thread():

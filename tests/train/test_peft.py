@@ -8,6 +8,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -422,6 +423,9 @@ def test_what_does_not_fit_is_refused(method, message):
         (lambda: LoRA(1.5), "rank"),
         (lambda: LoRA(1, 0), "alpha"),
         (lambda: LoRA(True), "rank"),
+        (lambda: LoRA(np.float64(2)), "rank"),
+        (lambda: LoRA(2, np.float64("nan")), "alpha"),
+        (lambda: LoRA(2, True), "alpha"),
         (lambda: LoRA(1, float("nan")), "alpha"),
         (lambda: LoRA(1, 10**400), "alpha"),
         (lambda: LoRA(1, torch.tensor(2.0)), "alpha"),  # no file could hold it
@@ -439,6 +443,50 @@ def test_what_does_not_fit_is_refused(method, message):
 def test_settings_outside_their_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numbers_of_numpy_become_pythons_own(tmp_path):
+    two, four = np.int64(2), np.float64(4)
+    pairs = [(LoRA(two, four), LoRA(2, 4.0)), (LoRA(2, np.int64(4)), LoRA(2, 4.0))]
+    pairs += [(Bottleneck(two), Bottleneck(2)), (SoftPrompt(two), SoftPrompt(2)), (Prefix(two), Prefix(2))]
+    for method, same in pairs:
+        numbers = [value for value in vars(method).values() if not isinstance(value, str | tuple)]
+        assert method == same and all(type(value) in (int, float) for value in numbers)
+        attach(single(), method).save(tmp_path / "adapter")  # JSON holds Python's own only
+        attach(single(), same).load(tmp_path / "adapter")
+    assert type(LoRA(8, 16).alpha) is int
+
+
+def test_what_is_no_method_no_model_or_no_seed_is_refused_at_the_door():
+    model = single()
+    for method in (None, LoRA, "LoRA", LoRA.wrap):
+        with pytest.raises(
+            ValueError, match=r"give a method with its settings, LoRA\(rank=8\) for example, not"
+        ):
+            attach(model, method)
+    for other in (nn.Sequential(), nn.Linear(2, 2), None, "model"):
+        for method in (LoRA(2), Bottleneck(2), SoftPrompt(2), Prefix(2)):
+            with pytest.raises(ValueError, match=f"an embedding table.*not a {type(other).__name__}"):
+                attach(other, method)
+    for seed in (None, 1.0, -1, "1", True):
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            attach(model, LoRA(2), seed)
+    seeds = [attach(single(), LoRA(2), seed).weights for seed in (1, np.int64(1), np.uint8(1))]
+    assert all(w[name].equal(seeds[0][name]) for w in seeds for name in w)
+
+
+class Misplaced:
+    """A user's own method, which wraps what isn't there."""
+
+    def wrap(self, model, generator):
+        return {"nowhere": LoRALinear(nn.Linear(2, 2), 1, 1, generator)}
+
+
+def test_a_method_that_wraps_what_is_not_there_freezes_nothing():
+    model = single().requires_grad_(True)
+    with pytest.raises(ValueError, match="no part of that name"):
+        attach(model, Misplaced())
+    assert all(weight.requires_grad for weight in model.parameters())
 
 
 def test_what_can_not_be_attached_to():

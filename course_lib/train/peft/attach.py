@@ -25,10 +25,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from course_lib.families.tensor_file import read_tensors, require_same, write_tensors
-from course_lib.generate.request_checks import check_whole
+from course_lib.families.tensor_file import copy_weights, read_tensors, require_same, write_tensors
+from course_lib.interrupts import uninterrupted
 from course_lib.model.exchange import Exchange, Replacement, exchange, require_composable
-from course_lib.train.interrupts import uninterrupted
+from course_lib.train.checks import check_attach, own_whole
 
 KIND = "adapter"
 SAMPLE_SIZE = 64  # elements of the embedding table that a file stores, to recognize its base by
@@ -61,10 +61,11 @@ def attach(model: nn.Module, method: Method, seed: int = 0) -> "Attached":
 
     seed: of the initial values. PyTorch's global random state is not used.
 
-    Raises ValueError, changing nothing, for a model that has something attached already, and where the method
-    doesn't fit the model.
+    Raises ValueError, changing nothing, for a model that has something attached already or has no embedding
+    table, for a method that is none, and where it doesn't fit the model. An interrupt changes nothing either.
     """
-    check_whole("seed", seed, 0)
+    seed = own_whole("seed", seed, 0)
+    check_attach(model, method)
     require_composable(model, "adapter")
     return Attached(model, method, method.wrap(model, torch.Generator().manual_seed(seed)))
 
@@ -81,8 +82,16 @@ class Attached:
         self.model, self.method, self.parts = model, method, parts
         self._config = getattr(model, "config", None)  # the base's: merging may change it
         self._requires_grad = [(weight, weight.requires_grad) for weight in model.parameters()]
-        model.requires_grad_(False)
-        self._exchange = exchange(model, parts)
+        self._exchange = None
+        try:
+            with uninterrupted():
+                self._exchange = exchange(model, parts)
+                for weight, _ in self._requires_grad:
+                    weight.requires_grad_(False)
+        except BaseException:  # an interrupt: the caller gets no object to detach
+            if self._exchange is not None:
+                self.detach()
+            raise
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
@@ -115,9 +124,10 @@ class Attached:
         Each parameter is trainable or frozen again as it was before. This object keeps the trained weights,
         which can still be saved.
         """
-        self._current_exchange().undo()
-        for weight, flag in self._requires_grad:
-            weight.requires_grad_(flag)
+        with uninterrupted():
+            self._current_exchange().undo()
+            for weight, flag in self._requires_grad:
+                weight.requires_grad_(flag)
         return self.model
 
     def merge(self) -> nn.Module:
@@ -191,22 +201,6 @@ class Attached:
         # A base may have been exchanged inside its wrapper since, for kernels for example.
         self._exchange.old = {path: part.base for path, part in self.parts.items()}
         return self._exchange
-
-
-def copy_weights(weights: dict[str, Tensor], tensors: dict[str, Tensor], source: str | Path) -> None:
-    """Copy tensors read from `source` into the weights of the same names, in the weights' dtype.
-
-    Raises ValueError, changing nothing, unless names and shapes agree and all values are finite floats.
-    """
-    shapes = ({name: tuple(tensor.shape) for name, tensor in some.items()} for some in (tensors, weights))
-    require_same(f"what {source} holds", *shapes)
-    for name, weight in weights.items():
-        tensor = tensors[name]
-        if not (tensor.is_floating_point() and tensor.to(weight.dtype).isfinite().all()):
-            raise ValueError(f"{name} in {source} isn't made of finite numbers")
-    with torch.no_grad(), uninterrupted():
-        for name, weight in weights.items():
-            weight.copy_(tensors[name])
 
 
 def factory_kwargs(model: nn.Module) -> dict:

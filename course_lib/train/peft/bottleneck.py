@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model import Block
+from course_lib.train.checks import own_whole
 from course_lib.train.peft.attach import Wrapper, factory_kwargs
 
 MOST_WIDTH = 65_536
@@ -29,8 +30,7 @@ class Bottleneck:
     width: int = 16
 
     def __post_init__(self):
-        if type(self.width) is not int or not 1 <= self.width <= MOST_WIDTH:
-            raise ValueError(f"width must be a whole number from 1 to {MOST_WIDTH}, not {self.width!r}")
+        object.__setattr__(self, "width", own_whole("width", self.width, 1, MOST_WIDTH))
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`."""

@@ -14,12 +14,14 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.exchange import require_mergeable
+from course_lib.train.checks import own_whole
 from course_lib.train.peft.attach import Wrapper, factory_kwargs
 
 
@@ -43,10 +45,12 @@ class LoRA:
         targets = (self.targets,) if isinstance(self.targets, str) else self.targets
         targets = tuple(targets) if isinstance(targets, Iterable) else ()
         object.__setattr__(self, "targets", targets)
-        if type(self.rank) is not int or self.rank < 1:
-            raise ValueError(f"rank must be a whole number of at least 1, not {self.rank!r}")
-        if type(self.alpha) not in (int, float) or not 0 < self.alpha <= sys.float_info.max:
-            raise ValueError(f"alpha must be a number above 0, Python's own, not {self.alpha!r}")
+        object.__setattr__(self, "rank", own_whole("rank", self.rank, 1))
+        is_number = isinstance(self.alpha, Real) and not isinstance(self.alpha, bool)
+        if not is_number or not 0 < self.alpha <= sys.float_info.max:
+            raise ValueError(f"alpha must be a finite number above 0, not {self.alpha!r}")
+        alpha = self.alpha if type(self.alpha) is int else float(self.alpha)  # Python's own: a file holds it
+        object.__setattr__(self, "alpha", alpha)
         if not targets or not all(isinstance(target, str) and target for target in targets):
             raise ValueError(f'name at least one target, such as "attention.query", not {targets!r}')
 

@@ -18,9 +18,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from course_lib.families.family import LLAMA
-from course_lib.families.tensor_file import write_tensors
+from course_lib.families.tensor_file import copy_weights, write_tensors
+from course_lib.interrupts import uninterrupted
 from course_lib.model import Decoder
-from course_lib.train.peft.attach import Attached, attach, copy_weights
+from course_lib.train.peft.attach import Attached, attach
 from course_lib.train.peft.lora import LoRA
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -84,7 +85,7 @@ def load_peft(model: nn.Module, folder: str | Path) -> Attached:
     try:
         weights = {_peft_name(name): weight for name, weight in attached.weights.items()}
         copy_weights(weights, tensors, folder)
-    except ValueError:
+    except BaseException:  # also an interrupt: the caller gets no `Attached` to detach
         attached.detach()
         raise
     return attached
@@ -162,7 +163,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return load_file(path)
+        with uninterrupted():  # safetensors would report an interrupt as an error of the file
+            return load_file(path)
     except (SafetensorError, ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from None
 

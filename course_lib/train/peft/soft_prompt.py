@@ -32,6 +32,7 @@ from course_lib.generate.request_checks import check_callable, to_ids
 from course_lib.model import Decoder, Trace
 from course_lib.model.attention import KeysAndValues, UpdateCache
 from course_lib.model.positions import Rotary
+from course_lib.train.checks import own_whole
 from course_lib.train.data import Batch
 from course_lib.train.loss import IGNORE
 from course_lib.train.peft.attach import Wrapper, factory_kwargs
@@ -53,8 +54,7 @@ class _VirtualTokens:
     start: str = "vocabulary"
 
     def __post_init__(self):
-        if type(self.tokens) is not int or self.tokens < 1:
-            raise ValueError(f"tokens must be a whole number of at least 1, not {self.tokens!r}")
+        object.__setattr__(self, "tokens", own_whole("tokens", self.tokens, 1))
         if self.start not in STARTS:
             raise ValueError(f"start must be one of {', '.join(STARTS)}, not {self.start!r}")
 
