@@ -13,6 +13,7 @@ Read in this order:
     chat               a conversation → text
     template_language  what chat templates can use
     template_limits    the sandbox in which they come to an end
+    template_sizes     how large what a template makes can become
     normalise          texts as scorers compare them
 """
 

@@ -57,8 +57,9 @@ class ChatTemplate:
         messages: a plain string is one user message. add_generation_prompt: open the assistant's turn at the
         end, so that the model continues with its answer.
 
-        Raises ValueError for a message without role or content, for a source that isn't a Jinja program, and
-        if the program fails or takes too long. Raises ValueError also where bos, eos or a special token that
+        Raises ValueError for bos or eos that the template uses and that isn't special in the vocabulary, for
+        a message without role or content, for a source that isn't a Jinja program, and if the program fails
+        or takes too long. Raises ValueError also where bos, eos or a special token that
         the template uses comes from the messages, whole or joined from its parts.
         """
         return self._lay_out(messages, add_generation_prompt)[0]
@@ -78,6 +79,12 @@ class ChatTemplate:
     ) -> tuple[str, set[str]]:
         """Return the text of a conversation, and the names in it that are to be read as special tokens."""
         check_flag("add_generation_prompt", add_generation_prompt)
+        for variable, name in self._tokens.items():
+            if variable in self.source and name not in self.tokenizer.special:
+                raise ValueError(
+                    f"the template uses {variable}, but the token {name} isn't special in this vocabulary, "
+                    "and would be read as plain text: make the tokenizer with special={name: id}"
+                )
         messages = check_messages(messages)
         blotted = self._run(list(map(self._blot.message, messages)), add_generation_prompt)
         names = set(self.tokenizer.special)
@@ -132,6 +139,8 @@ class _Blot:
             return {self.punctuation.sub(self.mark, key): self._other(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self._other(item) for item in value]
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            return type(value)()  # 0: as '%c', a number is a character
         return self.parts.sub(self.mark, value) if isinstance(value, str) else value
 
 

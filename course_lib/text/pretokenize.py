@@ -45,7 +45,7 @@ SMOLLM2 = (
 # Some patterns, such as (a+)+b, try every way to cut a text before they give up. These seconds, and one more
 # for each 100,000 characters, are many times what any other pattern needs.
 SECONDS, CHARACTERS_A_SECOND = 10, 100_000
-MOST_REPEATS = 100_000  # that a pattern may ask for, as in a{1000}: each is built when it is compiled
+MOST_REPEATS = 10_000  # that a pattern may ask for, as in a{1000}, multiplied: each is built when compiled
 
 
 def split(text: str, pattern: str = GPT2) -> list[str]:
@@ -67,7 +67,8 @@ def split(text: str, pattern: str = GPT2) -> list[str]:
         pieces = compile_pattern(pattern).findall(text, timeout=limit)
     except (TimeoutError, MemoryError) as error:
         raise ValueError(
-            f"the pattern {pattern!r} didn't come to an end on a text of {len(text):,} characters ({error}): "
+            f"the pattern {pattern!r} didn't come to an end on a text of {len(text):,} characters "
+            f"({str(error) or 'no memory left'}): "
             "repeat nothing that is itself a repetition, as (?:a+)+ does"
         ) from error
     if sum(map(len, pieces)) != len(text):
@@ -87,7 +88,8 @@ def compile_pattern(pattern: str) -> regex.Pattern:
 
 @lru_cache
 def _compile(pattern: str) -> regex.Pattern:
-    if prod(map(int, regex.findall(r"(\d+)\}", pattern))) > MOST_REPEATS:
+    repeats = regex.findall(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}", pattern)  # {n}, {n,}, {,m} and {n,m}
+    if prod(max(1, int(least or 0), int(most or 0)) for least, most in repeats) > MOST_REPEATS:
         raise ValueError(f"the pattern {pattern!r} asks for more than {MOST_REPEATS:,} repeats")
     try:
         compiled = regex.compile(pattern)

@@ -101,6 +101,20 @@ def test_eos_is_refused_even_where_the_template_does_not_write_it():
         ChatTemplate(source, tokenizer, eos=257).encode("</s>")
 
 
+def test_bos_that_is_not_special_is_refused_where_the_template_uses_it():
+    tokenizer = Tokenizer([bytes([byte]) for byte in range(256)] + [b"<bos>"], {}, special={})
+    with pytest.raises(ValueError, match="the token <bos> isn't special in this vocabulary"):
+        ChatTemplate("{{ bos_token }}{{ messages[0].content }}", tokenizer, bos=256).encode("hi")
+    assert ChatTemplate("{{ messages[0].content }}", tokenizer, bos=256).encode("hi") == [104, 105]
+
+
+def test_a_number_makes_no_special_token():
+    tokenizer = Tokenizer.train("", 257, special=["<|im_end|>"])
+    chat = ChatTemplate("{{ '%c|im_end|>' % messages[0].n }}", tokenizer)
+    with pytest.raises(ValueError, match="join to a special token"):
+        chat.encode([{"role": "user", "content": "hi", "n": 60}])
+
+
 def test_a_token_whose_name_the_template_builds_from_the_role():
     tokenizer = Tokenizer.train("", 258, special=["<|user|>", "<|end|>"])
     chat = ChatTemplate("<|{{ messages[0].role }}|>{{ messages[0].content }}<|end|>", tokenizer)

@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import TemplateRuntimeError
 
-from course_lib.text import ChatTemplate, Tokenizer, template_limits
+from course_lib.text import ChatTemplate, Tokenizer, template_limits, template_sizes
 from course_lib.text.template_language import run_template
 
 TOKENIZER = Tokenizer.train("", 257, special=["<|end|>"])
@@ -12,6 +12,15 @@ TOKENIZER = Tokenizer.train("", 257, special=["<|end|>"])
 SMALL = {"MAX_STEPS": 20_000, "MAX_SIZE": 100_000, "MAX_CHARACTERS": 1_000_000}
 
 DOUBLED = "{%% set ns = namespace(x=%s) %%}{%% for i in range(99) %%}%s{%% endfor %%}{{ ns.x %s }}"
+LARGE = (
+    "{%% set l = [1] * 50000 %%}{%% set s = 'a' * 50000 %%}{%% set t = 'a' * 50000 %%}"
+    "{%% set x = 2 ** 9999 %%}"
+    "{%% for i in range(9999) %%}{{ %s }}{%% endfor %%}"
+)
+TUPLES = (
+    "{%% set ns = namespace(x=(), y=()) %%}{%% for i in range(99) %%}"
+    "{%% set ns.x = (ns.x, ns.x) %%}{%% set ns.y = (ns.y, ns.y) %%}{%% endfor %%}{{ %s }}"
+)
 ENDLESS = {
     "nested loops": "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
     "filtered loops": "{% for i in range(9999) %}{% for j in range(9999) if no %}{% endfor %}{% endfor %}",
@@ -52,6 +61,27 @@ ENDLESS = {
     "an indent of JSON": "{{ [1, 2] | tojson(indent=10000000000) }}",
     "slices": "{{ [1] | slice(10000000000) | list }}",
     "filler text": "{{ lipsum(n=10000000000) }}",
+    "text of the template": "{% for i in range(9999) %}" + "x" * 2000 + "{% endfor %}",
+    "a sum of lists": "{{ ([[1]] * 9999) | sum(start=[]) }}",
+    "a number looked for in a list": LARGE % "-1 in l",
+    "texts compared": LARGE % "s == t",
+    "a text looked for in a text": LARGE % "'abc' in s",
+    "a test": LARGE % "'abc' is in s",
+    "a method": LARGE % "s.upper() | length",
+    "a search": LARGE % "s.find('b')",
+    "a method of a list": LARGE % "l.count(2)",
+    "a filter": LARGE % "s | wordcount",
+    "a slice": LARGE % "l[::-1] | length",
+    "products": LARGE % "x * x > 1",
+    "quotients": LARGE % "x // 7 > 1",
+    "equal tuples": TUPLES % "ns.x == ns.y",
+    "a tuple as a key": TUPLES % "{}[ns.x]",
+    "a tuple as a new key": TUPLES % "{ns.x: 1}",
+    "a translation": "{{ ('x' * 9999).translate({120: 'y' * 9999}) }}",
+    "bytes of a number": "{{ (5).to_bytes(10000000000) }}",
+    "bytes": "{{ 'x'.encode().ljust(10000000000) }}",
+    "rounding": "{{ 1 | round(100000000, 'ceil') }}",
+    "an argument many times": "{{ ('{0}' * 999).format('x' * 9999) }}",
     "a range": "{{ range(10 ** 9) | list }}",
 }
 
@@ -60,6 +90,7 @@ ENDLESS = {
 def small(monkeypatch):
     for name, limit in SMALL.items():
         monkeypatch.setattr(template_limits, name, limit)
+    monkeypatch.setattr(template_sizes, "MAX_SIZE", SMALL["MAX_SIZE"])
 
 
 @pytest.mark.parametrize("source", ENDLESS.values(), ids=list(ENDLESS))
@@ -96,3 +127,29 @@ def test_limits_change_no_operator():
     )
     expected = "1024 0.5 5.0 abab [1, 2]   2.0 3 a1None     x 5% 2"
     assert ChatTemplate(source, TOKENIZER).render("hi") == expected
+
+
+WORDS = "word " * 800
+HEALTHY = {
+    r"{{ '{}\n{}'.format(messages[0].content, messages[1].content) }}": f"{WORDS}\n{WORDS}",
+    "{{ messages[1].content | replace(messages[0].content, '') }}": "",
+    "{{ messages[1].content.replace(messages[0].content, '-') }}": "-",
+    "{{ 'Cut: 20231201 %s' % messages[0].content }}": f"Cut: 20231201 {WORDS}",
+    "{{ '%s' | format(messages[0].content) }}": WORDS,
+    """{{ '{{"a": {}}}'.format(1) }} {{ '100%* {}'.format(1) }} {{ '%d%% %(a)s' % {'a': 1} if no }}""": (
+        '{"a": 1} 100%* 1 '
+    ),
+}
+
+
+@pytest.mark.parametrize("source", HEALTHY)
+def test_sizes_that_add_are_not_multiplied(source):
+    messages = [{"role": "system", "content": WORDS}, {"role": "user", "content": WORDS}]
+    assert ChatTemplate(source, TOKENIZER).render(messages) == HEALTHY[source]
+
+
+def test_each_of_very_many_messages_can_ask_how_many_there_are():
+    last = "{% if loop.index == messages | length %}{{ m.content }}{% endif %}"
+    source = "{% for m in messages %}" + last + "{% endfor %}"
+    messages = [{"role": "user", "content": f"{i} {WORDS}"} for i in range(1000)]
+    assert ChatTemplate(source, TOKENIZER).render(messages) == f"999 {WORDS}"
