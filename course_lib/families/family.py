@@ -7,7 +7,7 @@ A family is a row of a table. A new one takes data and no code.
 """
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from operator import attrgetter
 
@@ -29,6 +29,22 @@ OPTIONAL_SETTINGS = {
     "d_head": "rope.dimension_count",
     "rope_base": "rope.freq_base",
     "vocab_size": "vocab_size",
+}
+# Settings that change what a model computes → the values with which they change nothing. Any other value is
+# handled only in a family that reads the setting.
+NEUTRAL_SETTINGS = {
+    "rope.scaling.type": ("none",),
+    "rope.scaling.factor": (0, 1),
+    "rope.scaling.attn_factor": (0, 1),
+    "rope.scale_linear": (0, 1),
+    "attention.scale": (0,),
+    "attention.causal": (True,),
+    "attention.sliding_window": (0,),
+    "attention.clamp_kqv": (0,),
+    "attention.max_alibi_bias": (0,),
+    "attn_logit_softcapping": (0,),
+    "final_logit_softcapping": (0,),
+    "expert_count": (0,),
 }
 
 
@@ -77,12 +93,14 @@ class Family:
         architecture: the settings' prefix. settings: the file's, by name. known: fields of `ModelConfig` that
         are not read from settings; a setting overrides them.
 
-        Raises ValueError for a required setting that is missing, for one that isn't a number, and where the
-        configuration itself does.
+        Raises ValueError for a required setting that is missing, for one that isn't a number or that the
+        family doesn't read, though it changes what the model computes, and where the configuration itself
+        does.
         """
         required = REQUIRED_SETTINGS | self.required_settings
         optional = OPTIONAL_SETTINGS | self.optional_settings
         keys = {name: f"{architecture}.{setting}" for name, setting in (optional | required).items()}
+        _check_neutral(architecture, settings, keys.values())
         read = {
             name: _number(key, find_setting(settings, key))
             for name, key in keys.items()
@@ -110,6 +128,16 @@ def find_setting(settings: Mapping, key: str) -> object:
     if key not in settings:
         raise ValueError(f"it lacks {key}, which a model's file has")
     return settings[key]
+
+
+def _check_neutral(architecture: str, settings: Mapping, read: Collection[str]) -> None:
+    """Raise NotHandled for a setting that changes what the model computes and isn't among those read."""
+    for name, neutral in NEUTRAL_SETTINGS.items():
+        key = f"{architecture}.{name}"
+        if key not in read and (value := settings.get(key, neutral[0])) not in neutral:
+            raise NotHandled(
+                f"its {key} is {reprlib.repr(value)}, which changes what the model computes and isn't handled"
+            )
 
 
 def _number(key: str, value: object) -> float:

@@ -80,8 +80,6 @@ def _read_model(
 def _read_config(
     settings: Mapping, tensors: list[ReaderTensor], architecture: str, family: Family
 ) -> ModelConfig:
-    if settings.get(f"{architecture}.rope.scaling.type", "none") != "none":
-        raise NotHandled("it scales its positions, which is not handled")
     if settings.get("split.count", 1) not in (0, 1):
         raise NotHandled("it is one of a model's several files; join them with llama.cpp's gguf-split")
     layers = {tensor.name.split(".")[1] for tensor in tensors if tensor.name.startswith("blk.")}

@@ -20,6 +20,7 @@ from course_lib.families.tensor_file import (
     write_tensors,
 )
 from course_lib.model import Decoder, LanguageModel, ModelConfig
+from course_lib.model.checks import require
 from course_lib.model.exchange import replacement_kinds
 from course_lib.world import world_tokenizer
 
@@ -68,11 +69,13 @@ def load_model(
     build: the model's class, called with its `ModelConfig`. dtype: the precision of the loaded weights,
     whatever the file's.
 
-    Raises ValueError for a damaged or foreign file, one with weights that aren't finite in `dtype`, and where
-    it holds a model of another class.
+    Raises ValueError for a damaged or foreign file, one whose facts have no names, one with weights that
+    aren't finite in `dtype`, and where it holds a model of another class.
     """
     check_dtype(dtype)
     stored, header = read_tensors(path, KIND)
+    facts = header.get("facts", {})
+    require(isinstance(facts, dict), f"{path} should hold facts by name, not {brief(facts)}: make it anew")
     weights = _cast(stored, dtype)
     config, empty = _build_empty(path, header, build, len(weights))
     require_same("the model", layout(weights), layout(_cast(stored_weights(empty), dtype)))
@@ -81,7 +84,7 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         model = build(config).to(dtype).eval()
     model.load_state_dict(weights, strict=False)
-    return model, header.get("facts", {})
+    return model, facts
 
 
 def _build_empty(

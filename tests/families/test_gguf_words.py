@@ -67,7 +67,10 @@ NOT_HANDLED = {
         "pre-tokenizer 'qwen2'; handled are .*'smollm'",
     ),
     "another vocabulary": ({"tokenizer.ggml.model": "llama"}, "a 'llama' vocabulary .* handled are 'gpt2'"),
-    "scaled positions": ({"llama.rope.scaling.type": "linear"}, "scales its positions, which is not handled"),
+    "scaled positions": (
+        {"llama.rope.scaling.type": "linear"},
+        "its llama.rope.scaling.type is 'linear', which changes what the model computes and isn't handled",
+    ),
     "heads by layer": (
         {"llama.attention.head_count": [4, 4]},
         "llama.attention.head_count is a list; handled",
@@ -81,6 +84,44 @@ def test_a_file_in_order_is_not_called_damaged(path, fields, words):
     write_gguf(path, tiny_model(), fields)
     said = refusal(path)
     assert re.search(words, said) and DAMAGED not in said
+
+
+UNREAD = {
+    "rope.scaling.factor": (1.0, 4.0),
+    "rope.scale_linear": (1.0, 2.0),
+    "attention.scale": (0.0, 0.5),
+    "attention.sliding_window": (0, 8),
+    "attn_logit_softcapping": (0.0, 50.0),
+    "final_logit_softcapping": (0.0, 30.0),
+    "expert_count": (0, 8),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_setting_that_changes_results_is_refused_where_the_family_does_not_read_it(path, name):
+    neutral, other = UNREAD[name]
+    write_gguf(path, tiny_model(), {f"llama.{name}": neutral})
+    read_gguf(path)
+    write_gguf(path, tiny_model(), {f"llama.{name}": other})
+    said = refusal(path)
+    assert f"llama.{name} is {other}, which changes what the model computes" in said and DAMAGED not in said
+
+
+def test_a_setting_that_the_family_reads_is_handled(path):
+    write_gguf(path, tiny_model(), {"llama.attention.sliding_window": 8, "llama.final_logit_softcapping": 30})
+    shared = {name: value for name, value in LLAMA.shared_config.items() if name != "logit_cap"}
+    settings = {"attention.window": "attention.sliding_window", "logit_cap": "final_logit_softcapping"}
+    family = replace(LLAMA, shared_config=shared | {"attention": None}, optional_settings=settings)
+    del family.shared_config["attention"]
+    config = read_gguf(path, families={"llama": family}).model.config
+    assert (config.attention.window, config.logit_cap) == (8, 30)
+
+
+def test_a_model_that_sees_the_future_is_refused():
+    settings = TINY_FIELDS | {"llama.attention.causal": False}
+    with pytest.raises(ValueError, match="llama.attention.causal is False, which changes"):
+        LLAMA.config("llama", settings, vocab_size=260)
+    assert LLAMA.config("llama", settings | {"llama.attention.causal": True}, vocab_size=260).d_model == 64
 
 
 @pytest.mark.parametrize("kind", [Kind.Q5_1, Kind.BF16])

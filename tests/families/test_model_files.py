@@ -1,6 +1,7 @@
 """The course's own files, damaged or with values that can't be right: models and checkpoints."""
 
 import json
+import os
 import struct
 from dataclasses import asdict
 
@@ -270,3 +271,37 @@ def test_the_model_that_is_loaded_is_the_one_that_was_saved(path):
     tokens = random_tokens(model)
     assert loaded(tokens).equal(model(tokens)) and facts == {"note": "as before"}
     assert asdict(loaded.config) == asdict(model.config) and not loaded.training
+
+
+# What is in the way
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    """Such as a device: here a pipe, and a folder."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path):
+        with pytest.raises(ValueError, match="(no file that may be replaced|a folder): give the name of a f"):
+            save_model(place, tiny_decoder(torch.float32))
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+    (tmp_path / "link").symlink_to(pipe)
+    with pytest.raises(ValueError, match="pipe is no file"):
+        save_model(tmp_path / "link", tiny_decoder(torch.float32))
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_a_link(path, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    for seed in (0, 1):  # to a new file, and to one that exists
+        save_model(link, tiny_decoder(torch.float32), seed=seed)
+        assert link.is_symlink() and load_model(path)[1] == {"seed": seed}
+    assert set(tmp_path.iterdir()) == {path, link}
+
+
+@pytest.mark.parametrize("facts", [None, 5, ["score"]])
+def test_facts_without_names_are_refused(path, facts):
+    tensors, header = saved(path)
+    write_tensors(path, tensors, header | {"facts": facts})
+    with pytest.raises(ValueError, match="should hold facts by name, not"):
+        load_model(path)
