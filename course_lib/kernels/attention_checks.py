@@ -1,14 +1,17 @@
-"""The argument checks of `flash_attention` and `paged_attention`, which raise ValueError with what to do."""
+"""The argument checks of `flash_attention` and `paged_attention`, which raise ValueError with what to do.
+
+They raise TypeError for what isn't a tensor.
+"""
 
 import math
-from numbers import Real
+import reprlib
 
 import torch
 from torch import Tensor
 
 from course_lib.kernels.checks import INTEGERS, check_flags, check_floats, values_are_checked
 from course_lib.kernels.language import use_triton
-from course_lib.model.checks import is_whole
+from course_lib.model.checks import is_a, is_whole
 
 WIDEST_HEAD = 256
 WIDEST_BLOCK = 1_024
@@ -49,7 +52,7 @@ def check_visible(queries: int, keys: int, causal: bool, window: int | None) -> 
 
 def check_scale(scale: float | None) -> None:
     """Check the factor on the scores."""
-    if scale is not None and not (isinstance(scale, Real) and 0 < scale < math.inf):
+    if scale is not None and not (is_a(scale, float) and scale > 0):
         raise ValueError(f"scale must be above 0, or None for 1 / √d_head; not {scale!r}")
 
 
@@ -85,6 +88,9 @@ def check_paged_attention(
     window: int | None, splits: int | None, scale: float | None, check: bool,
 ) -> None:  # fmt: skip
     """Check the arguments of `paged_attention`. check: as in `values_are_checked`."""
+    _check_tensors(
+        q=q, key_pages=key_pages, value_pages=value_pages, block_table=block_table, lengths=lengths
+    )
     _check_pages(q, key_pages, value_pages)
     if block_table.dim() != 2 or lengths.shape != q.shape[:1] or len(block_table) != len(q):
         raise ValueError(
@@ -136,7 +142,14 @@ def _check_table(
         )
 
 
+def _check_tensors(**tensors: Tensor) -> None:
+    for name, x in tensors.items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} must be a tensor, as torch.tensor(…) makes one, not {reprlib.repr(x)}")
+
+
 def _check_inputs(q: Tensor, k: Tensor, v: Tensor) -> None:
+    _check_tensors(q=q, k=k, v=v)
     shapes = f"q {tuple(q.shape)}, k {tuple(k.shape)} and v {tuple(v.shape)}"
     four = q.dim() == k.dim() == 4
     if not four or k.shape != v.shape or (q.shape[0], q.shape[3]) != (k.shape[0], k.shape[3]):

@@ -61,14 +61,14 @@ def paged_attention(
     check: on a GPU too, check that the pages exist and that the lengths fit the table; on a CPU they always
         are.
 
-    A nan among what a sequence attends to gives nan, as do scores that are all −∞. Raises ValueError for
-    arguments that don't fit each other, and where a gradient is wanted; see also `use_triton`.
+    A nan among what a sequence attends to gives nan, as do scores that are all −∞. Raises TypeError for
+    what is no tensor, ValueError for what doesn't fit or wants a gradient; see also `use_triton`.
     """
     check_paged_attention(q, key_pages, value_pages, block_table, lengths, window, splits, scale, check)
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     inputs = q, key_pages, value_pages, block_table, lengths
     longest = block_table.shape[1] * key_pages.shape[2]  # tokens, by the table
-    window = longest if window is None else min(window, longest)
+    window = longest if window is None else min(int(window), longest)
     if use_attention_kernel(backend, q.shape[-1], *inputs):
         return _run_kernels(*inputs, window, splits, scale)
     return _reference(*inputs, window, scale)
@@ -104,7 +104,7 @@ def _run_kernels(
     group = heads // kv_heads
     tile = _split_tile(group, d_head, q.itemsize)
     programs = kv_heads * tile_count(group, tile.sizes["ROWS"])
-    splits = splits or split_count(batch * programs, window)
+    splits = int(splits or split_count(batch * programs, window))
     out, split_out, lse = q.new_empty(q.shape), None, None
     if splits > 1:
         split_out = q.new_empty(batch, heads, splits, d_head, dtype=torch.float32)

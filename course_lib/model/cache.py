@@ -11,6 +11,7 @@ Not handled: gradients; dropping what is outside a sliding window; pages (`kerne
 """
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -74,7 +75,8 @@ class KVCache:
         }
         for name, size in sizes.items():
             require_size(f"a cache's {name}", size)
-        require_table(*sizes.values())
+        layers, kv_heads, d_head, capacity, batch = map(int, sizes.values())
+        require_table(layers, kv_heads, d_head, capacity, batch)
         require_kind("a cache's dtype", dtype, torch.dtype)
         shape = (layers, batch, kv_heads, capacity, d_head)
         # Zeros: positions that aren't filled are masked, and must not hold nan.
@@ -165,7 +167,7 @@ class KVCache:
     def _ends(self, time: int, new_lengths: Sequence[int] | None) -> list[int]:
         """Return how long each row will be. Raises ValueError for numbers of tokens that can't be."""
         if new_lengths is None:
-            return [length + time for length in self.lengths]
+            return [length + int(time) for length in self.lengths]
         counts = whole_numbers("new_lengths", new_lengths)
         require(
             len(counts) == len(self.lengths) and 0 <= min(counts) and max(counts) <= time,
@@ -194,7 +196,7 @@ class KVCache:
 
         Raises ValueError, changing nothing, for a length below 0 or above a row's own.
         """
-        same = isinstance(lengths, int)
+        same = isinstance(lengths, Integral)
         wanted = whole_numbers("lengths", [lengths] * len(self.lengths) if same else lengths)
         if len(wanted) != len(self.lengths) or not all(
             0 <= new <= old for new, old in zip(wanted, self.lengths, strict=True)

@@ -5,9 +5,10 @@
 """
 
 import math
+import reprlib
 import sys
 from collections.abc import Iterable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 from operator import index
 from types import NoneType
 
@@ -22,7 +23,7 @@ CHOICES = {
 }
 SIZES = ("vocab_size", "d_model", "n_layers", "n_heads", "n_kv_heads", "d_head", "d_ff", "context")
 KINDS = {
-    int: "a whole number (of Python's type int) below 2³¹",
+    int: "a whole number below 2³¹",
     float: "a finite number",
     bool: "True or False",
     str: "a word in quotes",
@@ -43,14 +44,22 @@ def is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool) and least <= value <= most
 
 
-def is_a(value: object, kind: type) -> bool:
-    """Return whether a value is of a kind of `KINDS`. Whole numbers count as finite numbers, Booleans don't.
+def plain(value: object) -> object:
+    """Return a number of NumPy as Python's own, which JSON can hold, and any other value as it is."""
+    if type(value) in KINDS or not isinstance(value, Real):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value)
 
-    The values of other classes must be exactly of this class.
+
+def is_a(value: object, kind: type) -> bool:
+    """Return whether a value is of a kind of `KINDS`, where numbers may be of Python or NumPy.
+
+    Whole numbers count as finite numbers, Booleans don't. The values of other classes must be exactly of this
+    class.
     """
+    value = plain(value)
     if kind is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)  # float64 of NumPy, too
-        return number and abs(value) <= sys.float_info.max  # false for nan
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max  # false for nan
     return type(value) is kind and (kind is not int or abs(value) <= LARGEST_INT)
 
 
@@ -86,7 +95,15 @@ def whole_numbers(name: str, values: Iterable[int]) -> list[int]:
 
 
 def check_tokens(tokens: Tensor, new_lengths: Sequence[int] | None) -> None:
-    """Raise ValueError unless tokens are ids (batch, time), and new_lengths a number of them for each row."""
+    """Raise ValueError unless tokens are ids (batch, time), and new_lengths a number of them for each row.
+
+    Raises TypeError where the tokens are no tensor.
+    """
+    if not isinstance(tokens, Tensor):
+        raise TypeError(
+            "tokens must be a tensor of ids (batch, time), such as torch.tensor([[1, 2]]), not "
+            f"{reprlib.repr(tokens)}"
+        )
     require(
         tokens.dtype in (torch.int64, torch.int32) and tokens.dim() == 2 and tokens.numel() > 0,
         "tokens must be whole numbers of 64 or 32 bits (tokens.long() makes them such), "

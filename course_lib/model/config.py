@@ -49,8 +49,9 @@ class ExpertsConfig:
 class ModelConfig:
     """Sizes, kinds and constants of a Transformer, by the names that papers use.
 
-    Raises ValueError, naming the field, for a value of a wrong type (sizes are Python's ints, numbers
-    are finite), for sizes that can't fit together, and for a kind that doesn't exist.
+    Raises ValueError, naming the field, for a value of a wrong type (sizes are whole numbers, all numbers
+    finite; those of NumPy are stored as Python's own), for sizes that can't fit together, and for a kind that
+    doesn't exist.
     """
 
     # Sizes

@@ -6,16 +6,20 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, get_args
 
-from course_lib.model.checks import CHOICES, SIZES, require, require_kind
+from course_lib.model.checks import CHOICES, SIZES, plain, require, require_kind
 
 if TYPE_CHECKING:
     from course_lib.model.config import AttentionConfig, ExpertsConfig, ModelConfig
 
 
 def check_kinds(config: object, prefix: str = "") -> None:
-    """Raise ValueError unless each field of a configuration is of the kind that its annotation names."""
+    """Raise ValueError unless each field of a configuration is of the kind that its annotation names.
+
+    Numbers of NumPy become Python's own.
+    """
     for field in fields(config):
         kinds = get_args(field.type) or (field.type,)
+        object.__setattr__(config, field.name, plain(getattr(config, field.name)))  # though it is frozen
         require_kind(f"{prefix}{field.name}", getattr(config, field.name), *kinds)
 
 

@@ -53,7 +53,8 @@ class Stack(nn.Module):
         its own. new_lengths: how many of each row's tokens are real, where the rest is padding at the end.
         real: (batch, time), false at padding. memory: an encoder's output, for blocks with cross-attention.
 
-        Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds.
+        Raises ValueError for token ids outside the vocabulary, no tokens, or more than the context holds,
+        and TypeError for tokens that are no tensor.
         """
         start, end = self._check(tokens, cache, trace, memory, new_lengths)
         x = self.positions.add(self._embed(tokens), start)  # (batch, time, d_model)

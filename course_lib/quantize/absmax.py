@@ -30,7 +30,7 @@ def absmax_quantize(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
 
     bits: 2 to 8. The scale is rounded to 16 bits, as it would be stored.
 
-    Raises ValueError for other bits, and for what isn't a matrix of finite weights.
+    Raises ValueError for other bits, and for what isn't a matrix of finite weights; TypeError for no tensor.
     """
     require_finite_matrix(weight)
     require_bits(bits, least=2)

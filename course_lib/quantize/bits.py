@@ -16,7 +16,8 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
 
     57 is 00 11 10 01 in binary: read from the right, 1, 2, 3, 0.
 
-    Raises ValueError for bits that aren't a whole number from 1 to 8, and for codes that don't fit into them.
+    Raises ValueError for bits that aren't a whole number from 1 to 8, and for codes that don't fit into them;
+    TypeError for codes that are no tensor.
     """
     require_codes(codes, bits)
     codes = codes.flatten().to(torch.uint8)
@@ -34,7 +35,7 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
     >>> unpack_bits(torch.tensor([57], dtype=torch.uint8), bits=2, count=4)
     tensor([1, 2, 3, 0], dtype=torch.uint8)
 
-    Raises ValueError where the bytes hold fewer codes.
+    Raises ValueError where the bytes hold fewer codes, TypeError where they are no tensor.
     """
     require_packed(packed, bits, count)
     if bits == 8:

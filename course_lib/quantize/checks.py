@@ -1,16 +1,28 @@
 """What the formats refuse, each with a message that says what to do."""
 
+import reprlib
+
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import require
+from course_lib.model.checks import is_whole, require
 
 # A weight that is lost counts if it is larger than this share of its matrix's largest.
 NEGLIGIBLE = 1e-3
 
 
+def require_tensors(**tensors: Tensor) -> None:
+    """Raise TypeError, naming the argument, for what isn't a tensor."""
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(
+                f"{name} must be a tensor, as torch.tensor(…) makes one, not {reprlib.repr(tensor)}"
+            )
+
+
 def require_matrix(weight: Tensor) -> None:
     """Raise ValueError unless the weight is a matrix (rows, columns) of floating-point numbers."""
+    require_tensors(weight=weight)
     require(
         weight.dim() == 2 and weight.numel() > 0 and weight.is_floating_point(),
         f"only matrices are quantized, not a tensor of shape {tuple(weight.shape)} and {weight.dtype}",
@@ -50,6 +62,7 @@ def require_scales(groups: Tensor, scale: Tensor, minimum: Tensor | float = 0.0)
 
 def require_rows(codes: Tensor, scale: Tensor) -> None:
     """Raise ValueError unless the codes (rows, columns) are int8, and the scales (rows, 1) are floats."""
+    require_tensors(codes=codes, scale=scale)
     fit = codes.dtype == torch.int8 and codes.dim() == 2 and scale.shape == (len(codes), 1)
     require(
         fit and scale.is_floating_point(),
@@ -61,13 +74,14 @@ def require_rows(codes: Tensor, scale: Tensor) -> None:
 def require_bits(bits: int, least: int = 1) -> None:
     """Raise ValueError unless a code has a whole number of bits, up to 8."""
     require(
-        type(bits) is int and least <= bits <= 8,
+        is_whole(bits, least, 8),
         f"bits must be a whole number from {least} to 8, not {bits!r}",
     )
 
 
 def require_codes(codes: Tensor, bits: int) -> None:
     """Raise ValueError unless the codes are whole numbers that fit into so many bits."""
+    require_tensors(codes=codes)
     require_bits(bits)
     codes = codes if codes.is_floating_point() else codes.long()
     fit = codes.numel() == 0 or bool((codes.min() >= 0) & (codes.max() < 2**bits))
@@ -79,10 +93,11 @@ def require_codes(codes: Tensor, bits: int) -> None:
 
 def require_packed(packed: Tensor, bits: int, count: int) -> None:
     """Raise ValueError unless so many codes of so many bits can be read from the bytes."""
+    require_tensors(packed=packed)
     require_bits(bits)
     bytes_given = packed.dtype == torch.uint8 and packed.dim() == 1
     require(
-        bytes_given and type(count) is int and 0 <= count * bits <= 8 * packed.numel(),
+        bytes_given and is_whole(count, 0, 8 * packed.numel() // int(bits)),
         f"{count!r} codes of {bits} bits can't be read from {tuple(packed.shape)} of {packed.dtype}: "
         "give a row of enough bytes (uint8)",
     )

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import require_kind
+from course_lib.model.checks import is_whole, plain, require_kind
 from course_lib.quantize.bits import pack_bits, unpack_bits
 from course_lib.quantize.checks import require_bits, require_finite_matrix, require_scales
 from course_lib.quantize.layers import Stored
@@ -42,8 +42,10 @@ class Uniform:
     def __post_init__(self):
         require_bits(self.bits, least=2)
         require_kind("symmetric", self.symmetric, bool)
-        if self.group not in ("channel", "tensor") and not (type(self.group) is int and self.group >= 1):
+        if self.group not in ("channel", "tensor") and not is_whole(self.group, 1):
             raise ValueError(f'group must be "channel", "tensor" or a number of columns, not {self.group!r}')
+        for name in ("bits", "group"):  # numbers of NumPy become Python's own
+            object.__setattr__(self, name, plain(getattr(self, name)))
 
     @property
     def max_code(self) -> int:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from kernel_checks import DEVICE, PRODUCT_DTYPES, assert_close, numbers
@@ -229,3 +230,25 @@ def test_what_does_not_fit_is_refused():
     assert_close(paged_attention(*wide), reference(wide[0], cache, [20]))
     with pytest.raises(ValueError, match="head of 300 doesn't fit on the chip"):
         paged_attention(*wide, backend="triton")
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_numbers_of_numpy_are_numbers_in_both_backends(backend):
+    _, given = example(4, 2, 64, 16, [20, 3])
+    dials = {"window": 3, "splits": 2, "scale": 0.5}
+    of_numpy = {"window": np.int64(3), "splits": np.int32(2), "scale": np.float32(0.5)}
+    wanted = paged_attention(*given, **dials, backend=backend)
+    assert wanted.isfinite().all() and paged_attention(*given, **of_numpy, backend=backend).equal(wanted)
+    for scale in (np.float32("nan"), np.float32("inf"), True):
+        with pytest.raises(ValueError, match="scale must be above 0"):
+            paged_attention(*given, scale=scale, backend=backend)
+
+
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+@pytest.mark.parametrize("place", range(5))
+def test_a_list_is_no_tensor(place, backend):
+    _, given = example(4, 2, 64, 16, [20, 3])
+    given = [x.tolist() if i == place else x for i, x in enumerate(given)]
+    name = ("q", "key_pages", "value_pages", "block_table", "lengths")[place]
+    with pytest.raises(TypeError, match=f"^{name} must be a tensor"):
+        paged_attention(*given, backend=backend)

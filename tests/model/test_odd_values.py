@@ -334,7 +334,7 @@ def test_a_cache_of_a_size_that_cannot_be_is_refused(size, value):
 # Configurations
 
 WRONG = {
-    "n_layers": ["2", 2.0, math.nan, math.inf, True, None, [2], 2**62, np.int64(2)],
+    "n_layers": ["2", 2.0, math.nan, math.inf, True, None, [2], 2**62, np.float64(2), np.int64(2**40)],
     "context": [math.nan, "48", 1e3],
     "vocab_size": [True, 10.5, 2**31],
     "rope_base": ["1e4", math.inf, math.nan, None, True, 10**400],
@@ -481,6 +481,52 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
     assert rotary_tables(two, three, 8, 1e4, q)[0].equal(rotary_tables(2, 3, 8, 1e4, q)[0])
     assert route(torch.ones(3, 4), two, True)[1].shape == (3, 2)
     assert tiny_decoder().new_cache(capacity=three).capacity == 3
+
+
+def test_a_cache_of_sizes_of_numpy_is_one_of_pythons():
+    two, three = np.int64(2), np.int64(3)
+    cache = KVCache(np.int64(1), two, np.int64(4), three, two)
+    assert type(cache.capacity) is int and cache.lengths == [0, 0] and cache.keys.shape == (1, 2, 2, 3, 4)
+    cache.update(0, torch.ones(2, 2, 2, 4), torch.ones(2, 2, 2, 4))
+    cache.advance(two)
+    assert cache.lengths == [2, 2] and type(cache.lengths[0]) is int
+    cache.rewind(np.int64(1))
+    assert cache.lengths == [1, 1]
+    with pytest.raises(ValueError, match="can't be rewound to 3"):
+        cache.rewind(three)
+
+
+def test_a_configuration_stores_numbers_of_numpy_as_pythons():
+    eps = np.float32(1e-5)
+    config = tiny_config(vocab_size=np.int64(61), norm_eps=eps, logit_cap=np.float16(30))
+    assert config == tiny_config(vocab_size=61, norm_eps=float(eps), logit_cap=30.0)
+    assert json.loads(json.dumps(asdict(config)))["vocab_size"] == 61
+    assert type(AttentionConfig(window=np.int32(4)).window) is int
+    assert type(ExpertsConfig(np.int64(4), capacity_factor=np.float64(2)).capacity_factor) is float
+    for wrong in (np.float32("nan"), np.float32("inf"), np.bool_(True), np.float64(1e-5) * 1j):
+        with pytest.raises(ValueError, match="norm_eps must be a finite number"):
+            tiny_config(norm_eps=wrong)
+    with pytest.raises(ValueError, match="vocab_size must be a whole number below 2³¹, not "):
+        tiny_config(vocab_size=np.float64(61))
+
+
+def test_a_scale_of_numpy_is_a_scale():
+    q = torch.randn(1, 2, 4, 8)
+    for tokens in (q, q[:, :, :1]):
+        assert attend(tokens, q, q, causal=False, scale=np.float32(0.5)).equal(
+            attend(tokens, q, q, causal=False, scale=0.5)
+        )
+    assert attention_by_hand(q, q, q, scale=np.float32(0.5))[0].equal(
+        attention_by_hand(q, q, q, scale=0.5)[0]
+    )
+
+
+@pytest.mark.parametrize("tokens", [[[1, 2]], None, np.array([[1, 2]]), "a text"])
+def test_tokens_that_are_no_tensor_are_refused(tokens):
+    with pytest.raises(TypeError, match="tokens must be a tensor of ids .*such as torch.tensor"):
+        tiny_decoder()(tokens)
+    with pytest.raises(TypeError, match="tokens must be a tensor of ids"):
+        Encoder(tiny_config())(tokens)
 
 
 # Runs of a model

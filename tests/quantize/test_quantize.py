@@ -1248,3 +1248,35 @@ def test_such_a_checkpoint_is_not_taken_for_another_models(tmp_path):
         with pytest.raises(ValueError, match="exchanged parts of model differs"):
             load_checkpoint(tmp_path / "run", training(other))
         assert same(before, everything(other))
+
+
+def test_whole_numbers_of_numpy_are_bits_and_counts():
+    codes, weight = torch.arange(4), torch.linspace(-2, 3, 64).view(4, 16)
+    for bits in range(2, 9):
+        packed = pack_bits(codes, np.int64(bits))
+        assert packed.equal(pack_bits(codes, bits))
+        for count in (np.int64(4), 4):
+            assert unpack_bits(packed, np.int64(bits), count).equal(codes.to(torch.uint8))
+        for mine, theirs in zip(
+            absmax_quantize(weight, np.int64(bits)), absmax_quantize(weight, bits), strict=True
+        ):
+            assert mine.equal(theirs) and mine.dtype == theirs.dtype
+    format = Uniform(np.int64(4), group=np.int64(8))
+    assert format == Uniform(4, group=8) and type(format.bits) is type(format.group) is int
+    with pytest.raises(ValueError, match=r"np.int64\(5\) codes of 8 bits can't be read"):
+        unpack_bits(packed, 8, np.int64(5))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: pack_bits([1, 2], 4), "codes"),
+        (lambda: unpack_bits([57], 2, 4), "packed"),
+        (lambda: absmax_quantize([[0.5, 1.0]], 4), "weight"),
+        (lambda: absmax_dequantize([[1]], torch.ones(1, 1)), "codes"),
+        (lambda: absmax_dequantize(torch.ones(1, 1, dtype=torch.int8), 0.5), "scale"),
+    ],
+)
+def test_what_is_no_tensor_is_named(call, name):
+    with pytest.raises(TypeError, match=rf"{name} must be a tensor, as torch.tensor\(…\) makes one, not"):
+        call()
