@@ -18,8 +18,8 @@ in which everything that could be part of a special token is blotted out:
     message       parts: <|im_ and end|>
     blotted out   ■■■■■■ ■■■■■ ■■■ ■■■■■
 
-Not handled: conversations with pictures or tools, and turns marked by tokens that the file doesn't call
-special.
+Not handled: conversations with pictures or tools; turns marked by tokens that the file doesn't call special;
+special tokens with a 0 in their names, where a template writes the numbers that a message holds.
 """
 
 import re
