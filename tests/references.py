@@ -126,17 +126,20 @@ def grouped(changes):
     return rest | {name: group for name, group in groups.items() if group}
 
 
+TINY_SIZES = {
+    "vocab_size": 61,
+    "d_model": 24,
+    "n_layers": 3,
+    "n_heads": 6,
+    "n_kv_heads": 2,
+    "d_head": 8,
+    "d_ff": 40,
+    "context": 48,
+}
+
+
 def tiny_config(**changes):
-    sizes = {
-        "vocab_size": 61,
-        "d_model": 24,
-        "n_layers": 3,
-        "n_heads": 6,
-        "n_kv_heads": 2,
-        "d_head": 8,
-        "d_ff": 40,
-    }
-    return ModelConfig.from_dict(grouped(sizes | {"context": 48} | changes))
+    return ModelConfig.from_dict(grouped(TINY_SIZES | changes))
 
 
 def tiny_decoder(dtype=torch.float64, seed=0, **changes):

@@ -214,6 +214,18 @@ def _replaced(x: Tensor, value: float) -> Tensor:
     return x
 
 
+def printed(function: Callable) -> Callable:
+    """Return the function, with what it prints as its result."""
+
+    def call(**arguments):
+        with redirect_stdout(io.StringIO()) as said:
+            function(**arguments)
+        return said.getvalue()
+
+    call.__wrapped__ = function
+    return call
+
+
 # What came of a call
 
 
@@ -320,6 +332,13 @@ def _equal(a: object, b: object) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         close = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
         return a.shape == b.shape and torch.allclose(a.double(), b.double(), **close)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        if a.shape != b.shape:
+            return False
+        return bool((np.isclose(a, b, rtol=1e-4, atol=1e-5) if a.dtype.kind == "f" else a == b).all())
+    if isinstance(a, nn.Module) and isinstance(b, nn.Module):
+        a, b = a.state_dict(), b.state_dict()
+        return a.keys() == b.keys() and all(_equal(a[name], b[name]) for name in a)
     simple = isinstance(a, (int, float, str, bytes, type(None)))
     return type(a) is type(b) and (not simple or repr(a) == repr(b))
 
@@ -327,6 +346,8 @@ def _equal(a: object, b: object) -> bool:
 def _has_nan(x: object) -> bool:
     if isinstance(x, Tensor):
         return x.is_floating_point() and not bool(x.isfinite().all())
+    if isinstance(x, np.ndarray):
+        return x.dtype.kind == "f" and not np.isfinite(x).all()
     return isinstance(x, float) and not math.isfinite(x)
 
 

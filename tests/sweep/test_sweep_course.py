@@ -1,26 +1,11 @@
 """Every entry of `course_lib.course` under odd arguments."""
 
-import contextlib
-import io
-
-from frame import Call, sweep
+from sweep.frame import Call, printed, sweep
 
 from course_lib.course import check, hint, lessons, mine, progress, quiz, solution, start
 
 FIRST = next(iter(lessons.parts().values()))
 HUGE = "4611686018427387904"
-
-
-def printed(function):
-    """The function, with what it prints as its result."""
-
-    def call(**arguments):
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            function(**arguments)
-        return said.getvalue()
-
-    call.__wrapped__ = function
-    return call
 
 
 LETTER = "the answers are listed, to choose from"

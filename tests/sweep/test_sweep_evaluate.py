@@ -1,8 +1,8 @@
 """Every entry of `course_lib.evaluate` under odd arguments."""
 
 import torch
-from frame import Call, sweep
 from references import tiny_decoder
+from sweep.frame import Call, sweep
 
 from course_lib.evaluate import (
     Task,

@@ -7,8 +7,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from frame import Call, sweep
 from references import TINY, TINY_FIELDS, TINY_TOKENS, tiny_decoder, write_gguf
+from sweep.frame import Call, sweep
 
 from course_lib.families import (
     FAMILIES,

@@ -1,8 +1,8 @@
 """The sweep of `course_lib.generate`."""
 
 import torch
-from frame import HUGE, Call, sweep
 from references import tiny_decoder
+from sweep.frame import HUGE, Call, sweep
 
 from course_lib.families import load_world
 from course_lib.generate import (

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from frame import HUGE, Call, sweep
+from sweep.frame import HUGE, Call, sweep
 
 from course_lib import kernels
 from course_lib.kernels import Cost, PreparedWeight, prepare_weight

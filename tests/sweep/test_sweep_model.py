@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from references import random_weights, tiny_config, tiny_decoder
+from references import TINY_SIZES, random_weights, tiny_config, tiny_decoder
 from sweep.frame import Call, sweep
 
 from course_lib.model import (
@@ -81,16 +81,6 @@ FILLED.advance(5)
 WRITTEN = copy.deepcopy(FILLED)
 WRITTEN.update(0, K, V)
 COS, SIN = rotary_tables(0, 5, 8, 100.0, K)
-SIZES = {
-    "vocab_size": 61,
-    "d_model": 24,
-    "n_layers": 3,
-    "n_heads": 6,
-    "n_kv_heads": 2,
-    "d_head": 8,
-    "d_ff": 40,
-}
-SIZES |= {"context": 48}
 RUN = Trace("*.heads")
 MODEL(TOKENS, trace=RUN)
 SCORES = randn(6, 4)
@@ -114,10 +104,10 @@ CALLS = {
     ),
     "ModelConfig": Call(
         ModelConfig,
-        SIZES | {"rope_base": 100.0, "norm": "layer", "norm_eps": 0.1, "bias": True, "logit_cap": 30.0},
+        TINY_SIZES | {"rope_base": 100.0, "norm": "layer", "norm_eps": 0.1, "bias": True, "logit_cap": 30.0},
         {"norm_eps is 0.0": "the formula without it"},
     ),
-    "ModelConfig.from_dict": Call(ModelConfig.from_dict, {"fields": SIZES}),
+    "ModelConfig.from_dict": Call(ModelConfig.from_dict, {"fields": TINY_SIZES}),
     "attend": Call(attend, ATTENTION, OF_ATTENTION | CAPPED),
     "attend without a cap": Call(
         attend, {name: x for name, x in ATTENTION.items() if name != "cap"}, OF_ATTENTION

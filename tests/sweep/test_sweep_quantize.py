@@ -1,8 +1,8 @@
 """The sweep of `course_lib.quantize`."""
 
 import torch
-from frame import HUGE, Call, sweep
 from references import random_tokens, tiny_decoder
+from sweep.frame import HUGE, Call, sweep
 
 from course_lib.quantize import (
     NF4,

@@ -1,11 +1,10 @@
 """Every entry of `course_lib.show` under odd arguments: what is drawn is looked at as pixels and text."""
 
-import contextlib
 import io
 
 import numpy as np
 import torch
-from frame import Call, sweep
+from sweep.frame import Call, printed, sweep
 
 from course_lib.course.contents import lesson_numbers
 from course_lib.families import load_world
@@ -60,18 +59,6 @@ def picture(figure) -> object:
 def drawn(function):
     """The function, with what its figure looks like as its result."""
     call = lambda **arguments: picture(function(**arguments))
-    call.__wrapped__ = function
-    return call
-
-
-def printed(function):
-    """The function, with what it prints as its result."""
-
-    def call(**arguments):
-        with contextlib.redirect_stdout(io.StringIO()) as said:
-            function(**arguments)
-        return said.getvalue()
-
     call.__wrapped__ = function
     return call
 

@@ -4,7 +4,7 @@ import atexit
 import tempfile
 from pathlib import Path
 
-from frame import HUGE, Call, sweep
+from sweep.frame import HUGE, Call, sweep
 
 from course_lib.text import GPT2, ChatTemplate, Tokenizer, learn_merges, split
 from course_lib.text.normalise import last_number, normalise

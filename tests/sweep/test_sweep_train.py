@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 import torch
-from frame import HUGE, Call, sweep
 from references import smollm2, tiny_decoder
+from sweep.frame import HUGE, Call, sweep
 
 from course_lib.train import (
     Examples,

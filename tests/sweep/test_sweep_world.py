@@ -2,7 +2,7 @@
 
 import random
 
-from frame import Call, sweep
+from sweep.frame import Call, sweep
 
 from course_lib.world import (
     Grammar,
