@@ -50,7 +50,7 @@ def check_flag(name: str, value: Any) -> None:
 
 def finite(name: str, array: Any) -> Any:
     """Return an array or tensor. Raises ValueError if one of its numbers is NaN or infinite."""
-    if 0 not in array.shape and not math.isfinite(float(abs(array).max())):
+    if 0 not in array.shape and not math.isfinite(abs(array).max().item()):
         raise ValueError(f"{name} must be finite numbers, and one is NaN or infinite")
     return array
 

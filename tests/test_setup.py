@@ -83,7 +83,8 @@ def imported(folder: str) -> set[str]:
     nodes = [node for path in paths for node in ast.walk(ast.parse(path.read_text("utf-8")))]
     modules = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.level == 0}
-    own = {path.name for path in ROOT.iterdir()} | {path.stem for path in paths}
+    folders = {parent.name for path in paths for parent in path.relative_to(ROOT).parents}
+    own = {path.name for path in ROOT.iterdir()} | {path.stem for path in paths} | folders
     outside = {module.split(".")[0] for module in modules} - sys.stdlib_module_names - own
     by_module = packages_distributions()
     return {canonicalize_name(by_module.get(module, [module])[0]) for module in outside}
@@ -94,7 +95,7 @@ def test_every_import_is_declared():
         PROJECT["optional-dependencies"]["lab"]
     )  # `course.store` executes lessons, which no lesson does
     assert imported("course_lib") <= {*RANGES, *lab, "matplotlib-inline"}, "which comes with ipython"
-    with_jupyterlab = {"nbconvert"}
+    with_jupyterlab = {"nbconvert", "traitlets"}
     where_installed = {
         "llama-cpp",
         "llama-cpp-python",
@@ -510,7 +511,7 @@ def test_lab_in_a_folder_that_became_read_only_after_the_set_up(make_as_nobody, 
     for stamp in ("python", "requirements", "models", "course")[: 4 if installed else 2]:
         (folder / ".venv" / f".{stamp}").touch()
     (folder / "notebooks").mkdir()
-    (folder / "notebooks" / "00_start_here.ipynb").touch()
+    (folder / "notebooks" / "the_start_here.ipynb").touch()
     (folder / "setup.log").write_text(STALE)
     for path in (folder / ".venv", folder):
         path.chmod(0o555)
