@@ -6,10 +6,11 @@ THIRSTY_TIGER_HOME names (on Colab, whose disk isn't kept, that can be a folder 
 
 import itertools
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from course_lib.whole_files import replacing
 
 ROOT = Path(__file__).parents[2]
 FILE_ERRORS = (OSError, RuntimeError)  # pathlib raises RuntimeError where there is no home folder
@@ -33,23 +34,12 @@ def next_free(file: Path) -> Path:
 
 
 def write_file(file: Path, text: str) -> None:
-    """Write a file atomically, with the text's own line ends: after an error it has its old content.
-
-    A link stays a link.
+    """Write a file whole or not at all, with the text's own line ends.
 
     Raises OSError where it can't be written, also for a file that is read-only.
     """
-    file = file.resolve()
-    if file.exists() and not os.access(file, os.W_OK):
-        raise PermissionError(f"{file} is read-only")
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="")
-        if file.exists():
-            shutil.copymode(file, temporary)
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(file) as written:
+        written.write_text(text, encoding="utf-8", newline="")
 
 
 @contextmanager

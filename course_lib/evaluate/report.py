@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from course_lib.evaluate.intervals import Estimate, accuracy, bootstrap
+from course_lib.whole_files import replacing
 
 KIND = "evaluation report"
 
@@ -90,7 +90,7 @@ class Report:
         Objects that JSON can't represent are written as strings. Raises ValueError for NaN or infinity among
         the facts and answers, and for other things that have no JSON, such as half a character.
         """
-        path, table = Path(path), self.table()
+        table = self.table()
         sizes = {task: each.n for task, each in table.items()}
         means = {task: each.value for task, each in table.items()}
         fields = {"kind": KIND, **asdict(self), "sizes": sizes, "means": means}
@@ -99,12 +99,8 @@ class Report:
             data = text.encode("utf-8")
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"the facts or the answers can't be written as JSON: {error}") from error
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_bytes(data)
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with replacing(path) as file:
+            file.write_bytes(data)
 
     @classmethod
     def load(cls, path: str | Path) -> "Report":

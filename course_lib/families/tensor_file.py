@@ -1,7 +1,6 @@
 """Tensors and facts about them in one safetensors file, a format that can't contain executable code."""
 
 import json
-import os
 import reprlib
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from course_lib.interrupts import uninterrupted
 from course_lib.model import ModelConfig
+from course_lib.whole_files import replacing
 
 # The key of the header's one entry, named after the course; it marks the course's files. The value is all
 # facts as JSON with sorted keys, so that equal contents give equal files.
@@ -22,35 +22,12 @@ MARK = "thirsty-tiger"
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> None:
     """Write tensors, by name, and facts that JSON can hold.
 
-    An existing file is replaced only once the new one is complete, and a link stays a link. Raises
-    FileNotFoundError where the folder is missing, and ValueError for a path that no file can have, or where
-    there is something else than a file.
+    An existing file is replaced whole or not at all. Raises the errors of `whole_files.replacing` for a path
+    where none can be written.
     """
-    path = Path(path)
-    check_name(path)
-    path = Path(os.path.realpath(path))
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {path.parent} to write {path.name} into: make it first")
-    if path.exists() and not path.is_file():
-        what = "a folder" if path.is_dir() else "no file that may be replaced"
-        raise ValueError(f"{path} is {what}: give the name of a file")
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with replacing(path) as file:
         contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, partial, {MARK: json.dumps(facts, sort_keys=True)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def check_name(path: Path) -> None:
-    """Raise ValueError for a path that names no file, or that no file system can store."""
-    try:
-        storable = "\0" not in os.fsencode(path).decode(errors="replace") and bool(path.name)
-    except UnicodeEncodeError:
-        storable = False
-    if not storable:
-        raise ValueError(f"no file can be called {str(path)!r}")
+        save_file(contiguous, file, {MARK: json.dumps(facts, sort_keys=True)})
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from course_lib.text.bpe import Pair
 from course_lib.text.checks import check_id, check_text
+from course_lib.whole_files import replacing
 
 if TYPE_CHECKING:
     from course_lib.text.tokenizer import Tokenizer
@@ -122,7 +123,6 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
 
     The file is replaced whole or not at all.
     """
-    path = Path(path)
     fields = {
         "format": FORMAT,
         "pattern": tokenizer.pattern,
@@ -132,12 +132,8 @@ def save_tokenizer(tokenizer: Tokenizer, path: str | os.PathLike) -> None:
         "tokens": [None if token is None else token.hex() for token in tokenizer.tokens],
         "merges": [[left, right, new] for (left, right), new in tokenizer.merges.items()],
     }
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(fields), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write_text(json.dumps(fields), encoding="utf-8")
 
 
 def load_tokenizer(path: str | os.PathLike, make: Callable[..., Tokenizer]) -> Tokenizer:

@@ -812,11 +812,14 @@ def not_allowed(old, new):
     raise PermissionError("no space for you")
 
 
-@pytest.mark.parametrize(("function", "fails"), [("save_file", half_written), ("os.replace", not_allowed)])
+@pytest.mark.parametrize(
+    ("function", "fails"),
+    [("course_lib.families.tensor_file.save_file", half_written), ("os.replace", not_allowed)],
+)
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch, function, fails):
     save_model(tmp_path / "model", fresh(), score=1)
     before = (tmp_path / "model").read_bytes()
-    monkeypatch.setattr(f"course_lib.families.tensor_file.{function}", fails)
+    monkeypatch.setattr(function, fails)
     with pytest.raises(OSError, match="no space"):
         save_model(tmp_path / "model", fresh(), score=2)
     assert (tmp_path / "model").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["model"]

@@ -9,7 +9,6 @@ trained biases, ranks or scales that differ between layers). A folder that needs
 """
 
 import json
-import os
 from pathlib import Path
 from reprlib import repr as brief
 
@@ -23,6 +22,7 @@ from course_lib.interrupts import uninterrupted
 from course_lib.model import Decoder
 from course_lib.train.peft.attach import Attached, attach
 from course_lib.train.peft.lora import LoRA
+from course_lib.whole_files import replacing
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PEFT_PATHS = LLAMA.transformers_names  # "attention.query" → "self_attn.q_proj"
@@ -171,12 +171,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _write_json(path: Path, content: dict) -> None:
     """Write JSON. An existing file is replaced only once the new one is complete."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _require_llama(model: nn.Module) -> None:
