@@ -197,6 +197,10 @@ def _history(path: str | Path, tensors: Mapping[str, Tensor]) -> History:
         whole &= tensor.dtype == torch.float64 and tensor.dim() == 1 and bool(tensor.isfinite().all())
     if not whole:
         raise ValueError(f"{path} is damaged: its history isn't whole")
+    tokens = tensors["tokens"]
+    grows = bool((tokens.diff(prepend=tokens.new_zeros(1)) >= 0).all() and (tokens == tokens.round()).all())
+    if not (grows and (tensors["grad_norms"] >= 0).all() and (tensors["learning_rates"] >= 0).all()):
+        raise ValueError(f"{path} is damaged: no run has the history that it holds")
     history = History(**{name: tensors[name].tolist() for name in names})
     history.tokens = [int(count) for count in history.tokens]
     return history

@@ -756,6 +756,17 @@ def test_a_checkpoint_that_is_not_whole_changes_nothing(tmp_path, lost, shape):
     assert weights(other.model).equal(before) and other.step == 0 and not other.optimizer.state
 
 
+@pytest.mark.parametrize(
+    "name, change", [("tokens", -1.0), ("tokens", 0.3), ("grad_norms", -2.0), ("learning_rates", -2.0)]
+)
+def test_a_history_that_no_run_has_is_refused(tmp_path, name, change):
+    saved, name = half_way(tmp_path / "run"), f"model/history/{name}"
+    tensors, facts = read_tensors(tmp_path / "run", "checkpoint")
+    write_tensors(tmp_path / "run", tensors | {name: tensors[name] * change}, facts)
+    with pytest.raises(ValueError, match="no run has the history"):
+        load_checkpoint(tmp_path / "run", Training(fresh(), saved.config))
+
+
 # Files
 
 
