@@ -13,14 +13,16 @@ import torch
 from torch import Tensor
 
 from course_lib.generate.request_checks import (
+    check_adjusted,
     check_callable,
     check_whole,
+    checked_tokens,
     to_ids,
     to_stop,
-    to_whole_tensor,
 )
 from course_lib.generate.sampling import sample
 from course_lib.generate.sampling_checks import check_no_nan
+from course_lib.interrupts import uninterrupted
 from course_lib.model import Cache, Decoder, KVCache, Memory, ProjectedMemory
 from course_lib.model.checks import require, require_kind
 
@@ -85,22 +87,42 @@ class Batch:
         self, model: Decoder, requests: Iterable[Request], cached: bool = True, memory: Memory | None = None
     ):
         self.model, self.requests, self.cached = model, list(requests), cached
+        _check_model(model)
         _check_requests(self.requests)
         require_kind("cached", cached, bool)
         self.remaining = [request.tokens_to_write(model.config.context) for request in self.requests]
         self.texts = [list(request.prompt) for request in self.requests]
         self.active = [i for i, remaining in enumerate(self.remaining) if remaining]
-        self.memory = None if memory is None else model.project_memory(memory)
+        projected = memory is None or isinstance(memory, ProjectedMemory)
+        self.memory = memory if projected else model.project_memory(memory)
         self.cache: KVCache | None = None
         self.logits: dict[int, Tensor] = {}  # request → (vocab_size,), of its last token
 
     @torch.inference_mode()
     def step(self) -> list[tuple[int, int]]:
-        """Choose a token for each active request; return (request, token), but for stop tokens."""
-        states = self._run_whole_texts() if self.cache is None else self._run_last_tokens()
-        logits = self.model.logits(states)  # (active, vocab_size)
-        self.logits |= zip(self.active, self._adjust(logits), strict=True)
-        return self._append(self._choose())
+        """Choose a token for each active request; return (request, token), but for stop tokens.
+
+        After an error or an interrupt, the next call does this step anew.
+        """
+        if not self.active:
+            return []
+        lengths = None if self.cache is None else self.cache.lengths
+        try:
+            states = self._run_whole_texts() if self.cache is None else self._run_last_tokens()
+            logits = self.model.logits(states)  # (active, vocab_size)
+            self.logits |= zip(self.active, self._adjust(logits), strict=True)
+            tokens = self._choose()
+        except BaseException:
+            self._forget(lengths)
+            raise
+        return self._append(tokens)
+
+    def _forget(self, lengths: list[int] | None) -> None:
+        """Undo what a step did to the cache. lengths: those before it; None where there was no cache."""
+        if lengths is None:
+            self.cache = None
+        else:
+            self.cache.rewind(lengths)
 
     def _run_whole_texts(self) -> Tensor:
         """Run the model on each active text; return its state after the last token, (active, d_model).
@@ -146,7 +168,7 @@ class Batch:
             requests = [self.active[row] for row in rows]
             tokens = torch.tensor([self.texts[i] for i in requests], device=logits.device)  # (rows, time)
             new = self.requests[requests[0]].adjust(logits[rows], tokens)  # (rows, vocab_size)
-            _check_adjusted(logits[rows], new)
+            check_adjusted(logits[rows], new)
             for row, new_row in zip(rows, new, strict=True):
                 adjusted[row] = new_row
         return adjusted
@@ -162,19 +184,20 @@ class Batch:
                 logits = torch.stack([self.logits[i] for i in members])  # (members, vocab_size)
                 check_no_nan(logits)
                 chosen = self.requests[members[0]].choose(logits)
-                tokens |= zip(members, _checked_tokens(chosen, logits), strict=True)
+                tokens |= zip(members, checked_tokens(chosen, logits), strict=True)
         return {i: tokens[i] for i in self.active}
 
     def _append(self, tokens: dict[int, int]) -> list[tuple[int, int]]:
-        """Append the tokens to their texts, and drop the requests that end."""
+        """Append the tokens to their texts, and drop the requests that end. An interrupt waits."""
         written = [(i, token) for i, token in tokens.items() if token not in self.requests[i].stop]
-        for i, token in written:
-            self.texts[i].append(token)
-            self.remaining[i] -= 1
-        active = [i for i, _ in written if self.remaining[i]]
-        if active and self.cache is not None and len(active) < len(self.active):
-            self.cache = self.cache.select([self.active.index(i) for i in active])
-        self.active = active
+        with uninterrupted():
+            for i, token in written:
+                self.texts[i].append(token)
+                self.remaining[i] -= 1
+            active = [i for i, _ in written if self.remaining[i]]
+            if active and self.cache is not None and len(active) < len(self.active):
+                self.cache = self.cache.select([self.active.index(i) for i in active])
+            self.active = active
         return written
 
 
@@ -198,6 +221,13 @@ def last_states(
     return states[torch.arange(len(new_lengths)), torch.tensor(new_lengths) - 1]
 
 
+def _check_model(model: Decoder) -> None:
+    require(
+        hasattr(model, "last_hidden_state"),
+        f"texts are written by a Decoder (lm.model, or model.decoder), not by a {type(model).__name__}",
+    )
+
+
 def _check_requests(requests: Sequence[Request]) -> None:
     require(bool(requests), "there is nothing to write: give at least one request")
     for request in requests:
@@ -205,28 +235,3 @@ def _check_requests(requests: Sequence[Request]) -> None:
             isinstance(request, Request),
             f"give a list of Request(prompt, …), not of {type(request).__name__}",
         )
-
-
-def _check_adjusted(logits: Tensor, adjusted: Tensor) -> None:
-    if not isinstance(adjusted, Tensor) or adjusted.shape != logits.shape:
-        got = tuple(adjusted.shape) if isinstance(adjusted, Tensor) else type(adjusted).__name__
-        raise ValueError(
-            f"adjust was given logits {tuple(logits.shape)} and must give as many back, not {got}"
-        )
-
-
-def _checked_tokens(chosen: Tensor | Sequence[int] | int, logits: Tensor) -> list[int]:
-    """Return what was chosen from logits (rows, vocab_size), as a list.
-
-    Raises ValueError unless it is one token of the vocabulary for each row.
-    """
-    listed, (rows, vocab_size) = to_whole_tensor("what choose gives", chosen).flatten().tolist(), logits.shape
-    if len(listed) != rows:
-        raise ValueError(
-            f"choose was given {rows} rows of logits and must give one token for each, not {len(listed)}"
-        )
-    if not all(0 <= token < vocab_size for token in listed):
-        raise ValueError(
-            f"choose must give tokens from 0 to {vocab_size - 1}, the vocabulary's, not {listed}"
-        )
-    return listed

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from numbers import Integral
 from typing import TypeVar
 
 Candidate = TypeVar("Candidate")
@@ -21,6 +22,8 @@ def best_of(candidates: Iterable[Candidate], score: Callable[[Candidate], float]
 
 def _number(i: int, score: object) -> float:
     """Return the score of candidate i as a number. Raises ValueError for NaN and for what is none."""
+    if isinstance(score, Integral):
+        return int(score)  # a large one would be rounded
     try:
         number = float(score)
     except (TypeError, ValueError):

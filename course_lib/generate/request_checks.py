@@ -1,14 +1,13 @@
 """What the functions that write refuse: ids that are no ids, and numbers that aren't whole."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Integral
-from operator import index
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import require
+from course_lib.model.checks import require, to_int
 
 LARGEST = 2**63 - 1  # the largest whole number in a tensor
 TEXT = (str, bytes, bytearray)  # bytes yield whole numbers, but they aren't ids
@@ -36,7 +35,7 @@ def to_ids(name: str, ids: Iterable[int], advice: str = ENCODE) -> list[int]:
     if not (is_row and all(map(_is_id, items))):
         shown = _shown(items if is_row else ids)
         raise ValueError(f"{name} must be a row of token ids, whole numbers from 0 on, not {shown}")
-    return list(map(index, items))
+    return list(map(to_int, items))
 
 
 def to_stop(stop: Iterable[int]) -> frozenset[int]:
@@ -69,9 +68,35 @@ def check_callable(name: str, function: object) -> None:
     require(callable(function), f"{name} must be a function, not {_shown(function)}")
 
 
+def check_adjusted(logits: Tensor, adjusted: Tensor) -> None:
+    """Raise ValueError unless `adjust` gave a tensor of the shape of the logits that it was given."""
+    if not isinstance(adjusted, Tensor) or adjusted.shape != logits.shape:
+        got = tuple(adjusted.shape) if isinstance(adjusted, Tensor) else type(adjusted).__name__
+        raise ValueError(
+            f"adjust was given logits {tuple(logits.shape)} and must give as many back, not {got}"
+        )
+
+
+def checked_tokens(chosen: Tensor | Sequence[int] | int, logits: Tensor) -> list[int]:
+    """Return what was chosen from logits (rows, vocab_size), as a list.
+
+    Raises ValueError unless it is one token of the vocabulary for each row.
+    """
+    listed, (rows, vocab_size) = to_whole_tensor("what choose gives", chosen).flatten().tolist(), logits.shape
+    if len(listed) != rows:
+        raise ValueError(
+            f"choose was given {rows} rows of logits and must give one token for each, not {len(listed)}"
+        )
+    if not all(0 <= token < vocab_size for token in listed):
+        raise ValueError(
+            f"choose must give tokens from 0 to {vocab_size - 1}, the vocabulary's, not {listed}"
+        )
+    return listed
+
+
 def _is_id(item: object) -> bool:
     try:
-        return not isinstance(item, bool) and 0 <= index(item) <= LARGEST
+        return 0 <= to_int(item) <= LARGEST
     except TypeError:
         return False
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from course_lib.generate import samplers
 from course_lib.generate.sampling_checks import (
     check_fits,
+    check_generator,
     check_logits,
     check_min_p,
     check_presence_or_frequency,
@@ -99,6 +100,7 @@ def greedy(logits: Tensor) -> Tensor:
 def draw(logits: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw a token of each row with its probability, (…, vocab_size) → (…)."""
     check_logits(logits)
+    check_generator(generator)
     return samplers.draw(logits, generator)
 
 
@@ -115,6 +117,7 @@ def sample(
     temperature 0, the default: the likeliest, whatever the other settings.
     """
     _check_settings(logits, temperature, top_k, top_p, min_p)
+    check_generator(generator)
     if temperature == 0:
         return samplers.greedy(logits)
     # Relative to the likeliest: the same probabilities, and even at a temperature near 0 nothing overflows.

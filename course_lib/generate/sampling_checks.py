@@ -1,10 +1,12 @@
 """What the sampling functions refuse, each with a message that says what to do."""
 
 import math
-from numbers import Integral, Real
+from numbers import Integral
 
 import torch
 from torch import Tensor
+
+from course_lib.model.checks import plain
 
 NOTHING_TO_CHOOSE_BY = "the logits hold {}, so there is nothing to choose by: the model's numbers went wrong"
 
@@ -69,6 +71,13 @@ def check_presence_or_frequency(name: str, logits: Tensor, tokens: Tensor, penal
     check_logits(logits)
 
 
+def check_generator(generator: object) -> None:
+    if not (generator is None or isinstance(generator, torch.Generator)):
+        raise ValueError(
+            f"a generator is torch.Generator().manual_seed(0), with any seed, or None; not {generator!r}"
+        )
+
+
 def check_fits(logits: Tensor, setting: str, advice: str = "use a weaker setting") -> Tensor:
     """Return the adjusted logits. Raises ValueError where a row's largest outgrew the precision."""
     if not logits.amax(dim=-1).isfinite().all():
@@ -90,4 +99,4 @@ def _check_tokens(logits: Tensor, tokens: Tensor) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+    return isinstance(plain(value), int | float) and not isinstance(value, bool)

@@ -39,7 +39,7 @@ def causal_mask(
     own included.
     """
     before = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
-    return before if window is None else before.triu(keys - queries - window + 1)
+    return before if window is None else before.triu(keys - queries - int(window) + 1)
 
 
 def soft_cap(x: Tensor, cap: float | None) -> Tensor:
@@ -119,7 +119,8 @@ def _attend_fused(q, k, v, mask, causal, scale, window) -> Tensor:
     """Return `attend` by PyTorch's kernel."""
     queries, keys = q.shape[2], k.shape[2]
     mask = mask if mask is None or mask.dtype == torch.bool else mask.to(q)
-    window = window if window is not None and window < keys else None
+    mask = mask if mask is None or mask.dim() > 1 else mask.expand(1, keys)  # of one number, or of the keys
+    window = int(window) if window is not None and window < keys else None
     if queries == 1 and (mask is None or mask.dim() == 4 and mask.shape[1] == 1):
         return _attend_one_query(q, k, v, mask, scale, window)
     k, v = (_repeat_heads(x, q.shape[1]) for x in (k, v))

@@ -11,10 +11,11 @@ sub-layer of its own.
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from course_lib.model.attention import Attention, KeysAndValues, UpdateCache
-from course_lib.model.checks import require_kind, require_size
+from course_lib.model.checks import require, require_kind, require_size, whole_numbers
 from course_lib.model.config import ModelConfig
 from course_lib.model.experts import Experts
 from course_lib.model.feed_forward import make_feed_forward
@@ -36,9 +37,12 @@ class Memory(NamedTuple):
         """Return what a layer's cross-attention makes its keys and values from."""
         return self.states
 
-    @property
-    def batch(self) -> int:
-        return len(self.states)
+    def check(self, batch: int, config: ModelConfig, dtype: torch.dtype) -> None:
+        """Raise ValueError unless this is of so many sequences, for a decoder of this configuration."""
+        _check_states(
+            "a memory's states", self.states, dtype, {"batch": batch, "time": None, "d_model": config.d_model}
+        )
+        _check_mask(self.mask, batch, self.states.shape[1])
 
 
 class ProjectedMemory(NamedTuple):
@@ -54,15 +58,45 @@ class ProjectedMemory(NamedTuple):
         """Return a layer's keys and values."""
         return self.pairs[layer]
 
-    @property
-    def batch(self) -> int:
-        return len(self.pairs[0][0])
+    def check(self, batch: int, config: ModelConfig, dtype: torch.dtype) -> None:
+        """Raise ValueError unless this is of so many sequences, for a decoder of this configuration."""
+        n_layers = len(self.pairs)
+        require(
+            n_layers == config.n_layers, f"a memory for {n_layers} layers can't go with {config.n_layers}"
+        )
+        shape = {"batch": batch, "kv_heads": config.n_kv_heads, "time": None, "d_head": config.d_head}
+        for tensor in (tensor for pair in self.pairs for tensor in pair):
+            _check_states("a memory's keys and values", tensor, dtype, shape)
+        _check_mask(self.mask, batch, self.pairs[0][0].shape[2])
 
     def select(self, rows: Sequence[int]) -> "ProjectedMemory":
-        """Return the memory of these rows of the batch."""
-        rows = list(rows)
+        """Return the memory of these rows of the batch. Raises ValueError for rows that there aren't."""
+        rows, batch = whole_numbers("rows", rows), len(self.pairs[0][0])
+        require(
+            bool(rows) and 0 <= min(rows) and max(rows) < batch,
+            f"there are rows 0 to {batch - 1}, and at least one must be chosen; not {rows}",
+        )
         pairs = tuple((keys[rows], values[rows]) for keys, values in self.pairs)
         return ProjectedMemory(pairs, None if self.mask is None else self.mask[rows])
+
+
+def _check_states(name: str, tensor: object, dtype: torch.dtype, shape: dict[str, int | None]) -> None:
+    """Raise ValueError unless this is a tensor of this dtype and shape. None: any size but 0."""
+    fits = isinstance(tensor, Tensor) and tensor.dim() == len(shape) and tensor.numel() > 0
+    fits = fits and (tensor.dtype == dtype or torch.is_autocast_enabled(tensor.device.type))
+    if not (fits and all(b in (a, None) for a, b in zip(tensor.shape, shape.values(), strict=True))):
+        got = f"{tuple(tensor.shape)} of {tensor.dtype}" if isinstance(tensor, Tensor) else repr(tensor)[:80]
+        wanted = ", ".join(axis if size is None else f"{axis} = {size}" for axis, size in shape.items())
+        raise ValueError(f"{name} are ({wanted}) of {dtype} here, not {got}")
+
+
+def _check_mask(mask: object, batch: int, time: int) -> None:
+    """Raise ValueError unless a memory's mask is None, or true and false for each of its tokens."""
+    boolean = isinstance(mask, Tensor) and mask.dtype == torch.bool
+    if mask is None or boolean and mask.shape == (batch, 1, 1, time):
+        return
+    got = f"{tuple(mask.shape)} of {mask.dtype}" if isinstance(mask, Tensor) else repr(mask)[:80]
+    raise ValueError(f"a memory's mask is true or false, ({batch}, 1, 1, {time}) here, or None; not {got}")
 
 
 class Block(nn.Module):

@@ -68,20 +68,20 @@ class KVCache:
     ):
         sizes = {
             "layers": layers,
-            "kv_heads": kv_heads,
-            "d_head": d_head,
-            "capacity": capacity,
             "batch": batch,
+            "kv_heads": kv_heads,
+            "capacity": capacity,
+            "d_head": d_head,
         }
-        for name, size in sizes.items():
-            require_size(f"a cache's {name}", size)
-        layers, kv_heads, d_head, capacity, batch = map(int, sizes.values())
-        require_table(layers, kv_heads, d_head, capacity, batch)
+        shape = tuple(require_size(f"a cache's {name}", size) for name, size in sizes.items())
+        require_table(*shape)
         require_kind("a cache's dtype", dtype, torch.dtype)
-        shape = (layers, batch, kv_heads, capacity, d_head)
-        # Zeros: positions that aren't filled are masked, and must not hold nan.
-        self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
-        self.capacity, self.lengths = capacity, [0] * batch
+        require(dtype.is_floating_point, f"a cache holds fractions, not {dtype}")
+        # Zeros: positions that aren't filled are masked, and must not hold nan. Tensors that are made in
+        # inference mode can only be changed there, and a cache may outlast it.
+        with torch.inference_mode(False):
+            self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))
+        self.capacity, self.lengths = shape[3], [0] * shape[1]
         self._indices_key, self._new_indices = None, None
         self._written: dict[int, list[int]] = {}  # layer → how long each row will be, since the last advance
 
@@ -129,8 +129,8 @@ class KVCache:
         else:
             rows, positions, columns = self._indices(ends)
             # Indexing with two tensors puts the new tokens first: (new tokens, kv_heads, d_head).
-            self.keys[layer][rows, :, positions] = keys[rows, :, columns]
-            self.values[layer][rows, :, positions] = values[rows, :, columns]
+            self.keys[layer][rows, :, positions] = keys[rows, :, columns].to(self.keys.dtype)
+            self.values[layer][rows, :, positions] = values[rows, :, columns].to(self.values.dtype)
         self._written[layer] = ends
         return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
@@ -176,6 +176,7 @@ class KVCache:
         )
         return [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
+    @torch.inference_mode(False)
     def _indices(self, ends: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return each new token's row, position in the cache and column in this run, (new tokens,) each.
 

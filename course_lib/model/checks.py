@@ -8,10 +8,11 @@ import math
 import reprlib
 import sys
 from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Integral
 from operator import index
 from types import NoneType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,9 +47,9 @@ def is_whole(value: object, least: int = 0, most: float = math.inf) -> bool:
 
 def plain(value: object) -> object:
     """Return a number of NumPy as Python's own, which JSON can hold, and any other value as it is."""
-    if type(value) in KINDS or not isinstance(value, Real):
+    if type(value) in KINDS or not isinstance(value, np.integer | np.floating):
         return value
-    return int(value) if isinstance(value, Integral) else float(value)
+    return int(value) if isinstance(value, np.integer) else float(value)
 
 
 def is_a(value: object, kind: type) -> bool:
@@ -70,28 +71,39 @@ def require_kind(name: str, value: object, *kinds: type) -> None:
         raise ValueError(f"{name} must be {wanted}, not {value!r}")
 
 
-def require_size(name: str, value: object, least: int = 1) -> None:
-    """Raise ValueError, naming the argument, unless it is a whole number of at least so much."""
+def require_size(name: str, value: object, least: int = 1) -> int:
+    """Return the value as Python's int: NumPy's small ones overflow in sums.
+
+    Raises ValueError, naming the argument, unless it is a whole number of at least so much.
+    """
     if not is_whole(value, -LARGEST_INT, LARGEST_INT):
         raise ValueError(f"{name} must be a whole number below 2³¹, not {value!r}")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, not {value}")
+    return int(value)
 
 
 def require_table(*sizes: int) -> None:
     """Raise ValueError for a table of so many numbers that it can only be a mistake."""
-    numbers = 1
-    for size in sizes:
-        numbers *= size
-    require(numbers <= LARGEST_TABLE, f"{' × '.join(map(str, sizes))} numbers don't fit into any memory")
+    require(
+        math.prod(map(int, sizes)) <= LARGEST_TABLE,
+        f"{' × '.join(map(str, sizes))} numbers don't fit into any memory",
+    )
 
 
 def whole_numbers(name: str, values: Iterable[int]) -> list[int]:
     """Return the values as ints. Raises ValueError, naming the argument, for what isn't whole."""
     try:
-        return [index(value) for value in values]
+        return list(map(to_int, values))
     except TypeError:
         raise ValueError(f"{name} must be whole numbers, not {values!r}") from None
+
+
+def to_int(value: object) -> int:
+    """Return a whole number of Python, NumPy or PyTorch as int. Raises TypeError for others, and for True."""
+    if isinstance(value, bool) or isinstance(value, Tensor) and value.dtype == torch.bool:
+        raise TypeError(f"{value!r} is no number")
+    return index(value)
 
 
 def check_tokens(tokens: Tensor, new_lengths: Sequence[int] | None) -> None:
@@ -204,16 +216,25 @@ def check_routing(scores: Tensor, n_active: int, normalize: bool) -> None:
     require_kind("normalize", normalize, bool)
 
 
-def check_memory(cross: bool, memory, batch: int, d_model: int) -> None:
-    """Raise ValueError unless there is an encoder's output where one is needed, of as many sequences."""
+def check_memory(cross: bool, memory: object) -> None:
+    """Raise ValueError unless there is an encoder's output where one is needed, and only there."""
     require(
         cross == (memory is not None),
         "a decoder with cross-attention, and only such a one, needs an encoder's `memory`",
     )
-    if memory is None:
-        return
-    require(memory.batch == batch, f"a memory of {memory.batch} sequences can't go with {batch} of tokens")
-    states = getattr(memory, "states", None)
-    if states is not None and (states.dim() != 3 or not states.shape[1] or states.shape[2] != d_model):
-        shape = tuple(states.shape)
-        raise ValueError(f"a memory's states are (batch, time, d_model = {d_model}), not {shape}")
+    require(
+        memory is None or hasattr(memory, "of_layer"),
+        f"a memory is what an encoder returns, or Memory(states, mask); not of class {type(memory).__name__}",
+    )
+
+
+def check_cache_and_trace(cache: object, trace: object) -> None:
+    """Raise ValueError for a cache that can't be updated, and a trace that can't be shown activations."""
+    require(
+        cache is None or hasattr(cache, "update"),
+        f"a cache is what the model's `new_cache` returns, not of class {type(cache).__name__}",
+    )
+    require(
+        trace is None or hasattr(trace, "wants"),
+        f'a trace is Trace("…"), with patterns of names; not of class {type(trace).__name__}',
+    )

@@ -105,4 +105,4 @@ class ModelConfig:
     def window_of(self, layer: int) -> int | None:
         """Return how many tokens a token attends to in this layer, counted from 0; None for all."""
         every = self.attention.global_every
-        return None if every and (layer + 1) % every == 0 else self.attention.window
+        return None if every and (int(layer) + 1) % every == 0 else self.attention.window

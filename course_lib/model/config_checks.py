@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, get_args
 
-from course_lib.model.checks import CHOICES, SIZES, plain, require, require_kind
+from course_lib.model.checks import CHOICES, SIZES, plain, require, require_kind, require_table
 
 if TYPE_CHECKING:
     from course_lib.model.config import AttentionConfig, ExpertsConfig, ModelConfig
@@ -62,6 +62,10 @@ def check_model_config(config: ModelConfig) -> None:
         "parallel parts without residual would lose what attention computed: use pre or post",
     )
     _check_factor("logit_cap", config.logit_cap)
+    require_table(config.vocab_size, config.d_model)
+    n_experts = config.experts.n_experts if config.experts else 1
+    require_table(config.n_layers, n_experts, config.d_model, config.d_ff)
+    require_table(config.n_layers, config.d_model, config.n_heads, config.d_head)
 
 
 def check_attention_config(config: AttentionConfig) -> None:

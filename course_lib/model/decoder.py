@@ -96,9 +96,13 @@ class Decoder(Stack):
     def project_memory(self, memory: Memory) -> ProjectedMemory:
         """Return the keys and values of all layers' cross-attention, computed once for all new tokens.
 
-        Raises ValueError for a decoder without cross-attention.
+        Raises ValueError for a decoder without cross-attention, and a memory that isn't for this decoder.
         """
         require(self.cross, "a memory is for decoders with cross-attention, and this one has none")
+        require(
+            isinstance(memory, Memory), f"a memory is what an encoder returns, not {type(memory).__name__}"
+        )
+        memory.check(len(memory.states), self.config, self.embedding.weight.dtype)
         pairs = (block.cross_attention.keys_and_values(memory.states) for block in self.blocks)
         return ProjectedMemory(tuple(pairs), memory.mask)
 

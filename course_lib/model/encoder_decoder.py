@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from course_lib.model.block import Memory
+from course_lib.model.checks import check_cache_and_trace
 from course_lib.model.config import ModelConfig
 from course_lib.model.decoder import Decoder
 from course_lib.model.encoder import Encoder
@@ -42,8 +43,9 @@ class EncoderDecoder(nn.Module):
         at the end of the target needs no mask, since no earlier token attends to it. trace: the names of
         activations begin with "encoder." or "decoder.". Raises ValueError as the two stacks do.
         """
+        check_cache_and_trace(None, trace)
         if trace is not None:
-            trace.expect(self.activation_names())
+            trace.begin(self.activation_names())
         memory = self.encoder(source, real, scope(trace, "encoder"))
         return self.decoder(target, trace=scope(trace, "decoder"), memory=memory)
 

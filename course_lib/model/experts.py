@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from course_lib.model.checks import check_routing, require
 from course_lib.model.config import ModelConfig
+from course_lib.model.exchange import Replacement
 from course_lib.model.feed_forward import make_feed_forward
 from course_lib.model.trace import record
 
@@ -44,8 +45,10 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, trace=None) -> Tensor:
         scores = record(trace, "router", self.router(x))  # (…, n_experts)
-        tokens = x.flatten(0, -2)  # (tokens, d_model)
-        shares, chosen = route(scores.flatten(0, -2), self.config.n_active, self.config.normalize_shares)
+        tokens = x.reshape(-1, x.shape[-1])  # (tokens, d_model)
+        shares, chosen = route(
+            scores.reshape(len(tokens), -1), self.config.n_active, self.config.normalize_shares
+        )
         out = self.dispatch(tokens, shares, chosen).view(x.shape)
         if self.shared is not None:
             out = out + self.shared(x)
@@ -72,7 +75,8 @@ class Experts(nn.Module):
 
         A choice that is dropped adds nothing to its token.
         """
-        limit = math.ceil(self.config.capacity_factor * len(order) / len(self.experts))
+        even = self.config.capacity_factor * len(order) / len(self.experts)
+        limit = math.ceil(min(even, len(order)))
         starts = loads.cumsum(0) - loads  # where each expert's choices begin
         rank = torch.arange(len(order), device=order.device) - starts.repeat_interleave(loads)
         return order[rank < limit], loads.clamp(max=limit)
@@ -115,8 +119,12 @@ def load_balancing_loss(scores: Tensor, n_active: int) -> Tensor:
 def count_parameters(model: nn.Module) -> tuple[int, int]:
     """Return how many parameters a model has, and how many of them are used for one token.
 
-    The second leaves out the experts that a token doesn't use. Tied weights count once.
+    The second leaves out the experts that a token doesn't use. Tied weights count once. Raises ValueError for
+    a model that was quantized or packed: its weights aren't parameters any more.
     """
+    for part in model.modules():
+        held = isinstance(part, Replacement) and (part.kind == "packed" or bool(list(part.buffers())))
+        require(not held, "weights of a quantized or packed model aren't parameters: count them before that")
     total = sum(weight.numel() for weight in model.parameters())
     unused = 0
     for module in model.modules():

@@ -116,23 +116,27 @@ def positions_from(start: int | Tensor, time: int, device: torch.device) -> Tens
     return start.to(device)[:, None] + steps if isinstance(start, Tensor) else steps + start
 
 
-def _check_positions(start: int | Tensor, time: int, width: int, like: Tensor) -> None:
-    """Raise ValueError for positions that can't be, a table too large, and a `like` that isn't fractions."""
-    require_size("the number of positions", time)
-    require_size("the width", width)
+def _check_positions(
+    start: int | Tensor, time: int, width: int, like: Tensor
+) -> tuple[int | Tensor, int, int]:
+    """Return start, time and width, as Python's own ints.
+
+    Raises ValueError for positions that can't be, a table too large, and a `like` that isn't fractions.
+    """
+    time, width = require_size("the number of positions", time), require_size("the width", width)
     require_table(time, width)
     if isinstance(start, Tensor):
         whole = start.dtype in (torch.int64, torch.int32) and start.dim() == 1 and len(start) > 0
         require(whole, f"a start for each row is int64 (batch,), not {start.dtype} {tuple(start.shape)}")
         first, last = start.aminmax() if start.device.type == "cpu" else (0, 0)  # (a GPU would have to wait)
     else:
-        require_size("start", start, least=0)
-        first = last = start
+        first = last = start = require_size("start", start, least=0)
     require(
         0 <= first and last <= LAST_POSITION - time,
         f"positions run from 0 to {LAST_POSITION}, not from {first} to {last} + {time}",
     )
     require(like.is_floating_point(), f"`like` gives the dtype of fractions, not {like.dtype}")
+    return start, time, width
 
 
 def sinusoidal_table(start: int | Tensor, time: int, d_model: int, like: Tensor) -> Tensor:
@@ -142,7 +146,7 @@ def sinusoidal_table(start: int | Tensor, time: int, d_model: int, like: Tensor)
     is one more sine than cosines. With a start for each row, (batch,): (batch, time, d_model). Raises
     ValueError for positions or sizes that can't be.
     """
-    _check_positions(start, time, d_model, like)
+    start, time, d_model = _check_positions(start, time, d_model, like)
     channels = torch.arange(0, d_model, 2, device=like.device, dtype=torch.float32)
     positions = positions_from(start, time, like.device).float()[..., None]  # (…, time, 1)
     angles = positions * 10_000 ** (-channels / d_model)  # (…, time, d_model / 2)
@@ -161,7 +165,7 @@ def rotary_tables(
     With a start for each row, (batch,): (batch, time, d_head / 2). Raises ValueError for positions or sizes
     that can't be, and an odd d_head.
     """
-    _check_positions(start, time, d_head, like)
+    start, time, d_head = _check_positions(start, time, d_head, like)
     require(d_head % 2 == 0, f"a head is rotated in pairs of channels, so d_head is even; not {d_head}")
     require_kind("base", base, float)
     require(base > 0, f"the base of the angles must be above 0, not {base}")
@@ -212,8 +216,8 @@ def alibi_slopes(n_heads: int) -> Tensor:
 
     Raises ValueError for a number of heads that can't be.
     """
-    require_size("n_heads", n_heads)
-    power = 2 ** (int(n_heads).bit_length() - 1)
+    n_heads = require_size("n_heads", n_heads)
+    power = 2 ** (n_heads.bit_length() - 1)
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     between = [2 ** (-4 * (i + 1) / power) for i in range(0, 2 * power, 2)]
     return torch.tensor((slopes + between)[:n_heads])
@@ -225,8 +229,8 @@ def alibi_bias(n_heads: int, queries: int, keys: int, like: Tensor) -> Tensor:
     The queries are the last of the keys. The paper has causal models only; here keys after a query count by
     their distance too. Raises ValueError for sizes that can't be, and more queries than keys.
     """
-    require_size("queries", queries)
-    _check_positions(0, keys, n_heads, like)
+    queries = require_size("queries", queries)
+    _, keys, n_heads = _check_positions(0, keys, n_heads, like)
     require(queries <= keys, f"the queries are the last of the keys: {queries} can't be among {keys}")
     require_table(n_heads, queries, keys)
     positions = torch.arange(keys - queries, keys, device=like.device)

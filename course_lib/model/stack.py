@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from course_lib.model.block import Block, Memory, ProjectedMemory, activation_names
 from course_lib.model.cache import Cache
-from course_lib.model.checks import check_context, check_memory, check_tokens
+from course_lib.model.checks import check_cache_and_trace, check_context, check_memory, check_tokens
 from course_lib.model.config import ModelConfig
 from course_lib.model.norms import make_norm
 from course_lib.model.positions import Positions
@@ -74,16 +74,18 @@ class Stack(nn.Module):
         """
         check_tokens(tokens, new_lengths)
         batch, time = tokens.shape
-        check_memory(self.cross, memory, batch, self.config.d_model)
-        starts = [0] * batch
+        check_memory(self.cross, memory)
+        check_cache_and_trace(cache, trace)
+        config, dtype, starts = self.config, self.embedding.weight.dtype, [0] * batch
+        if memory is not None:
+            memory.check(batch, config, dtype)
         if cache is not None:
-            config, dtype = self.config, self.embedding.weight.dtype
             cache.check(config.n_layers, config.n_kv_heads, config.d_head, batch, dtype)
             starts = cache.lengths
         end = max(start + new for start, new in zip(starts, new_lengths or [time] * batch, strict=True))
-        check_context(end, self.config.context)
+        check_context(end, config.context)
         if isinstance(trace, Trace):
-            trace.expect(self.activation_names())
+            trace.begin(self.activation_names())
         same = len(set(starts)) == 1
         return starts[0] if same else torch.tensor(starts, device=tokens.device), end
 

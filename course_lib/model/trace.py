@@ -7,13 +7,13 @@ tracing").
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import LARGEST_INT, is_whole, require, require_kind
+from course_lib.model.checks import LARGEST_INT, is_whole, require, require_kind, to_int
 
 Edits = dict[str, Callable[[Tensor], Tensor]]
 
@@ -23,7 +23,8 @@ class Trace:
 
     keep: patterns of names, such as "blocks.*.output" (`Decoder.activation_names` lists the names). edits:
     pattern → a function from an activation to the tensor of the same shape to use instead. A pattern that
-    fits no name raises ValueError, as does one that is no text, and an edit that is no function.
+    fits no name raises ValueError, as does one that is no text, and an edit that is no function. values: name
+    → activation, of the last run.
 
         trace = Trace(keep="*.attention.weights")
         logits = model(tokens, trace=trace)
@@ -31,6 +32,7 @@ class Trace:
     """
 
     def __init__(self, keep: str | Iterable[str] = (), edits: Edits | None = None):
+        require(not isinstance(keep, Mapping), "these are edits, not names to keep: Trace(edits=…)")
         self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
         self.edits = dict(edits or {})
         self.values: dict[str, Tensor] = {}
@@ -42,7 +44,8 @@ class Trace:
     def __call__(self, name: str, value: Tensor) -> Tensor:
         for pattern, edit in self.edits.items():
             if fnmatchcase(name, pattern):
-                value = _same_shape(name, value, edit(value))
+                # An edit may change its argument in place, and a part of the model may keep the original.
+                value = _same_layout(name, value, edit(value.clone()))
         if any(fnmatchcase(name, pattern) for pattern in self.keep):
             self.values[name] = value
         return value
@@ -62,14 +65,15 @@ class Trace:
         """Return whether this activation is edited."""
         return any(fnmatchcase(name, pattern) for pattern in self.edits)
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Raise ValueError for a pattern that fits none of these names."""
+    def begin(self, names: Iterable[str]) -> None:
+        """Forget an earlier run, as a run begins. Raises ValueError for a pattern that fits no activation."""
         names = list(names)
         for pattern in (*self.keep, *self.edits):
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ValueError(
                     f"no activation is called {pattern!r}; names look like {names[0]!r}, {names[4]!r}"
                 )
+        self.values.clear()
 
     def attention(self, names: str = "*.attention.weights") -> Tensor:
         """Return the kept attention weights of the batch's first sequence, (layers, heads, query, key).
@@ -137,7 +141,7 @@ def patch_heads(other_run: Trace, *heads: tuple[int, int]) -> Edits:
 
     def from_source(layer: int, head: int, value: Tensor) -> Tensor:
         name = f"blocks.{layer}.attention.heads"
-        return _same_shape(name, value, other_run[name])[:, head]
+        return _same_layout(name, value, other_run[name])[:, head]
 
     return _edit_heads(heads, from_source)
 
@@ -145,8 +149,8 @@ def patch_heads(other_run: Trace, *heads: tuple[int, int]) -> Edits:
 def cut_edges(weights: Tensor, query, key) -> Tensor:
     """Return attention weights in which `query` no longer attends to `key` (Geva et al. 2023).
 
-    weights: (batch, heads, query, key). query, key: indices or slices. The rest of each row is scaled up to
-    sum to 1 again.
+    weights: (batch, heads, query, key). query, key: each an index or a slice. The rest of each row is scaled
+    up to sum to 1 again.
 
         Trace(edits={"*.attention.weights": partial(cut_edges, query=12, key=1)})
 
@@ -172,11 +176,9 @@ def cut_edges(weights: Tensor, query, key) -> Tensor:
     return changed / left
 
 
-def _index(where):
-    """Return an index or a slice. Raises TypeError for True and False, which would be a mask."""
-    if isinstance(where, (bool, type(None))):
-        raise TypeError
-    return where
+def _index(where: int | slice) -> int | slice:
+    """Return an index or a slice. Raises TypeError for others: two lists would be pairs, and True a mask."""
+    return where if isinstance(where, slice) else to_int(where)
 
 
 def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tensor], Tensor]) -> Edits:
@@ -201,11 +203,11 @@ def _edit_heads(heads: Iterable[tuple[int, int]], new: Callable[[int, int, Tenso
     return {f"blocks.{n}.attention.heads": lambda value, n=n: edit(value, n) for n in by_layer}
 
 
-def _same_shape(name: str, old: Tensor, new: Tensor) -> Tensor:
-    """Return the new activation. Raises ValueError unless it is a tensor of the old one's shape."""
-    if not isinstance(new, Tensor) or new.shape != old.shape:
-        got = tuple(new.shape) if isinstance(new, Tensor) else repr(new)
+def _same_layout(name: str, old: Tensor, new: Tensor) -> Tensor:
+    """Return the new activation. Raises ValueError unless it is a tensor of the old one's shape and dtype."""
+    if not isinstance(new, Tensor) or (new.shape, new.dtype) != (old.shape, old.dtype):
+        got = f"{tuple(new.shape)} of {new.dtype}" if isinstance(new, Tensor) else repr(new)
         raise ValueError(
-            f"the edit of {name!r} should give a tensor of shape {tuple(old.shape)}, and gave {got}"
+            f"the edit of {name!r} should give a tensor {tuple(old.shape)} of {old.dtype}, and gave {got}"
         )
     return new

@@ -642,7 +642,9 @@ def test_memory_is_for_cross_attention_and_cross_attention_needs_it():
 
 def test_memory_is_of_as_many_sequences():
     whole = EncoderDecoder(tiny_config())
-    with pytest.raises(ValueError, match="memory of 2 sequences can't go with 1"):
+    with pytest.raises(
+        ValueError, match="states are .batch = 1, time, d_model = 24. of .* here, not .2, 1, 24."
+    ):
         whole.decoder(torch.tensor([[1, 2]]), memory=whole.encode(torch.tensor([[1], [2]])))
 
 

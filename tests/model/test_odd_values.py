@@ -544,7 +544,9 @@ def test_ids_of_32_bits_are_read_and_others_are_told_how_to_become_ids():
 @pytest.mark.parametrize("states", [torch.ones(1, 4, 23), torch.ones(1, 0, 24), torch.ones(1, 24)])
 def test_a_memory_of_another_width_is_refused(states):
     model = EncoderDecoder(tiny_config())
-    with pytest.raises(ValueError, match=r"states are \(batch, time, d_model = 24\), not"):
+    with pytest.raises(
+        ValueError, match=r"states are \(batch = 1, time, d_model = 24\) of torch.float32 here, not"
+    ):
         model.decoder(torch.tensor([[1, 2]]), memory=Memory(states))
 
 
