@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from course_lib.interrupts import uninterrupted
@@ -33,24 +33,29 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:
     """Return the tensors, by name, and the facts that `write_tensors` wrote.
 
-    An interrupt is held back until the file is read: safetensors would report it as an error of the file.
+    The file is read once, as a whole, so that another process may replace it meanwhile.
 
     Raises FileNotFoundError, and ValueError for a file that is damaged or that isn't of this kind.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with uninterrupted(), safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {}).get(MARK, "{}"))
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
+        tensors, metadata = parse_tensors(Path(path).read_bytes())
+        facts = json.loads(metadata.get(MARK, "{}"))
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged or no safetensors file ({error}); copy or make it anew"
         ) from None
     if not isinstance(facts, dict) or facts.get("kind") != kind:
         raise ValueError(f"{path} is a safetensors file, but not a {kind} of this course")
     return tensors, facts
+
+
+def parse_tensors(content: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors, by name, and the metadata of a safetensors file with this content."""
+    tensors = load(content)
+    header_size = int.from_bytes(content[:8], "little")
+    return tensors, json.loads(content[8 : 8 + header_size]).get("__metadata__") or {}
 
 
 def stored_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -1018,3 +1018,23 @@ def test_a_checkpoint_that_lost_a_part_is_refused(tmp_path, lost):
     write_tensors(tmp_path / "run", {n: t for n, t in tensors.items() if not n.startswith(lost)}, facts)
     with pytest.raises(ValueError, match="damaged"):
         load_checkpoint(tmp_path / "run", Training(fresh(), TrainConfig(steps=4)))
+
+
+def overwrite(path):
+    """Change a file in place: whoever still reads from it sees other bytes."""
+    with open(path, "r+b") as file:
+        file.write(bytes(path.stat().st_size))
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path):
+    config, path, batches = TrainConfig(steps=4), tmp_path / "run", Windows(torch.arange(40) % 30, 4, 2)
+    training = Training(fresh(), config)
+    training.run(batches, until=2, progress=False)
+    save_checkpoint(path, training)
+    resumed, tensors = Training(fresh(), config), read_tensors(path, "checkpoint")[0]
+    wanted = {name: tensor.clone() for name, tensor in tensors.items()}
+    load_checkpoint(path, resumed)
+    overwrite(path)
+    assert all(torch.equal(tensors[name], wanted[name]) for name in wanted)
+    assert {float(state["step"]) for state in resumed.optimizer.state.values()} == {2.0}
+    assert resumed.run(batches, progress=False) == training.run(batches, progress=False)

@@ -13,12 +13,10 @@ from pathlib import Path
 from reprlib import repr as brief
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from course_lib.families.family import LLAMA
-from course_lib.families.tensor_file import copy_weights, write_tensors
-from course_lib.interrupts import uninterrupted
+from course_lib.families.tensor_file import copy_weights, parse_tensors, write_tensors
 from course_lib.model import Decoder
 from course_lib.train.peft.attach import Attached, attach
 from course_lib.train.peft.lora import LoRA
@@ -163,9 +161,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        with uninterrupted():  # safetensors would report an interrupt as an error of the file
-            return load_file(path)
-    except (SafetensorError, ValueError, TypeError) as error:
+        return parse_tensors(path.read_bytes())[0]
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from None
 
 
