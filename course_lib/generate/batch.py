@@ -15,6 +15,7 @@ from torch import Tensor
 from course_lib.generate.request_checks import (
     check_adjusted,
     check_callable,
+    check_decoder,
     check_whole,
     checked_tokens,
     to_ids,
@@ -87,7 +88,7 @@ class Batch:
         self, model: Decoder, requests: Iterable[Request], cached: bool = True, memory: Memory | None = None
     ):
         self.model, self.requests, self.cached = model, list(requests), cached
-        _check_model(model)
+        check_decoder(model)
         _check_requests(self.requests)
         require_kind("cached", cached, bool)
         self.remaining = [request.tokens_to_write(model.config.context) for request in self.requests]
@@ -219,13 +220,6 @@ def last_states(
         return model.last_hidden_state(tokens, cache, memory=memory)[:, -1]
     states = model.last_hidden_state(tokens, cache, memory=memory, new_lengths=new_lengths)
     return states[torch.arange(len(new_lengths)), torch.tensor(new_lengths) - 1]
-
-
-def _check_model(model: Decoder) -> None:
-    require(
-        hasattr(model, "last_hidden_state"),
-        f"texts are written by a Decoder (lm.model, or model.decoder), not by a {type(model).__name__}",
-    )
 
 
 def _check_requests(requests: Sequence[Request]) -> None:

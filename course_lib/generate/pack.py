@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from course_lib.generate.request_checks import check_decoder
 from course_lib.model import Attention, Decoder, RMSNorm, SwiGLU
 from course_lib.model.exchange import Replacement, exchange, replacement_kinds, require_composable, twin
 from course_lib.quantize import QuantizedLinear, fast_linear, frozen_product
@@ -95,7 +96,7 @@ def pack(model: Decoder) -> Decoder:
     Parts without a packed form stay as they are: mixtures of experts, ungated feed-forward layers, other
     norms. So do models that are packed already, and those in another precision than float32 and bfloat16
     (quantized ones: than bfloat16). Raises ValueError, changing nothing, for a model with something attached
-    to it (`train.peft`), or in quantization-aware training.
+    to it (`train.peft`), one in quantization-aware training, and what is no decoder.
     """
     exchange(model, packed_parts(model))
     return model
@@ -103,6 +104,7 @@ def pack(model: Decoder) -> Decoder:
 
 def packed_parts(model: Decoder) -> dict[str, nn.Module]:
     """Return path → what `pack` puts there; for an `exchange` that can be undone."""
+    check_decoder(model)
     require_composable(model, "packed")
     if not _can_be_packed(model):
         return {}

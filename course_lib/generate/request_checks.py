@@ -63,6 +63,12 @@ def is_whole(tensor: Tensor) -> bool:
     return not (tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool)
 
 
+def check_decoder(model: object) -> None:
+    """Raise ValueError for what can't write: a whole LanguageModel, for example, or an encoder-decoder."""
+    writes = hasattr(model, "last_hidden_state") and hasattr(model, "head")
+    require(writes, f"a Decoder writes (lm.model, or model.decoder), not {type(model).__name__}")
+
+
 def check_callable(name: str, function: object) -> None:
     """Raise ValueError unless the function can be called."""
     require(callable(function), f"{name} must be a function, not {_shown(function)}")
