@@ -1,6 +1,7 @@
 """What a student may well write: masks where numbers are meant, edits in place, small numbers of NumPy."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -114,10 +115,9 @@ def test_what_is_no_memory_cache_or_trace_is_named(model, translator):
         arguments = [tokens()] * (1 if stack is model else 2)
         with pytest.raises(ValueError, match="a trace is Trace"):
             stack(*arguments, trace="*.weights")
-    with pytest.raises(
-        ValueError, match=r"written by a Decoder \(lm.model, or model.decoder\), not by a Enc"
-    ):
-        generate(translator, [1], 3)
+    for write_or_pack in (pack, lambda model: generate(model, [1], 3)):
+        with pytest.raises(ValueError, match="a Decoder writes .*, not EncoderDecoder"):
+            write_or_pack(translator)
 
 
 def test_what_was_projected_is_a_memory_too(translator):
@@ -274,6 +274,13 @@ def test_a_cache_of_whole_numbers_and_a_seed_for_a_generator_are_refused():
     for temperature in (0.0, 1.0):
         with pytest.raises(ValueError, match=r"torch.Generator\(\).manual_seed"):
             sample(torch.zeros(1, 4), temperature, generator=42)
+
+
+def test_a_fraction_is_no_setting():
+    with pytest.raises(ValueError, match="temperature must be above 0"):
+        sample(torch.zeros(1, 4), Fraction(7, 10))
+    with pytest.raises(ValueError, match="norm_eps must be a finite number"):
+        tiny_config(norm_eps=Fraction(1, 10))
 
 
 def test_the_best_of_large_whole_numbers():
