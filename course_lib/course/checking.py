@@ -7,10 +7,13 @@ the answer itself and raises `Mistake`.
 
 import copy
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from course_lib.course.reading import describe, is_blank, is_untouched, shape, shown
+
+LARGE = 100_000  # numbers; a larger array that can't be right isn't copied to compare it
 
 
 class Mistake(Exception):
@@ -49,8 +52,6 @@ def call_on(answer: Callable, *args: Any) -> Any:
     _check_arguments(answer, args)
     try:
         result = answer(*args)
-    except KeyboardInterrupt:
-        raise Mistake("you stopped it while it ran. Does every loop come to its end?") from None
     except SystemExit:
         raise Mistake("your code calls exit(), which would end the notebook", kind="SystemExit") from None
     except (Mistake, NotStarted):  # said by what the function was given to call
@@ -63,18 +64,23 @@ def call_on(answer: Callable, *args: Any) -> Any:
 
 
 def copied(value: Any) -> Any:
-    """Copy a list, dict, set, array or tensor, which the learner's function might change in place."""
-    return copy.deepcopy(value) if _is_data(value) else value
+    """Copy a list, dict, set, array, tensor or module, which the learner's function might change in place."""
+    is_data = isinstance(value, list | dict | set | tuple) or _is_array(value)
+    return copy.deepcopy(value) if is_data or _is_module(value) else value
 
 
 def agree(got: Any, want: Any, name: str, tolerance: float = 1e-4, returns: Sequence[str] = ()) -> None:
     """Raise Mistake unless a result is as wanted. The message names the first thing that differs.
 
-    Numbers in arrays, and floats, may differ by `tolerance`, absolutely and relatively; all else must be
-    equal. An array may come where a list or a number is wanted, and a list where a tuple is.
+    Floats, and the numbers in arrays and modules, may differ by `tolerance`, absolutely and relatively; all
+    else must be equal. An array may come where a list or a number is wanted, and a list where a tuple is.
 
     returns: what the message calls the parts of a result that is a tuple.
     """
+    if _is_module(got) and _is_module(want):
+        got, want = got.state_dict(), want.state_dict()
+    if _is_array(got) and math.prod(got.shape) > LARGE and got.shape != getattr(want, "shape", None):
+        raise Mistake(f"{name} should be {shown(want)}, and is {shown(got)}")
     if isinstance(want, tuple):
         _agree_in_parts(got, want, name, tolerance, returns)
     elif _is_array(want) or isinstance(want, float):
@@ -168,8 +174,8 @@ def _check_arguments(answer: Callable, args: tuple) -> None:
         raise Mistake(f"{name} is called with {n} here, and yours takes {signature}") from None
 
 
-def _is_data(value: Any) -> bool:
-    return isinstance(value, list | dict | set | tuple) or _is_array(value)
+def _is_module(value: Any) -> bool:
+    return hasattr(value, "named_parameters") and not isinstance(value, type)
 
 
 def _is_array(value: Any) -> bool:

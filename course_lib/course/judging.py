@@ -36,8 +36,12 @@ def find_mistake(exercise: Exercise, answer: Any) -> str | None:
         raise
     except Mistake as mistake:
         return str(mistake)
+    except KeyboardInterrupt:  # one press of "stop" ends the whole check
+        return "you stopped it while it ran. Does every loop come to its end?"
     except Exception as error:  # noqa: BLE001  an answer may be anything
         return f"the check could not make sense of this answer. {describe(error)}"
+    except BaseException as error:  # noqa: BLE001  an answer may raise anything
+        return f"your code stopped with {describe(error)}"
     return None
 
 

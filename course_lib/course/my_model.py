@@ -175,10 +175,10 @@ def _run(section: Section, module: ModuleType, file: str) -> str:
     try:
         code = compile("\n" * section.line + section.text, file, "exec")
         exec(code, module.__dict__)  # noqa: S102  the learner's own, in their kernel
-    except (Exception, SystemExit) as error:  # noqa: BLE001  a learner's code may raise anything
-        return describe(error)
     except KeyboardInterrupt:
         return "you stopped it while it ran"
+    except BaseException as error:  # noqa: BLE001  a learner's code may raise anything
+        return describe(error)
     return ""
 
 

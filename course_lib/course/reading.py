@@ -88,7 +88,7 @@ def shape(array: Any) -> str:
     return str(tuple(array.shape))
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """Return an exception's type and message, and the line of the learner's cell that raised it.
 
     For a name that a cell further up makes, it also says which cells to run first.

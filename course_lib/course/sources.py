@@ -32,6 +32,8 @@ NOTEBOOK_ONLY = (
     "exit",
     "quit",
 )  # IPython's builtins, which a plain Python lacks or ends by
+BINDS = (ast.Assign, ast.AnnAssign, ast.If, ast.Pass)
+DOES_MORE = (ast.Call, ast.NamedExpr)  # within a statement that binds
 LONGEST = 2000  # characters of a constant that is copied
 
 
@@ -143,22 +145,26 @@ class _Collector:
         return f"from {value.__module__} import {own}" + (f" as {name}" if name != own else "")
 
     def _add_constant(self, name: str, value: Any) -> None:
-        """Add the statement that bound a constant, or its value where that statement calls something.
+        """Add the statement that bound a constant, or its value where that statement may do more than bind.
 
-        A statement that calls something isn't run again: it might train a net, or take from a queue.
+        What the statement uses is added before it is run again. That refuses objects of the notebook's own
+        classes, whose methods it might call.
         """
         statement = next(self._statements_that_bind(name), None)
         text = ast.unparse(statement) if statement else ""
-        calls = statement is None or any(isinstance(node, ast.Call) for node in ast.walk(statement))
+        only_binds = statement is not None and _only_binds(statement)
         if isinstance(statement, ast.Import | ast.ImportFrom):
             self.imports.add(self._import_of(name, value))
-        elif not calls and len(text) < LONGEST and self._gives(text, name, value):
+            return
+        if only_binds and len(text) < LONGEST:
             self._add_what_is_used(text)
-            self.definitions.append(text)
-        elif calls and _is_literal(value):
+            if self._gives(text, name, value):
+                self.definitions.append(text)
+                return
+        elif not only_binds and _is_literal(value):
             self.definitions.append(f"{name} = {value!r}")
-        else:
-            raise NotAlone(f"it uses {name}, which another cell made: make it inside the function")
+            return
+        raise NotAlone(f"it uses {name}, which another cell made: make it inside the function")
 
     def _gives(self, text: str, name: str, value: Any) -> bool:
         """Return whether a statement of the notebook, run again, gives the value that a name has now."""
@@ -177,13 +183,29 @@ class _Collector:
                     yield statement
 
 
+def _only_binds(statement: ast.stmt) -> bool:
+    """Return whether a statement changes nothing but names, also where it is run a second time.
+
+    A call might train a net, or take from a queue; `x += 1` and `x[0] = 1` might change an array.
+    """
+    return not any(
+        isinstance(node, DOES_MORE)
+        or isinstance(node, ast.stmt)
+        and not isinstance(node, BINDS)
+        or isinstance(node, ast.Subscript | ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        for node in ast.walk(statement)
+    )
+
+
 def _cells(names: Mapping[str, Any]) -> Iterator[str]:
     """Yield the cells that were run in a notebook, the latest first. A cell under a magic is its inside."""
     cells = names.get("In", ())
-    for cell in reversed(cells if isinstance(cells, list) else ()):
-        inside = re.fullmatch(r"get_ipython\(\)\.run_cell_magic\((.*)\)\n?", str(cell), re.DOTALL)
+    texts = [cell for cell in cells if isinstance(cell, str)] if isinstance(cells, list) else []
+    for cell in reversed(texts):
+        inside = re.fullmatch(r"get_ipython\(\)\.run_cell_magic\((.*)\)\n?", cell, re.DOTALL)
         try:
-            yield ast.literal_eval(f"({inside[1]})")[2] if inside else str(cell)
+            yield ast.literal_eval(f"({inside[1]})")[2] if inside else cell
         except (ValueError, SyntaxError):
             continue
 

@@ -195,15 +195,39 @@ def test_call_hands_over_copies():
     assert call(spoil, *inputs)
     assert inputs[0] == [1, 2] and inputs[1] == {"a": [1]} and inputs[2].sum() == 2 and inputs[3].sum() == 2
     module = torch.nn.Linear(1, 1)
-    assert call(lambda given: given, module) is module
+    copy = call(lambda given: given.requires_grad_(False), module)
+    assert copy is not module and same(copy, module, 0) and module.weight.requires_grad
+    assert call(lambda given: given, torch.nn.Linear) is torch.nn.Linear
 
 
-def test_an_endless_answer_that_was_interrupted_shows_no_traceback():
-    def interrupted():
+def test_one_interrupt_ends_the_whole_check(session):
+    calls = []
+
+    def interrupted(ids):
+        calls.append(ids)
         raise KeyboardInterrupt
 
-    with pytest.raises(Mistake, match="you stopped it"):
-        call(interrupted)
+    said = "count-pairs not yet: you stopped it while it ran. Does every loop come to its end?\n"
+    assert session.check("count-pairs", interrupted) == said and len(calls) == 1
+
+
+def test_an_interrupt_in_what_a_probe_runs_ends_the_check_too(session):
+    class Endless(torch.nn.Module):
+        def __init__(self, config):
+            raise KeyboardInterrupt
+
+    assert "you stopped it while it ran" in session.check("decoder", Endless)
+
+
+@pytest.mark.parametrize("error", [BaseException("odd"), GeneratorExit()])
+def test_an_answer_may_raise_anything(error, session):
+    def answer(ids):
+        raise error
+
+    assert f"not yet: your code stopped with {type(error).__name__}" in session.check("count-pairs", answer)
+
+
+def test_no_answer_is_not_started():
     with pytest.raises(NotStarted):
         call(None)
 
@@ -341,6 +365,32 @@ def test_a_small_change_of_what_was_given_is_seen_too(session):
     case = Case(torch.ones(3))
     outcome = _run(case, shifting)
     assert outcome.changed == (0,) and not alike(outcome, _run(case, torch.sum), 1e-3)
+
+
+def test_modules_that_were_given_stay_as_they_are_and_a_change_is_seen():
+    """Also in a list, and where a change spoils the weights for good."""
+
+    def spoiling(x, router, experts):
+        y = experts[0](router(x))
+        with torch.no_grad():
+            router.weight.mul_(2)
+            experts[0].weight.fill_(torch.nan)
+        return y
+
+    router, experts = torch.nn.Linear(2, 2), [torch.nn.Linear(2, 2)]
+    case = Case(torch.ones(1, 2), router, experts)
+    before = [module.weight.clone() for module in (router, *experts)]
+    first, second = _run(case, spoiling), _run(case, spoiling)
+    assert first.changed == second.changed == (1, 2) and alike(first, second, 0)
+    assert all(map(torch.equal, before, (router.weight, experts[0].weight)))
+    assert _run(case, lambda x, router, experts: experts[0](router(x))).changed == ()
+
+
+@pytest.mark.parametrize("want", [[1, 2], (1, 2), 0.5, "text", {}, torch.zeros(2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_huge_array_is_not_copied_to_see_that_it_is_wrong(want, dtype):
+    with pytest.raises(Mistake, match=r"it should be .*, and is an array of shape \(1000000000000,\)"):
+        agree(torch.zeros(1, dtype=dtype).expand(10**12), want, "it")
 
 
 # Hints, solutions, quizzes

@@ -199,6 +199,8 @@ def test_an_edit_by_hand_holds_and_a_new_answer_keeps_the_earlier_one(session, f
         ("counts.get(pair, 0) + 1", "counts.get(pair, 0) + 2", "should be"),
         ("def count_pairs", "def count_pears", "it isn't there"),
         ("return counts", "raise OSError('disk')", "your code stopped with OSError: disk"),
+        ("return counts", "raise BaseException('odd')", "your code stopped with BaseException: odd"),
+        ("return counts", "raise KeyboardInterrupt", "you stopped it while it ran"),
     ],
 )
 def test_a_broken_or_stale_part_falls_back_and_says_why(before, after, reason, session, file, capsys):
@@ -405,6 +407,47 @@ def test_what_a_notebook_alone_can_run(cell, before, after, message, own_record)
     assert message in " ".join(said.split())
 
 
+STAYS = """import numpy
+class Box:
+    asked = []
+    def __getitem__(self, i):
+        self.asked.append(i)
+        return 1
+arr, seen, table, box = numpy.ones(3), [1], {1: 1}, Box()
+--
+arr *= 2
+seen += [2]
+table |= {2: 2}
+first = last = seen[-1] = 2
+if True:
+    arr += 1
+for step in [1]:
+    seen += [3]
+--
+one = box[0]"""
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        ("arr", "it uses arr, which another cell made"),
+        ("one", "it uses box, which another cell made"),
+        ("seen", "is now in my_model.py"),
+        ("table", "is now in my_model.py"),
+        ("last", "is now in my_model.py"),
+    ],
+)
+def test_keeping_a_part_leaves_the_learners_data_as_they_are(used, said, own_record, file):
+    """A statement that may change an object isn't run again: its value is written, or the part isn't kept."""
+    count = COUNT.replace("return counts", f"return counts if {used} is not None else 0")
+    cells = [*STAYS.split("--\n"), count, 'check("count-pairs", count_pairs)']
+    checked, data = run_notebook([*cells, "print(arr, seen, table, box.asked)"], own_record)[-2:]
+    assert said in " ".join(checked.split())
+    assert data == "[3. 3. 3.] [1, 2, 3] {1: 1, 2: 2} [0]\n"
+    if "now" in said:
+        assert Session().mine("count-pairs")([1, 2]) == {(1, 2): 1}
+
+
 def test_equal_helpers_of_two_parts_are_no_clash(session, file):
     helper = "def step(n):\n    return n + 1\n"
     session.check("count-pairs", typed(helper, COUNT.replace("+ 1\n", "- 1 + step(1)\n")))
@@ -527,7 +570,16 @@ NESTED = "x = " + "-" * 100_000 + "1"  # Python's parser gives up, with a Recurs
 
 
 @pytest.mark.parametrize(
-    "bad", ["while True: pass", "import sys; sys.exit(2)", "def (", "raise KeyboardInterrupt", NESTED]
+    "bad",
+    [
+        "while True: pass",
+        "import sys; sys.exit(2)",
+        "def (",
+        "raise KeyboardInterrupt",
+        "raise BaseException('odd')",
+        "raise GeneratorExit",
+        NESTED,
+    ],
 )
 def test_a_bad_section_harms_no_other_part(bad, session, file, capsys):
     session.check("count-pairs", typed(COUNT))
