@@ -40,7 +40,9 @@ def hint_for(error: BaseException) -> str:
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is None or type(error) is not NameError or not error.name:
         return ""
-    ran = [Cell("", source) for source in shell.user_ns.get("In", ()) if source]
+    cells = shell.user_ns.get("In")  # which the learner may have made something else
+    texts = cells if isinstance(cells, list) else ()
+    ran = [Cell("", text) for text in texts if isinstance(text, str) and text]
     origin = find_origin(error.name, ran, _lessons()) if ran else None
     if origin is None:
         return ""

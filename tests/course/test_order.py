@@ -145,6 +145,14 @@ def test_a_function_that_needs_a_cell_above_is_told_by_its_check(shell):
     assert said.endswith("\n  " + HINT.format("text", "2 · Again").rstrip())
 
 
+@pytest.mark.parametrize("made", ["torch.eye(3)", "[1, 2]", "'text'", "None", "[]"])
+def test_a_learner_may_use_ipythons_own_name_for_the_cells(shell, capsys, made):
+    shell.run_cell(f"import torch\nIn = {made}", store_history=True)
+    shell.run_cell(PAIRS[3].source, store_history=True)
+    said = capsys.readouterr()
+    assert "name 'math' is not defined" in said.out and "Error in callback" not in said.out + said.err
+
+
 def kernel_says(notebook, **environment):
     client = NotebookClient(
         notebook,
