@@ -69,6 +69,8 @@ def listed(name: str, values: Iterable[Any], of: str = "a list") -> list[Any]:
 def token_ids(name: str, ids: Iterable[int]) -> list[int]:
     """Return token ids as a list, from a list, an iterator, an array or a tensor.
 
-    Raises TypeError for anything but whole numbers. Whether the vocabulary has them isn't looked at here.
+    Raises TypeError for anything but whole numbers, ValueError for those that no tensor can hold. Whether the
+    vocabulary has them isn't looked at here.
     """
-    return [whole(f"{name}[{i}]", each) for i, each in enumerate(listed(name, ids, "a list of token ids"))]
+    ids = listed(name, ids, "a list of token ids")
+    return [whole(f"{name}[{i}]", each, -(2**63), 2**63 - 1) for i, each in enumerate(ids)]

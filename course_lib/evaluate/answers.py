@@ -1,26 +1,49 @@
 """Comparing an answer with the right one, and translations with their references."""
 
+import math
+import unicodedata
 from collections.abc import Sequence
+from fractions import Fraction
 from numbers import Real
 
+import regex
+
 from course_lib.arguments import listed
-from course_lib.text.normalise import last_number, normalise
+from course_lib.text.normalise import last_number
+
+# What isn't compared: punctuation, ASCII's symbols and the minus, which is often typed as a hyphen, and what
+# makes an emoji colourful.
+IGNORED = regex.compile(r"[^\p{L}\p{N}\p{M}\p{Sc}\p{Sm}\p{So}_]|[$+<=>|~−\uFE00-\uFE0F]")
+SYMBOL = regex.compile(r"[\p{Sc}\p{Sm}\p{So}]")
+ARTICLES = ("a", "an", "the")
 
 
 def exact_match(guess: str, answer: str) -> bool:
-    """Return whether two texts are equal after normalisation (case, articles, punctuation).
+    """Return whether two texts are equal, apart from case, English articles and punctuation.
 
-    >>> exact_match("The tiger!", "a tiger")
-    True
+    As in SQuAD's exact match (Rajpurkar et al. 2016), vowel signs, emoji and € count, and $ and + don't. But
+    here punctuation becomes a space, and it makes no difference whether é is one character or two.
+
+    >>> exact_match("The tiger!", "a tiger"), exact_match("5€", "5£")
+    (True, False)
     """
-    return normalise(guess) == normalise(answer)
+    guess, answer = ([word for word in _words(text) if word not in ARTICLES] for text in (guess, answer))
+    return guess == answer
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text in lower case; a symbol such as € or an emoji is a word of its own."""
+    text = unicodedata.normalize("NFC", text.lower()).replace(
+        "i\u0307", "i"
+    )  # İ in lower case is i and a dot
+    return SYMBOL.sub(r" \g<0> ", IGNORED.sub(" ", text)).split()
 
 
 def contains(guess: str, accepted: Sequence[str]) -> bool:
     """Return whether `guess` contains one of the accepted words or phrases, as whole words.
 
     More lenient than `exact_match`: it ignores the rest of the guess, even "not". Raises ValueError if
-    nothing is accepted.
+    nothing is accepted, or what has no letter, digit or symbol.
 
     >>> contains("It's Paris, of course.", ("paris",)), contains("Parisian", ("paris",))
     (True, False)
@@ -34,8 +57,8 @@ def contains(guess: str, accepted: Sequence[str]) -> bool:
 
 
 def _pad_words(text: str) -> str:
-    """Return the words of a text in lower case, with one space before and after each."""
-    return f" {' '.join(''.join(c if c.isalnum() else ' ' for c in text.lower()).split())} "
+    """Return the words of a text, with one space before and after each."""
+    return f" {' '.join(_words(text.replace('_', ' ')))} "
 
 
 def same_number(guess: str, answer: str | float) -> bool:
@@ -46,10 +69,18 @@ def same_number(guess: str, answer: str | float) -> bool:
     >>> same_number("He had 40 and lost 35, so 5.", "#### 5")
     True
     """
-    number = last_number(str(answer)) if isinstance(answer, str | Real) else None
-    if number is None or isinstance(answer, bool):
+    number = last_number(answer) if isinstance(answer, str) else _as_float(answer)
+    if number is None or not math.isfinite(number):
         raise ValueError(f"there is no number in the answer {answer!r}")
     return last_number(guess) == number
+
+
+def _as_float(answer: float) -> float | None:
+    """Return a number, or None for what is none."""
+    if isinstance(answer, bool) or not isinstance(answer, Real):
+        return None
+    # A NumPy number of 32 bits that prints as 0.1 is 0.1, as in a text.
+    return float(answer if isinstance(answer, Fraction) else str(answer))
 
 
 def bleu(guesses: Sequence[str], references: Sequence[str]) -> float:

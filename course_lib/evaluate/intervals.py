@@ -18,7 +18,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from course_lib.arguments import listed, number, whole
+from course_lib.arguments import whole
+from course_lib.evaluate.checks import check_confidence, check_values
 
 MAX_EXACT = 16  # differences; they have 65,536 ways to choose signs, and all are tried
 MAX_SEEDS = 1_000  # differences that `paired_test` takes, whose 65,535 random signs it keeps
@@ -76,24 +77,32 @@ def bootstrap(
 
     The statistic is computed for many resamples, each drawn from the values with replacement; the interval
     contains the middle `confidence` of the results. It is too narrow for few values (under 20 or so). For a
-    skewed or biased statistic, such as a variance, use the BCa interval, which corrects for both (Efron
-    1987).
+    skewed or biased statistic, such as a variance, the BCa interval corrects for both (Efron 1987).
 
     statistic: a function of an array and an `axis`, such as np.mean or np.median. Raises ValueError for fewer
-    than two values, any value that is NaN or infinite, fewer than 100 resamples or more than ten million, and
-    a statistic that gives anything but a number for each resample; TypeError for what isn't numbers.
+    than two values, any value that is NaN, infinite or masked, fewer than 100 resamples or more than ten
+    million, a statistic that gives anything but a number for each resample, and an interval that is NaN or
+    infinite; TypeError for what isn't numbers.
 
     >>> print(bootstrap([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]))
     5.5 (95% interval 3.7 to 7.3, n = 10)
     """
-    data = _check_values(values, minimum=2)
-    _check_confidence(confidence)
-    if whole("resamples", resamples, most=MAX_RESAMPLES) < 100:
-        raise ValueError(f"{resamples} resamples tell no interval: take 100 or more")
-    value = _measure(statistic, data)
-    results = _resample(data, statistic, resamples, np.random.default_rng(whole("seed", seed, 0)))
-    low, high = np.quantile(results, ((1 - confidence) / 2, (1 + confidence) / 2))
+    data = check_values(values, minimum=2)
+    confidence, resamples = check_confidence(confidence), whole("resamples", resamples, 100, MAX_RESAMPLES)
+    with np.errstate(over="ignore", invalid="ignore"):  # what comes of it is looked at below
+        value = _measure(statistic, data.copy())
+        results = _resample(data, statistic, resamples, np.random.default_rng(whole("seed", seed, 0)))
+        low, high = np.quantile(results, ((1 - confidence) / 2, (1 + confidence) / 2))
+    _check_finite(value, low, high)
     return Estimate(float(value), float(low), float(high), len(data), confidence)
+
+
+def _check_finite(value: np.ndarray, low: float, high: float) -> None:
+    if not np.isfinite((value, low, high)).all():
+        raise ValueError(
+            f"the statistic must be finite, and is {value}, from {low} to {high}: the values are too large, "
+            f"or it isn't defined for some resamples, in which values occur several times"
+        )
 
 
 def _resample(data: np.ndarray, statistic: Callable, resamples: int, rng: np.random.Generator) -> np.ndarray:
@@ -129,8 +138,8 @@ def accuracy(right: Sequence[bool], confidence: float = 0.95) -> Estimate:
     >>> print(accuracy([True] * 10))
     1 (95% interval 0.722 to 1, n = 10)
     """
-    data = _check_values(right)
-    _check_confidence(confidence)
+    data = check_values(right)
+    confidence = check_confidence(confidence)
     if not np.isin(data, (0, 1)).all():
         raise ValueError("an answer is right (True) or wrong (False): take `bootstrap` for other scores")
     n, share, z = len(data), float(data.mean()), NormalDist().inv_cdf((1 + confidence) / 2)
@@ -147,7 +156,7 @@ def paired_difference(
 
     a, b: two systems' scores of the same items, in the same order. If hard items are hard for both, this
     interval is much narrower than the two systems' own. If no item differs, it has no width. Raises
-    ValueError as `bootstrap` does, and if a and b differ in length.
+    ValueError as `bootstrap` does, and if a and b differ in length, or their differences add up to infinity.
     """
     return bootstrap(_paired_differences(a, b), np.mean, confidence, resamples, seed)
 
@@ -165,13 +174,14 @@ def paired_test(
     The interval contains all true differences that the test wouldn't reject; its ends are means of subsets of
     the differences (Hartigan 1969), and infinite for too few seeds. The test assumes that the differences are
     distributed symmetrically. Raises ValueError for fewer than two seeds or more than 1,000 (for scores of
-    items there is `paired_difference`), a and b of different lengths, and scores that are NaN or infinite.
+    items there is `paired_difference`), a and b of different lengths, and scores that are NaN or infinite, or
+    whose differences add up to infinity.
 
     >>> print(paired_test([0.71, 0.74, 0.69, 0.72, 0.75, 0.73], [0.70, 0.70, 0.66, 0.70, 0.71, 0.72]))
     0.025 (95% interval 0.01 to 0.04, n = 6), p = 0.0312
     """
     differences = _paired_differences(a, b, most=MAX_SEEDS)
-    _check_confidence(confidence)
+    confidence = check_confidence(confidence)
     signs = _choose_signs(len(differences), np.random.default_rng(whole("seed", seed, 0)))  # (ways, n)
     tolerance = 1e-9 * np.abs(differences).sum()
     at_least_as_far = np.abs(signs @ differences) >= abs(differences.sum()) - tolerance  # (ways,)
@@ -201,42 +211,15 @@ def _invert_test(differences: np.ndarray, signs: np.ndarray, confidence: float) 
 
 
 def _paired_differences(a: Sequence[float], b: Sequence[float], most: float = math.inf) -> np.ndarray:
-    first, second = _check_values(a, minimum=2), _check_values(b, minimum=2)
+    first, second = check_values(a, minimum=2), check_values(b, minimum=2)
     if len(first) != len(second):
         raise ValueError(f"{len(first)} scores can't be paired with {len(second)}: score the same items")
     if len(first) > most:
         raise ValueError(f"{len(first)} scores are more than {most:,} seeds: take paired_difference")
     with np.errstate(over="ignore"):
-        return _check_values(first - second)
-
-
-def _check_values(values: Sequence[float], minimum: int = 1) -> np.ndarray:
-    """Return `values` as an array, (n,).
-
-    Raises ValueError for fewer than `minimum`, NaN and infinity, TypeError for what isn't numbers.
-    """
-    if hasattr(values, "detach"):  # a tensor
-        values = values.detach().double().cpu().numpy()
-    try:
-        data = np.asarray(
-            values if hasattr(values, "dtype") else listed("values", values, "a list of numbers")
-        )
-    except ValueError as error:
-        raise ValueError(
-            f"an interval needs a list of numbers, not lists of several lengths: {error}"
-        ) from None
-    if data.size and data.dtype.kind not in "biuf":
-        raise TypeError("an interval needs a list of numbers, and here a value is something else")
-    data = data.astype(float)
-    if data.ndim != 1 or len(data) < minimum:
-        shape = data.shape
-        raise ValueError(f"an interval needs a list of {minimum} or more numbers, not one of shape {shape}")
-    if not np.isfinite(data).all():
-        first = int(np.isfinite(data).argmin())
-        raise ValueError(f"value {first} is {data[first]}: an interval needs numbers that are finite")
-    return data
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < number("confidence", confidence) < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, such as 0.95, not {confidence}")
+        differences = check_values(first - second)
+        if not np.isfinite(np.abs(differences).sum()):
+            raise ValueError(
+                "the differences of a and b add up to infinity: divide all scores by some number"
+            )
+    return differences

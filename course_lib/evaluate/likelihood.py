@@ -16,7 +16,7 @@ NOT_NUMBERS = (
 )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def log_likelihood(model: Decoder, prompt: Sequence[int], continuation: Sequence[int]) -> Tensor:
     """Return the log-probability of each token of `continuation`, (time,), in nats.
 
@@ -67,7 +67,8 @@ def held_out_loss(model: nn.Module, tokens: Tensor, window: int, batch: int = 64
     log-probabilities are NaN.
     """
     tokens = _check_row(tokens)
-    if whole("window", window) < 1 or len(tokens) <= window:
+    window = whole("window", window)
+    if window < 1 or len(tokens) <= window:
         count = len(tokens)
         raise ValueError(f"a window of {window} tokens with targets doesn't fit into a row of {count} ids")
     windows = tokens.unfold(0, window + 1, window)  # (windows, window + 1), overlapping in one token
@@ -83,7 +84,8 @@ def held_out_loss(model: nn.Module, tokens: Tensor, window: int, batch: int = 64
 def _check_row(tokens: Tensor) -> Tensor:
     """Return one sequence of token ids, (length,), in 64 bits."""
     tokens = tokens if isinstance(tokens, Tensor) else torch.tensor(token_ids("tokens", tokens))
-    if tokens.dim() != 1 or tokens.is_floating_point() or tokens.dtype == torch.bool:
+    fractions = tokens.is_floating_point() or tokens.is_complex()
+    if tokens.dim() != 1 or fractions or tokens.dtype == torch.bool:
         got = f"{tuple(tokens.shape)} of {tokens.dtype}"
         raise ValueError(f"tokens must be one row of token ids, (length,), whole numbers; not {got}")
     return tokens.long()

@@ -15,12 +15,12 @@ def expected_best(scores: Sequence[float], n: int, values: Sequence[float] | Non
 
     values: what to average instead of the scores; the scores still decide which answer is the best. Raises
     ValueError unless 1 ≤ n ≤ N, if there aren't as many values as scores, and for a score or a value that is
-    NaN; TypeError for anything but numbers.
+    NaN or too large for a float; TypeError for anything but numbers.
     """
     scores = _numbers("scores", scores)
     values = scores if values is None else _numbers("values", values)
-    size = len(scores)
-    if not 1 <= whole("n", n) <= size:
+    size, n = len(scores), whole("n", n)
+    if not 1 <= n <= size:
         raise ValueError(f"n must lie between 1 and the pool's {size}, not be {n}")
     if len(values) != size:
         raise ValueError(f"there must be a value for each of the pool's {size} scores, not {len(values)}")
@@ -32,10 +32,18 @@ def expected_best(scores: Sequence[float], n: int, values: Sequence[float] | Non
 
 
 def _numbers(name: str, values: Sequence[float]) -> list[float]:
-    values = listed(name, values, "a list of numbers")
-    for i, value in enumerate(values):
-        if not hasattr(value, "__float__"):
-            raise TypeError(f"{name}[{i}] must be a number, not {short(value)}")
-        if math.isnan(value):
+    numbers = [_number(f"{name}[{i}]", x) for i, x in enumerate(listed(name, values, "a list of numbers"))]
+    for i, number in enumerate(numbers):
+        if math.isnan(number):
             raise ValueError(f"{name}[{i}] is NaN, which is neither better nor worse than another number")
-    return values
+    return numbers
+
+
+def _number(name: str, value: float) -> float:
+    value = value.tolist() if hasattr(value, "tolist") else value  # a number of NumPy's or PyTorch's
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, not {short(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large: it must be a number that a float can hold") from None

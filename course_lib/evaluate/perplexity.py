@@ -34,8 +34,8 @@ def token_losses(model: Decoder, ids: Sequence[int], window: int = 512) -> Tenso
     vocabulary, and a model whose log-probabilities are NaN; TypeError for anything but whole numbers.
     """
     ids = token_ids("ids", ids)
-    if not 2 <= whole("window", window) <= model.config.context:
-        context = model.config.context
+    window, context = whole("window", window), model.config.context
+    if not 2 <= window <= context:
         raise ValueError(f"window must be from 2 to the model's context of {context}, not {window}")
     if len(ids) < 2:
         raise ValueError(f"a text of {len(ids)} tokens has none to score: the first is only given")

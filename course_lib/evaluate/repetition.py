@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,22 +27,30 @@ def ngrams(tokens: Sequence[Hashable] | Tensor, n: int) -> list[tuple[Hashable, 
     The tokens of a string are its characters. Raises ValueError for n below 1, TypeError for what is no list
     of tokens.
     """
-    if whole("n", n) < 1:
+    n = whole("n", n)
+    if n < 1:
         raise ValueError(f"an n-gram has 1 token or more, not {n}")
     tokens = _tokens(tokens)
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
 def _tokens(tokens: Iterable[Hashable] | Tensor) -> list[Hashable]:
-    """Return tokens as a list of what a set can hold. (It would compare a tensor's items by identity.)"""
+    """Return tokens as a list of what a set can hold and compare."""
     if isinstance(tokens, str):
         return list(tokens)
-    tokens = listed("tokens", tokens, "a list of tokens")
-    if not all(isinstance(token, Hashable) for token in tokens):
+    return [_token(token) for token in listed("tokens", tokens, "a list of tokens")]
+
+
+def _token(token: Hashable | Tensor) -> Hashable:
+    """Return a token; of a tensor its number, since a set would compare tensors by identity."""
+    token = token.tolist() if isinstance(token, Tensor | np.ndarray) else token
+    try:
+        hash(token)
+    except TypeError:
         raise TypeError(
             "each token must be a number or a word, and here one is a list: give one text's tokens"
-        )
-    return tokens
+        ) from None
+    return token
 
 
 def repeated(tokens: Sequence[Hashable] | Tensor, n: int = 4) -> float:
@@ -82,7 +91,8 @@ def find_loop(tokens: Sequence[Hashable], rounds: int = 3) -> tuple[int, int] | 
     (1, 3)
     """
     tokens = _tokens(tokens)
-    if whole("rounds", rounds) < 2:
+    rounds = whole("rounds", rounds)
+    if rounds < 2:
         raise ValueError(f"a loop goes round 2 times or more, not {rounds}")
     for period in range(1, len(tokens) // rounds + 1):
         start = len(tokens) - period

@@ -63,7 +63,7 @@ def would_write(
     return [bool(each.is_greedy.all()) and (not stop or each.next_token in stop) for each in scores]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def teacher_forced(model: Decoder, pairs: Sequence[Pair], batch: int = 32) -> list[CompletionScores]:
     """Return the model's scores of each completion after its prompt.
 
@@ -73,7 +73,7 @@ def teacher_forced(model: Decoder, pairs: Sequence[Pair], batch: int = 32) -> li
     and a model whose log-probabilities are NaN; TypeError for anything but pairs of token ids.
     """
     pairs = [_check_pair(i, pair) for i, pair in enumerate(listed("pairs", pairs, "a list of pairs"))]
-    whole("batch", batch, 1)
+    batch = whole("batch", batch, 1)
     if not pairs or not all(len(prompt) for prompt, _ in pairs):
         raise ValueError("give at least one pair of a prompt, of one token or more, and its completion")
     for _, completion in pairs:

@@ -236,7 +236,7 @@ def test_where_nothing_differs_chance_finds_as_little_as_it_says():
         (lambda: bootstrap([1, math.nan]), "value 1 is nan"),
         (lambda: bootstrap([[1, 2]]), r"shape \(1, 2\)"),
         (lambda: bootstrap([1, 2], confidence=1), "confidence must lie between"),
-        (lambda: bootstrap([1, 2], resamples=5), "100 or more"),
+        (lambda: bootstrap([1, 2], resamples=5), "resamples must be from 100 to"),
         (lambda: accuracy([]), "1 or more numbers"),
         (lambda: accuracy([0.5]), "right .True. or wrong"),
         (lambda: paired_difference([1, 2], [1, 2, 3]), "2 scores can't be paired with 3"),
