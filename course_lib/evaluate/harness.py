@@ -13,11 +13,13 @@ compute those from a result's `answers`.
 
 import hashlib
 import platform
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
+from types import CodeType
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,8 @@ from course_lib import __version__
 from course_lib.arguments import listed, short, whole
 from course_lib.evaluate.intervals import paired_difference
 from course_lib.evaluate.report import Report, Result, Table
+
+ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+>")  # as in <PIL.Image.Image size=8x8 at 0x7F3A2C0B9D50>
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Task:
     def __post_init__(self):
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"a task needs a name, a text, not {short(self.name)}")
-        if isinstance(self.items, str) or not hasattr(self.items, "__getitem__"):
+        single = getattr(self.items, "ndim", 1) == 0  # an array of one item, which has no length
+        if isinstance(self.items, str) or single or not hasattr(self.items, "__getitem__"):
             raise TypeError(f"task {self.name!r} needs a list of items, not {short(self.items)}")
         if not (callable(self.scorer) and callable(self.prompt)):
             raise TypeError(f"task {self.name!r} needs functions as its scorer and its prompt")
@@ -66,8 +71,8 @@ def evaluate(
 
     answer: a prompt → an answer; with `batch`, a list of up to `batch` prompts → a list of as many answers.
     facts: what to record about the model, such as its name and seed. Raises ValueError for no tasks, two
-    tasks of one name, and a batch below 1; TypeError for what isn't a task; RuntimeError, with the task and
-    the item, if answering or scoring fails.
+    tasks of one name, and a batch below 1; TypeError for what isn't a task, and for facts that are no
+    dictionary; RuntimeError, with the task and the item, if making its prompt, answering or scoring fails.
     """
     if not callable(answer):
         raise TypeError(f"answer must be a function, from a prompt to an answer; not {short(answer)}")
@@ -77,7 +82,10 @@ def evaluate(
     batch = None if batch is None else whole("batch", batch)
     if not tasks or len({task.name for task in tasks}) < len(tasks) or (batch is not None and batch < 1):
         raise ValueError("give at least one task, each with a name of its own, and batches of 1 or more")
-    results = [_run_task(answer, task, batch) for task in tasks]
+    if not isinstance(facts, Mapping | None):
+        raise TypeError(f"facts must be a dictionary, such as {{'seed': 0}}, not {short(facts)}")
+    prompts = [_make_prompts(task) for task in tasks]
+    results = [_run_task(answer, *each, batch) for each in zip(tasks, prompts, strict=True)]
     return Report(results, dict(facts or {}), _describe_environment())
 
 
@@ -101,15 +109,47 @@ def _describe_environment() -> dict[str, str]:
     return {"date": datetime.now(UTC).isoformat(timespec="seconds"), "course_lib": __version__, **versions}
 
 
-def _run_task(answer: Callable, task: Task, batch: int | None) -> Result:
-    prompts = [task.prompt(item) for item in task.items]
+def _make_prompts(task: Task) -> list[Any]:
+    prompts = []
+    for i, item in enumerate(task.items):
+        with _locate_errors(f"task {task.name!r}, item {i}"):
+            prompts.append(task.prompt(item))
+            _comparable(prompts[i])
+    return prompts
+
+
+def _run_task(answer: Callable, task: Task, prompts: list[Any], batch: int | None) -> Result:
+    prompts_hash = _hash(repr([_comparable(prompt) for prompt in prompts]))
     answers: list[Any] = []
     for start in range(0, len(prompts), batch or 1):
         part = prompts[start : start + (batch or 1)]
         answers += _answer_prompts(answer, task, start, part, batched=batch is not None)
     scores = [_score_answer(task, i, given) for i, given in enumerate(answers)]
-    prompts_hash = hashlib.sha256(repr(prompts).encode()).hexdigest()[:16]
     return Result(task.name, _qualified_name(task.scorer), prompts_hash, answers, scores)
+
+
+def _comparable(prompt: Any) -> Any:
+    """Return a prompt with lists for its arrays and tensors, of whose numbers their own text shows only some.
+
+    Raises TypeError for an object whose text only says where it is in memory.
+    """
+    if isinstance(prompt, torch.Tensor | np.ndarray):
+        return str(prompt.dtype), tuple(prompt.shape), prompt.tolist()
+    if isinstance(prompt, list | tuple):
+        parts = [_comparable(part) for part in prompt]
+        return parts if isinstance(prompt, list) else tuple(parts)
+    if isinstance(prompt, dict):
+        return {key: _comparable(part) for key, part in prompt.items()}
+    if not isinstance(prompt, str) and ADDRESS.search(repr(prompt)):
+        raise TypeError(
+            f"a prompt must be text, numbers, arrays or lists of them, so that `compare` can tell it from "
+            f"others; not {short(prompt)}"
+        )
+    return prompt
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _answer_prompts(answer: Callable, task: Task, start: int, prompts: list, batched: bool) -> list:
@@ -117,7 +157,7 @@ def _answer_prompts(answer: Callable, task: Task, start: int, prompts: list, bat
     last = start + len(prompts) - 1
     items = f"item {start}" if last == start else f"items {start} to {last}"
     with _locate_errors(f"task {task.name!r}, {items}, {prompts[0]!r}"):
-        answers = answer(prompts) if batched else [answer(prompts[0])]
+        answers = answer(list(prompts)) if batched else [answer(prompts[0])]
         if isinstance(answers, str) or len(answers) != len(prompts):
             raise ValueError(f"{len(prompts)} prompts want a list of as many answers, not {answers!r}")
         return list(answers)
@@ -142,7 +182,18 @@ def _locate_errors(where: str) -> Iterator[None]:
 
 
 def _qualified_name(scorer: Callable) -> str:
-    """Return the scorer's module and name; for a partial function, those of the function inside it."""
+    """Return the scorer's module and name; for a partial function, those of the function inside it.
+
+    A lambda has no name of its own: a hash of what it computes follows.
+    """
     inner = getattr(scorer, "func", scorer)
     named = inner if hasattr(inner, "__qualname__") else type(inner)
-    return f"{named.__module__}.{named.__qualname__}"
+    name = f"{named.__module__}.{named.__qualname__}"
+    return f"{name} {_hash(_code_text(inner.__code__))}" if name.endswith("<lambda>") else name
+
+
+def _code_text(code: Any) -> str:
+    """Return the instructions of a function, or one of its constants, the same text in every run."""
+    if isinstance(code, CodeType):
+        return repr((code.co_code, code.co_names, [_code_text(constant) for constant in code.co_consts]))
+    return repr(sorted(map(repr, code)) if isinstance(code, frozenset) else code)

@@ -4,12 +4,13 @@
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from course_lib.arguments import short
 from course_lib.evaluate.intervals import Estimate, accuracy, bootstrap
 from course_lib.whole_files import replacing
 
@@ -43,8 +44,10 @@ class Result:
     """The answers to one task and their scores.
 
     task     the task's name
-    scorer   the scorer's module and name
-    prompts  a hash of all prompts, not the prompts; results with the same hash are of the same items
+    scorer   the scorer's module and name. Not handled: what it takes from elsewhere, such as the arguments of
+             a partial function
+    prompts  a hash of all prompts, not the prompts; results with the same hash are of the same items, unless
+             the prompts are objects that look the same when they are printed
     answers  in the order of the items
     scores   in the order of the items
     """
@@ -88,14 +91,18 @@ class Report:
         """Write the report as JSON; if writing fails, no incomplete file remains.
 
         Objects that JSON can't represent are written as strings. Raises ValueError for NaN or infinity among
-        the facts and answers, and for other things that have no JSON, such as half a character.
+        the facts and answers, and for other things that have no JSON, such as half a character, or names 1
+        and "1" in one dictionary.
         """
         table = self.table()
         sizes = {task: each.n for task, each in table.items()}
         means = {task: each.value for task, each in table.items()}
-        fields = {"kind": KIND, **asdict(self), "sizes": sizes, "means": means}
+        contents = {"kind": KIND, **_as_json(self), "sizes": sizes, "means": means}
         try:
-            text = json.dumps(fields, indent=1, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+            text = (
+                json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False, default=_as_json) + "\n"
+            )
+            json.loads(text, object_pairs_hook=_check_names)
             data = text.encode("utf-8")
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"the facts or the answers can't be written as JSON: {error}") from error
@@ -109,17 +116,42 @@ class Report:
         Raises FileNotFoundError if there is no such file, and ValueError if it isn't a report.
         """
         try:
-            fields = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-            if fields["kind"] != KIND:
-                raise ValueError(f"it is a {fields['kind']}")
-            results = [_check_result(Result(**result)) for result in fields["results"]]
-            return cls(results, fields["facts"], fields["made"])
+            contents = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+            if contents["kind"] != KIND:
+                raise ValueError(f"it is a {contents['kind']}")
+            results, facts, made = contents["results"], contents["facts"], contents["made"]
+            if not (isinstance(results, list) and isinstance(facts, dict) and isinstance(made, dict)):
+                raise TypeError("it needs a list of results, and dictionaries of facts and of versions")
+            results = [_check_result(Result(**result)) for result in results]
+            _check_names([(result.task, result) for result in results])
+            return cls(results, facts, made)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise ValueError(f"{path} holds no {KIND}: {type(error).__name__} {error}") from error
 
 
+def _as_json(value: Any) -> dict[str, Any] | str:
+    """Return what is written of an object that JSON doesn't know: a dataclass's fields, or its text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return str(value)
+
+
+def _check_names(pairs: list[tuple[str, Any]]) -> None:
+    """Raise ValueError for a name that occurs twice."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two entries have one name, of {short(names)}")
+
+
 def _check_result(result: Result) -> Result:
-    """Return a result from a file. Raises ValueError if its scores aren't numbers, one for each answer."""
+    """Return a result from a file.
+
+    Raises ValueError unless its names are texts, and its scores numbers, one for each answer.
+    """
+    if not all(isinstance(text, str) and text for text in (result.task, result.scorer, result.prompts)):
+        raise ValueError("each result needs the names of its task and its scorer, and a hash of its prompts")
+    if not isinstance(result.answers, list) or not result.answers or not isinstance(result.scores, list):
+        raise ValueError(f"the task {result.task!r} needs a list of answers and one of scores")
     numbers = all(isinstance(score, bool | int | float) and np.isfinite(score) for score in result.scores)
     if not numbers or len(result.scores) != len(result.answers):
         raise ValueError(f"the task {result.task!r} needs a score for each answer, each a number")
