@@ -22,7 +22,7 @@ from time import monotonic
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbformat import NotebookNode
 
 from course_lib.course.home import write_file
@@ -46,7 +46,7 @@ NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
 
 
 class StoreError(Exception):
-    """Something that must be corrected in the lesson. The message says what."""
+    """Something that must be corrected in the lesson or its file. The message says what."""
 
 
 class _PollingClient(NotebookClient):
@@ -78,10 +78,10 @@ def execute(path: Path) -> NotebookNode:
 
     Its metadata name the kernel and nothing else.
 
-    Raises CellExecutionError, which shows the cell, if a cell fails that isn't tagged `raises-exception`,
-    and StoreError if a widget fails.
+    Raises CellExecutionError, which shows the cell, if a cell fails that isn't tagged `raises-exception`;
+    DeadKernelError if the kernel dies; StoreError if a widget fails, and for a file that is no notebook.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = _read(path)
     resources = {"metadata": {"path": path.parent}}
     options = {"kernel_name": "python3", "timeout": None, "record_timing": False, "coalesce_streams": True}
     with tempfile.TemporaryDirectory() as home:
@@ -92,6 +92,14 @@ def execute(path: Path) -> NotebookNode:
     # Neither versions nor widget state are stored, since they differ between machines.
     notebook.metadata = nbformat.from_dict(METADATA)
     return notebook
+
+
+def _read(path: Path) -> NotebookNode:
+    try:
+        return nbformat.read(path, as_version=4)
+    except Exception as error:  # noqa: BLE001  nbformat raises many kinds for what is no notebook
+        line = str(error).partition("\n")[0]
+        raise StoreError(f"this file can't be read as a notebook ({line})") from None
 
 
 def replace_widgets(notebook: NotebookNode, models: Mapping[str, dict]) -> None:
@@ -184,10 +192,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(path, flush=True)
         try:
             notebook = execute(path)
-        except (CellExecutionError, StoreError) as error:
-            print(error, file=sys.stderr)
+            write_file(path, nbformat.writes(notebook) + "\n")
+        except (CellExecutionError, DeadKernelError, StoreError, OSError) as error:
+            print(f"{path}: {error}", file=sys.stderr)
             return 1
-        write_file(path, nbformat.writes(notebook) + "\n")
     return 0
 
 

@@ -89,6 +89,7 @@ def test_the_file_holds_no_widget_and_little_else(stored):
             "from ipywidgets import interact\ninteract(lambda x: 1 / 0, x=1);",
             "a widget failed with ZeroDivisionError: division by zero",
         ),
+        ("import os\nos._exit(1)", "lesson.ipynb: Kernel died"),
     ],
 )
 def test_a_lesson_that_fails_is_left_as_it_was(tmp_path, capsys, source, said):
@@ -97,6 +98,26 @@ def test_a_lesson_that_fails_is_left_as_it_was(tmp_path, capsys, source, said):
     before = path.read_bytes()
     assert main([str(path)]) == 1
     assert path.read_bytes() == before and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe\x00", b"[]", b"{}", b'{"nbformat": 4, "cells": 3}', 99_999 * b"["]
+)
+def test_a_file_that_is_no_notebook_is_named_in_one_line(tmp_path, capsys, content):
+    path = tmp_path / "lesson.ipynb"
+    path.write_bytes(content)
+    assert main([str(path)]) == 1 and path.read_bytes() == content
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: this file can't be read as a notebook (") and said.count("\n") == 1
+
+
+def test_a_notebook_that_cannot_be_written_is_named(tmp_path, capsys, monkeypatch):
+    path = tmp_path / "lesson.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(), path)
+    monkeypatch.setattr(os, "access", lambda name, mode: str(name) != str(path))
+    assert main([str(path)]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: ") and said.count("\n") == 1
 
 
 def test_each_run_is_a_newcomers(tmp_path):
