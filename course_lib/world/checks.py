@@ -43,7 +43,16 @@ def check_plot(plot: Plot) -> None:
         _check_word(f"the plot's {name}", getattr(plot, name), known)
     if plot.beginning is not None:
         _check_beginning(plot.beginning)
-    for kind, *details in plot.endings:
+    _check_endings(plot)
+
+
+def _check_endings(plot: Plot) -> None:
+    endings = plot.endings if isinstance(plot.endings, tuple | list) else [None]
+    if not all(isinstance(ending, tuple | list) and ending for ending in endings):
+        raise ValueError(
+            f"a plot's endings can't be {short(plot.endings)}: give a tuple of tuples, as (('helped',),)"
+        )
+    for kind, *details in endings:
         _check_word("the kind of an ending", kind, ENDINGS)
         _check_details(f"an ending {kind!r}", details, ENDINGS[kind])
         if not plot.other and kind != "acted":
@@ -62,8 +71,8 @@ def _check_beginning(beginning: Beginning) -> None:
 
 
 def _check_details(what: str, details: tuple[str, ...], known: tuple[Container[str], ...]) -> None:
-    if len(details) != len(known):
-        raise ValueError(f"{what} has {len(known)} details, not {len(details)}")
+    if not isinstance(details, tuple | list) or len(details) != len(known):
+        raise ValueError(f"{what} has {len(known)} details, not {short(details)}")
     for word, words in zip(details, known, strict=True):
         _check_word(f"a detail of {what}", word, words)
 

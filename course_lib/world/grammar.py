@@ -49,7 +49,8 @@ class Grammar:
     Smaller grammars serve to check `count_plots`: the tests list every plot. They take words from `words`,
     and may leave out all purposes, degrees and adjectives, but not all words of another kind.
 
-    Raises ValueError for a word that the world doesn't have, and for too few of them.
+    Raises ValueError for a word that the world doesn't have, for too few of them, and for deeds without
+    objects or reasons for all stories; TypeError for words that are no tuple.
     """
 
     animals: tuple[str, ...] = tuple(ANIMALS)
@@ -70,7 +71,7 @@ class Grammar:
             words = getattr(self, name)
             if not isinstance(words, tuple):
                 raise TypeError(f"{name} must be a tuple, not {short(words)}")
-            if unknown := [word for word in words if word not in known]:
+            if unknown := [word for word in words if not (isinstance(word, str | Purpose) and word in known)]:
                 raise ValueError(f"{name}: the world has no {short(unknown[0])}")
             if len(set(words)) < max(least, len(words)):
                 raise ValueError(
@@ -79,6 +80,22 @@ class Grammar:
         deeds = self.deeds if isinstance(self.deeds, tuple) else ()
         if not deeds or not all(isinstance(deed, Deed) for deed in deeds):
             raise ValueError("deeds must be a tuple of one or more of `words.DEEDS`, or parts of them")
+        for deed in deeds:
+            self._check_deed(deed)
+
+    def _check_deed(self, deed: Deed) -> None:
+        """Raise ValueError unless stories of every length can tell of each animal doing the deed."""
+        name = f"the deed {deed.english!r}"
+        if not (deed.animal_reasons and deed.object_reasons):
+            raise ValueError(f"{name} must have animal_reasons and object_reasons, one or more of each")
+        for animal in self.animals:
+            if not self.objects(deed, animal):
+                raise ValueError(
+                    f"{name} must have an object for {animal!r} to do it to, and in a pair an animal of these"
+                )
+        for noun in deed.objects:
+            if len(set(self.things) - {noun}) < 2:
+                raise ValueError(f"things must have two words besides {noun!r}, an object of {name}")
 
     @cached_property
     def deeds_by_kind(self) -> dict[str, list[Deed]]:

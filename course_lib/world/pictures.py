@@ -46,10 +46,12 @@ class Shape:
     column: int
 
     def __post_init__(self):
-        if self.colour not in PALETTE or self.shape not in SHAPES:
+        words = ((self.colour, PALETTE), (self.shape, SHAPES))
+        if not all(isinstance(word, str) and word in known for word, known in words):
             raise ValueError(f"the world has no {short(self.colour)} {short(self.shape)}")
         for name in ("row", "column"):
-            whole(name, getattr(self, name), 0, PICTURE_SIZE - SHAPE_SIZE)
+            position = whole(name, getattr(self, name), 0, PICTURE_SIZE - SHAPE_SIZE)
+            object.__setattr__(self, name, position)
 
     def __str__(self) -> str:
         return f"a {self.colour} {self.shape}"

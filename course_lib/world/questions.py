@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from course_lib.arguments import listed
+from course_lib.world.grammar import check_length
 from course_lib.world.marks import ANSWER, QUESTION
 from course_lib.world.plots import DEED_BY_NAME, Plot, plots
 from course_lib.world.stories import Story, onlooker, tell
@@ -72,6 +73,8 @@ def questions(
     answer none; TypeError for kinds that are no list.
     """
     kinds = QUESTION_KINDS if kinds is None else listed("kinds", kinds, "a list of kinds")
+    if sentences is not None:
+        check_length(sentences)
     if not kinds or (unknown := [kind for kind in kinds if kind not in QUESTION_KINDS]):
         raise ValueError(f"questions have kinds {QUESTION_KINDS}, not {unknown if kinds else 'none'}")
     beyond = {1: set(QUESTION_KINDS) - set(EVENT_KINDS), 2: set(ENDING_KINDS)}.get(sentences, set())

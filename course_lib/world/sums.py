@@ -1,5 +1,6 @@
 """Sums told as stories, with their worked steps."""
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -43,14 +44,15 @@ class Sum:
     worked: bool = False
 
     def __post_init__(self):
-        if self.animal not in ANIMALS or self.food not in FOODS or self.sign not in WORDINGS:
+        words = ((self.animal, ANIMALS), (self.food, FOODS), (self.sign, WORDINGS))
+        if not all(isinstance(word, str) and word in known for word, known in words):
             told = f"{short(self.animal)}, {short(self.food)}, {short(self.sign)}"
             raise ValueError(
                 f"a sum is told of an animal and a food of the world, with + or -; not of {told}"
             )
-        for name in ("first", "second"):
-            whole(name, getattr(self, name), 0)
-        whole("wording", self.wording, 0, len(WORDINGS[self.sign]) - 1)
+        most = {"first": math.inf, "second": math.inf, "wording": len(WORDINGS[self.sign]) - 1}
+        for name, limit in most.items():  # also NumPy's small numbers become an int, so that no sum overflows
+            object.__setattr__(self, name, whole(name, getattr(self, name), 0, limit))
 
     @property
     def answer(self) -> int:
@@ -114,7 +116,7 @@ def sums(seed: int = 0, split: str = "train", largest: int = LARGEST, worked: bo
     Raises ValueError for an unknown split, or for a largest outside 9 to 99.
     """
     check_split(split)
-    whole("largest", largest, 9, LARGEST)
+    largest = whole("largest", largest, 9, LARGEST)
     return _sums(random.Random(f"sums {seed}"), split, largest, worked)
 
 

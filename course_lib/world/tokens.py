@@ -28,8 +28,7 @@ def world_tokenizer(vocab_size: int = VOCAB_SIZE, seed: int = 0, samples: int = 
     Raises ValueError for a vocab_size too small for the 256 bytes and the marks or above a million, and for
     samples that aren't 1 to a million.
     """
-    whole("vocab_size", vocab_size, most=MOST)
-    whole("samples", samples, 1, MOST)
+    vocab_size, samples = whole("vocab_size", vocab_size, most=MOST), whole("samples", samples, 1, MOST)
     return Tokenizer.train(_sample(seed, samples), vocab_size, pattern=SMOLLM2, special=MARKS)
 
 

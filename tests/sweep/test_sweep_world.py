@@ -140,7 +140,7 @@ CALLS = {
         Grammar,
         {
             "animals": ("tiger", "hen"),
-            "things": ("key", "hat"),
+            "things": ("key", "hat", "drum"),
             "landmarks": ("lake", "pond"),
             "deeds": Grammar().deeds,
         },

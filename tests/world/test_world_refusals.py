@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from course_lib.world import (
     Beginning,
@@ -18,6 +19,7 @@ from course_lib.world import (
     plots,
     questions,
     side,
+    solves,
     span_tokens,
     stories,
     sums,
@@ -27,9 +29,11 @@ from course_lib.world import (
     world_tokenizer,
 )
 from course_lib.world.plots import LENGTHS
+from course_lib.world.words import DEEDS
 
 TIGER = Plot("tiger", "jumped out of", "tree", "animal", "thirsty", "get a drink", article="a")
 LONG = replace(TIGER, beginning=Beginning("lived", "lion", "", ("pond",), True), endings=(("helped",),))
+LEFT, HELPED = (deed for deed in DEEDS if deed.english in ("left", "helped"))
 SUM = Sum("tiger", "plum", 27, "+", 15, 0)
 
 
@@ -76,6 +80,11 @@ def test_there_are_sums_of_every_kind(largest, split, worked):
         {"endings": (("slept",),)},
         {"endings": (("acted", "lion", "flew"),)},
         {"endings": (("both",),)},
+        {"endings": ((),)},
+        {"endings": (3,)},
+        {"endings": None},
+        {"endings": "looked"},
+        {"beginning": Beginning("lived", "lion", "", None, True)},
         {"beginning": None},
         {"purpose": ""},
     ],
@@ -109,13 +118,27 @@ def test_every_plot_of_the_grammar_can_be_told():
         (lambda: questions(kinds="it"), TypeError, "kinds must be a list of kinds, not 'it'"),
         (lambda: questions(kinds=()), ValueError, "not none"),
         (lambda: sums(largest=50.5), TypeError, "largest must be a whole number, not 50.5"),
+        (lambda: questions(sentences=[1]), ValueError, "a story has one of"),
         (lambda: side(3), TypeError, "key must be a text"),
         (lambda: Grammar(animals=()), ValueError, "animals must have 2 words or more"),
         (lambda: Grammar(animals=("tiger", "tiger")), ValueError, "each named once"),
         (lambda: Grammar(animals=("tiger", "dragon")), ValueError, "animals: the world has no 'dragon'"),
         (lambda: Grammar(things="key"), TypeError, "things must be a tuple, not 'key'"),
+        (lambda: Grammar(animals=(["tiger"], "hen")), ValueError, r"the world has no \['tiger'\]"),
+        (lambda: Grammar(things=("hat", "box")), ValueError, "things must have two words besides 'box'"),
+        (lambda: Grammar(deeds=(replace(LEFT, objects=()),)), ValueError, "must have an object for 'tiger'"),
+        (lambda: Grammar(deeds=(replace(LEFT, animal_reasons=()),)), ValueError, "must have animal_reasons"),
+        (lambda: Grammar(deeds=(replace(LEFT, object_reasons=()),)), ValueError, "must have animal_reasons"),
+        (
+            lambda: Grammar(
+                animals=("tiger", "hen", "owl"), deeds=(replace(HELPED, objects=("owl", "bee")),)
+            ),
+            ValueError,
+            "must have an object for 'owl' to do it to, and in a pair an animal of these",
+        ),
         (lambda: Grammar(deeds=()), ValueError, "deeds must be a tuple of one or more"),
         (lambda: Shape("pink", "ring", 0, 0), ValueError, "the world has no 'pink' 'ring'"),
+        (lambda: Shape(["red"], "ring", 0, 0), ValueError, r"the world has no \['red'\] 'ring'"),
         (lambda: Shape("red", "ring", 6, 0), ValueError, "row must be from 0 to 5, not 6"),
         (lambda: Picture(()), ValueError, "a picture has one shape"),
         (
@@ -124,6 +147,7 @@ def test_every_plot_of_the_grammar_can_be_told():
             "a relation is between two shapes",
         ),
         (lambda: replace(SUM, animal="dragon"), ValueError, "told of an animal and a food"),
+        (lambda: replace(SUM, animal=["tiger"]), ValueError, "told of an animal and a food"),
         (lambda: replace(SUM, sign="*"), ValueError, "with . or -; not of 'tiger', 'plum', '.*'"),
         (lambda: replace(SUM, first=1.5), TypeError, "first must be a whole number, not 1.5"),
         (lambda: replace(SUM, wording=3), ValueError, "wording must be from 0 to 2, not 3"),
@@ -141,6 +165,27 @@ def test_whole_numbers_of_numpy_are_whole_numbers():
     assert Shape("red", "ring", zero, one) == Shape("red", "ring", 0, 1)
     assert replace(SUM, wording=one) == replace(SUM, wording=1)
     assert next(stories(sentences=one)) == next(stories(sentences=1))
+
+
+@pytest.mark.parametrize("small", [np.uint8, np.int8, lambda number: torch.tensor(number, dtype=torch.uint8)])
+def test_small_whole_numbers_do_not_overflow(small):
+    less = Sum("tiger", "plum", small(5), "-", small(7), small(0), worked=True)
+    more = Sum("tiger", "plum", small(100), "+", small(120), small(1))
+    assert less == Sum("tiger", "plum", 5, "-", 7, 0, worked=True) and hash(less) == hash(replace(less))
+    assert less.completion == "5 - 7 = -2.<|answer|>-2" and more.completion == "220" and solves("220", more)
+    shape = Shape("red", "ring", small(1), small(5))
+    assert repr(shape) == repr(Shape("red", "ring", 1, 5)) and len({shape, Shape("red", "ring", 1, 5)}) == 1
+    assert take(small(2), sums(largest=small(99))) == take(2, sums())
+    assert world_tokenizer(400, samples=small(100)).tokens == world_tokenizer(400, samples=100).tokens
+
+
+def test_every_grammar_that_is_taken_tells_stories_of_every_length():
+    grammar = Grammar(
+        things=("hat", "box", "key"), animals=("tiger", "hen"), deeds=(LEFT, HELPED, DEEDS[-10])
+    )
+    for sentences in LENGTHS:
+        for seed in range(300):
+            tell(choose(random.Random(seed), sentences, grammar))
 
 
 def test_a_key_may_be_any_text():
