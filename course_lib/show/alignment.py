@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
-from course_lib.arguments import finite, listed
+from course_lib.arguments import finite, listed, whole
+from course_lib.show.checks import numbers, texts
 from course_lib.show.style import BLUE, INK, MUTED, ORANGE, blank_page
 from course_lib.show.tokens import text_width
 
@@ -37,7 +38,8 @@ def draw_alignment(
         other lines orange.
 
     Raises ValueError for a text without words, weights that aren't finite, and if weights and words don't
-    fit; TypeError for a text or links that are no list.
+    fit; TypeError for words that are no texts, weights that are no numbers, and links that are no pairs of
+    whole numbers.
     """
     source, target, weights, links = _check_alignment(source, target, weights, links)
     above, below = _centers(source), _centers(target)  # (source,), (target,)
@@ -56,9 +58,10 @@ def _check_alignment(
     source: Sequence[str], target: Sequence[str], weights: np.ndarray, links: Collection[tuple[int, int]]
 ) -> tuple[list[str], list[str], np.ndarray, set[tuple[int, int]]]:
     """Return the words as lists, the weights as an array, (target, source), and the links as a set."""
-    source, target = listed("source", source, "a list of words"), listed("target", target, "a list of words")
-    links = {tuple(listed("a link", link, "a pair")) for link in listed("links", links, "a list of pairs")}
-    weights = finite("weights", np.asarray(weights, dtype=float))
+    source, target = texts("source", source, "a list of words"), texts("target", target, "a list of words")
+    links = [listed("a link", link, "a pair") for link in listed("links", links, "a list of pairs")]
+    links = {tuple(whole("a link's index", index) for index in link) for link in links}
+    weights = finite("weights", numbers("weights", weights).astype(float))
     if not (len(source) and len(target)):
         raise ValueError("there is nothing to align: both texts need at least one word")
     if weights.shape != (len(target), len(source)):

@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 
 from course_lib.arguments import finite, listed, whole
 from course_lib.model import LanguageModel, Trace
+from course_lib.show.checks import attention_weights, numbers, texts
 from course_lib.show.style import HIDDEN, INK, ORANGE, SIGNED, WEIGHTS
 from course_lib.show.tokens import token_label, token_name
 
@@ -26,10 +27,11 @@ class AttentionWeights:
     """The attention weights of all heads of a model on one text.
 
     tokens: the n tokens, as text.
-    weights: (layers, heads, query, key). Each row consists of the weights of one query, and sums to 1.
+    weights: (layers, heads, query, key), an array or a tensor. Each row consists of the weights of one query,
+        and sums to 1; a row of zeros, of a query that sees nothing, is drawn too.
 
-    Raises ValueError if the weights don't have a row and a column for each token, or aren't finite, and
-    TypeError for tokens that are no list.
+    Raises ValueError if the weights don't have a row and a column for each token, aren't finite, or are none
+    at all, and TypeError for tokens that are no list of texts, and for weights that are no numbers.
     """
 
     tokens: list[str]
@@ -38,11 +40,9 @@ class AttentionWeights:
     def __post_init__(self):
         if not isinstance(self.tokens, list | tuple):
             raise TypeError(f"tokens must be a list of texts, not a {type(self.tokens).__name__}")
-        n = len(self.tokens)
-        if self.weights.ndim != 4 or self.weights.shape[2:] != (n, n):
-            shape = self.weights.shape
-            raise ValueError(f"{n} tokens need weights (layers, heads, {n}, {n}), and these are {shape}")
-        finite("the attention weights", self.weights)
+        texts("tokens", self.tokens)
+        weights = attention_weights(self.weights, len(self.tokens))
+        object.__setattr__(self, "weights", weights)  # as an array, in a frozen dataclass
 
     def head(self, layer: int, head: int) -> np.ndarray:
         """Return one head's weights, (query, key); layers and heads are counted from 0.
@@ -107,7 +107,7 @@ def describe_row(att: AttentionWeights, layer: int, head: int, query: int, count
     largest = np.argsort(-weights, kind="stable")[:count]
     parts = [f"{token_name(att.tokens[i])} {weights[i]:.2f}" for i in largest if weights[i] >= MIN_DRAWN]
     token = f"{token_name(att.tokens[query])} (token {query})"
-    return f"Layer {layer}, head {head}: {token} looks at {', '.join(parts)}"
+    return f"Layer {layer}, head {head}: {token} looks at {', '.join(parts) or 'nothing'}"
 
 
 # draw
@@ -205,11 +205,9 @@ def draw_head_grid(scores: np.ndarray, title: str = "", top: int = 5) -> Figure:
 
 
 def _read_scores(scores: np.ndarray) -> np.ndarray:
-    try:
-        scores = np.asarray(scores if hasattr(scores, "shape") else listed("scores", scores), dtype=float)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"scores must be numbers, (layers, heads): {error}") from None
-    return finite("scores", scores)
+    if not hasattr(scores, "shape"):
+        scores = listed("scores", scores, "numbers, (layers, heads)")
+    return finite("scores", numbers("scores", scores).astype(float))
 
 
 def _ring_largest(ax: Axes, scores: np.ndarray, count: int) -> None:

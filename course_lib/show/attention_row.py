@@ -53,7 +53,7 @@ def draw_row(att: AttentionWeights, layer: int, head: int, query: int, width: fl
     starts = line.x[query] + RIBBON * _fan_out(weights, query)  # (key,)
     ends = np.where(np.arange(len(weights)) == query, starts, line.x)  # (key,)
     base = 1.25 * line.size
-    top = base + _ribbon_height(np.abs(ends - starts)[weights >= MIN_DRAWN].max()) + 75
+    top = base + _ribbon_height(np.abs(ends - starts)[weights >= MIN_DRAWN].max(initial=0)) + 75
     fig, ax = blank_page(max(line.length, 400), bottom=-1.3 * line.size, top=top)
     for key in np.argsort(weights, kind="stable"):  # the heaviest on top
         if weights[key] >= MIN_DRAWN:

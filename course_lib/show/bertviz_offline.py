@@ -17,7 +17,8 @@ from importlib.resources import files
 import numpy as np
 import torch
 
-from course_lib.arguments import finite, listed, short, whole
+from course_lib.arguments import listed, whole
+from course_lib.show.checks import attention_weights, texts
 from course_lib.show.figures import Html
 from course_lib.show.tokens import token_name
 
@@ -63,8 +64,8 @@ def head_view(
     layers: the layers to choose from, of which the first is shown at first; all by default.
     heads: the heads that are switched on at first; all by default.
 
-    Raises ValueError if weights and tokens don't fit, if weights aren't finite, or if a layer or head doesn't
-    exist; TypeError for what is no tensor, or no list.
+    Raises ValueError if weights and tokens don't fit, if weights aren't finite or there are none, or if a
+    layer or head doesn't exist; TypeError for weights that are no numbers, and tokens that are no texts.
     """
     from bertviz import head_view as view
 
@@ -93,8 +94,8 @@ def model_view(
     layers: the layers to show; all by default.
     heads: the heads to show; all by default.
 
-    Raises ValueError if weights and tokens don't fit, if weights aren't finite, or if a layer or head doesn't
-    exist; TypeError for what is no tensor, or no list.
+    Raises ValueError if weights and tokens don't fit, if weights aren't finite or there are none, or if a
+    layer or head doesn't exist; TypeError for weights that are no numbers, and tokens that are no texts.
     """
     from bertviz import model_view as view
 
@@ -120,14 +121,9 @@ def _prepare(
 
     The weights are rounded to three decimals, which keeps the page small.
     """
-    if not isinstance(weights, torch.Tensor | np.ndarray):
-        raise TypeError(f"weights must be a tensor or an array, not {short(weights)}")
-    weights, tokens = torch.as_tensor(weights), listed("tokens", tokens, "a list of texts")
-    n = len(tokens)
-    if weights.ndim != 4 or weights.shape[2:] != (n, n):
-        shape = tuple(weights.shape)
-        raise ValueError(f"{n} tokens need weights (layers, heads, {n}, {n}), and these are {shape}")
-    rounded = finite("the attention weights", weights.detach()).cpu().double().round(decimals=3)
+    tokens = texts("tokens", tokens)
+    weights = attention_weights(weights, len(tokens)).astype(float)
+    rounded = torch.from_numpy(weights).round(decimals=3)
     layers = _list_indices("layers", layers, weights.shape[0])
     heads = _list_indices("heads", heads, weights.shape[1])
     return [layer[None] for layer in rounded], list(map(token_name, tokens)), layers, heads

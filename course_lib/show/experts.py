@@ -53,10 +53,10 @@ def routing(
     capacity: as `capacity_factor` in `ExpertsConfig`. A full expert drops the tokens that come last.
 
     Raises ValueError if tokens and scores don't fit, for scores that aren't finite, for more active experts
-    than there are, for a capacity that isn't above 0, and for no tokens or more than 40.
+    than there are, for a capacity that isn't above 0 or is above 10⁶, and for no tokens or more than 40.
     """
     tokens = listed("tokens", tokens, "a list of texts")
-    capacity = capacity if capacity is None else number("capacity", capacity, above=0)
+    capacity = capacity if capacity is None else number("capacity", capacity, above=0, most=1e6)
     _check_routing(tokens, scores, n_active)
     shares, chosen = route(scores, n_active, normalize)  # (token, n_active) each
     table = torch.zeros_like(scores).scatter(1, chosen, shares)  # (token, expert)

@@ -43,15 +43,19 @@ def next_token(before: Tensor, after: Tensor, token_text: Callable[[int], str], 
     token_text: token id → its text.
     n: how many tokens to list.
 
-    Raises ValueError if the logits differ in size or hold NaN or +∞, or if n isn't from 1 to 20; TypeError if
-    `token_text` gives anything but texts.
+    Raises ValueError if the logits differ in size, hold NaN or +∞ or are all −∞, or if n isn't from 1 to 20;
+    TypeError if `token_text` gives anything but texts.
     """
-    before, after = (logits.flatten().double().cpu() for logits in (before, after))  # (vocab_size,) each
+    before, after = (
+        logits.detach().flatten().double().cpu() for logits in (before, after)
+    )  # (vocab_size,) each
     if len(before) != len(after):
         sizes = f"{len(before)} logits before and {len(after)} after"
         raise ValueError(f"{sizes}: they must be of one vocabulary")
     if before.isnan().any() or after.isnan().any() or max(before.max(), after.max()) == float("inf"):
         raise ValueError("the logits hold NaN or +∞: they give no probabilities")
+    if min(before.max(), after.max()) == -float("inf"):
+        raise ValueError("all logits are −∞: no token can come")
     if not 1 <= whole("n", n) <= min(MAX_TOKENS, len(before)):
         raise ValueError(f"one picture shows 1 to {min(MAX_TOKENS, len(before))} tokens, not {n}")
     likeliest = before.argsort(descending=True, stable=True)[:n]  # (n,)

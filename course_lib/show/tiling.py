@@ -16,6 +16,7 @@ from torch import Tensor
 
 from course_lib.kernels import Cost
 from course_lib.kernels.meter import Event
+from course_lib.show.checks import numbers
 from course_lib.show.style import BLUE, FAINT, GREEN, HIDDEN, INK, MUTED, ORANGE, PALETTE
 
 MAX_TOKENS = 32  # more squares can't be told apart on a projector
@@ -51,8 +52,10 @@ def tile_steps(scores: np.ndarray, block_q: int, block_k: int, causal: bool = Tr
     block_k: how many of their keys it visits at a time.
     causal: whether later keys are masked.
 
-    Raises ValueError for scores that aren't square, more than 32 tokens, and blocks below 1.
+    Raises ValueError for scores that aren't square, more than 32 tokens, and blocks below 1; TypeError for
+    scores that are no numbers.
     """
+    scores = numbers("scores", scores)
     n = len(scores)
     if scores.shape != (n, n) or not 1 <= n <= MAX_TOKENS or min(block_q, block_k) < 1:
         given = f"{scores.shape}, {block_q}, {block_k}"

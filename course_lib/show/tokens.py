@@ -10,7 +10,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.textpath import text_to_path
 
-from course_lib.arguments import listed, number, short, token_ids
+from course_lib.arguments import number, short, token_ids
+from course_lib.show.checks import texts
 from course_lib.show.figures import Html, print_errors
 from course_lib.show.style import INK, MUTED, blank_page, drawable
 from course_lib.text import Tokenizer
@@ -61,11 +62,8 @@ def draw_tokens(tokens: Sequence[str], ids: Sequence[int] | None = None) -> Html
 
 def _check_ids(tokens: Sequence[str], ids: Sequence[int] | None) -> tuple[list[str], list[int] | None]:
     """Return tokens and ids as lists."""
-    tokens = listed("tokens", tokens, "a list of the tokens' texts")
+    tokens = texts("tokens", tokens, "a list of the tokens' texts")
     ids = None if ids is None else token_ids("ids", ids)
-    for i, token in enumerate(tokens):
-        if not isinstance(token, str):
-            raise TypeError(f"tokens[{i}] must be a token's text, not {short(token)}")
     if ids is not None and len(ids) != len(tokens):
         raise ValueError(f"{len(tokens)} tokens can't have {len(ids)} ids: give one id for each")
     return tokens, ids

@@ -10,6 +10,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from course_lib.arguments import short
+from course_lib.show.checks import numbers
 from course_lib.show.figures import image, in_notebook
 from course_lib.show.style import MUTED, PALETTE
 from course_lib.train import History, Training
@@ -44,28 +45,51 @@ def draw_loss(
 
     levels: losses to compare with, by name, such as {"guessing": math.log(vocab_size)}: dashed lines.
 
-    Raises ValueError for no run and for one without a step, TypeError for what is no history.
+    Raises ValueError for no run, for one without a step, and for a level that isn't finite, TypeError for
+    what is no history, and for levels that are no numbers by name.
     """
+    runs, levels = _read_runs(histories), _read_levels(levels)
+    ax = Figure(figsize=(9, 4.5), layout="constrained").subplots()
+    lines = []
+    for i, losses in enumerate(runs.values()):
+        steps, color = range(1, len(losses) + 1), PALETTE[i % len(PALETTE)]
+        ax.plot(steps, losses, color=color, alpha=0.25, linewidth=1)
+        lines += ax.plot(steps, smooth(losses), color=color)
+    style = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "color": MUTED}
+    for name, level in levels.items():
+        ax.axhline(level, color=MUTED, linestyle="--", linewidth=1.5)
+        ax.annotate(name, (1, level), **style)
+    if len(runs) > 1:
+        ax.legend(
+            lines, runs
+        )  # named here, since matplotlib leaves out a line's own label that begins with _
+    ax.set(xlabel="step", ylabel="loss (nats a token)")
+    return ax.figure
+
+
+def _read_runs(histories: History | Mapping[str, History]) -> dict[str, np.ndarray]:
+    """Return the losses of each run, (steps,)."""
     runs = {"": histories} if isinstance(histories, History) else histories
+    if not isinstance(runs, Mapping):
+        raise TypeError(f"histories must be a History, or several by name, not {short(runs)}")
     if not runs:
         raise ValueError("there is no run to draw: name one, {'a name': history}")
-    ax = Figure(figsize=(9, 4.5), layout="constrained").subplots()
-    for i, (name, history) in enumerate(runs.items()):
+    for name, history in runs.items():
         if not isinstance(history, History):
             raise TypeError(f"the run {name!r} must be a History, not {short(history)}")
         if not history.losses:
             raise ValueError(f"the run {name!r} has taken no step yet: there is no loss to draw")
-        steps, color = range(1, len(history.losses) + 1), PALETTE[i % len(PALETTE)]
-        ax.plot(steps, history.losses, color=color, alpha=0.25, linewidth=1)
-        ax.plot(steps, smooth(history.losses), color=color, label=name or None)
-    style = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom", "color": MUTED}
-    for name, level in (levels or {}).items():
-        ax.axhline(level, color=MUTED, linestyle="--", linewidth=1.5)
-        ax.annotate(name, (1, level), **style)
-    if len(runs) > 1:
-        ax.legend()
-    ax.set(xlabel="step", ylabel="loss (nats a token)")
-    return ax.figure
+    return {name: numbers(f"the losses of {name!r}", history.losses) for name, history in runs.items()}
+
+
+def _read_levels(levels: Mapping[str, float] | None) -> dict[str, float]:
+    if levels is not None and not isinstance(levels, Mapping):
+        raise TypeError(f"levels must be losses by name, {{'guessing': 7.3}}, not {short(levels)}")
+    levels = {name: numbers(f"the level {name!r}", level) for name, level in (levels or {}).items()}
+    for name, level in levels.items():
+        if level.ndim or not np.isfinite(level):
+            raise ValueError(f"the level {name!r} must be one finite number, not {short(level)}")
+    return {name: float(level) for name, level in levels.items()}
 
 
 # explore
@@ -82,9 +106,7 @@ class live_loss:
     """
 
     def __init__(self, levels: Mapping[str, float] | None = None):
-        if levels is not None and not isinstance(levels, Mapping):
-            raise TypeError(f"levels must be losses by name, {{'guessing': 7.3}}, not {short(levels)}")
-        self.levels, self.next_redraw = levels, 0.0
+        self.levels, self.next_redraw = _read_levels(levels), 0.0
         self.picture = widgets.HTML()
         self.displayed = in_notebook()
         if self.displayed:
