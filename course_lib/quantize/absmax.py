@@ -19,6 +19,7 @@ large. In rows of very small weights (below about 1e-3 for 8 bits) the error can
 import torch
 from torch import Tensor
 
+from course_lib.model.checks import plain
 from course_lib.quantize.checks import require_bits, require_finite_matrix, require_rows
 
 
@@ -32,6 +33,7 @@ def absmax_quantize(weight: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
 
     Raises ValueError for other bits, and for what isn't a matrix of finite weights; TypeError for no tensor.
     """
+    bits = plain(bits)
     require_finite_matrix(weight)
     require_bits(bits, least=2)
     largest_code = 2 ** (bits - 1) - 1

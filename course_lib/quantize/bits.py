@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from course_lib.model.checks import plain
 from course_lib.quantize.checks import require_codes, require_packed
 
 
@@ -19,6 +20,7 @@ def pack_bits(codes: Tensor, bits: int) -> Tensor:
     Raises ValueError for bits that aren't a whole number from 1 to 8, and for codes that don't fit into them;
     TypeError for codes that are no tensor.
     """
+    bits = plain(bits)
     require_codes(codes, bits)
     codes = codes.flatten().to(torch.uint8)
     if bits == 8:
@@ -37,6 +39,7 @@ def unpack_bits(packed: Tensor, bits: int, count: int) -> Tensor:
 
     Raises ValueError where the bytes hold fewer codes, TypeError where they are no tensor.
     """
+    bits, count = plain(bits), plain(count)
     require_packed(packed, bits, count)
     if bits == 8:
         return packed[:count]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from course_lib.model.checks import require
 from course_lib.quantize.checks import require_finite_matrix, require_scales
 from course_lib.quantize.layers import Stored
 
@@ -69,13 +70,17 @@ class BlockWeight(Stored):
             )
         self.format = format
         self.shape = torch.Size((len(raw), raw.shape[1] // format.bytes * BLOCK_SIZE))
-        self.register_buffer("raw", raw)
+        self.register_buffer("raw", raw.contiguous())
 
     def weight(self, dtype: torch.dtype = torch.float32) -> Tensor:
         return self.format.decode(self.raw.view(-1, self.format.bytes)).view(self.shape).to(dtype)
 
     def int4_parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return 4-bit codes (rows, columns), and scale and minimum of each block (rows, blocks)."""
+        """Return 4-bit codes (rows, columns), and scale and minimum of each block (rows, blocks).
+
+        Raises ValueError for a format with codes of more bits.
+        """
+        require(self.format.int4_parts is not None, f"{self.format.name} has no codes of 4 bits")
         parts = self.format.int4_parts(self.raw.view(-1, self.format.bytes))
         return tuple(part.reshape(len(self.raw), -1) for part in parts)
 

@@ -9,6 +9,7 @@ from course_lib.model.checks import is_whole, require
 
 # A weight that is lost counts if it is larger than this share of its matrix's largest.
 NEGLIGIBLE = 1e-3
+TOO_LARGE = "the weights are too large for scales of 16 bits (above 65,504)"
 
 
 def require_tensors(**tensors: Tensor) -> None:
@@ -27,6 +28,19 @@ def require_matrix(weight: Tensor) -> None:
         weight.dim() == 2 and weight.numel() > 0 and weight.is_floating_point(),
         f"only matrices are quantized, not a tensor of shape {tuple(weight.shape)} and {weight.dtype}",
     )
+
+
+def require_two_dims(weight: Tensor) -> None:
+    """Raise ValueError for a tensor that isn't (rows, columns), TypeError for what is no tensor."""
+    require_tensors(weight=weight)
+    if weight.dim() != 2:
+        raise ValueError(f"a weight has rows and columns, not the shape {tuple(weight.shape)}")
+
+
+def require_format(format: object) -> None:
+    """Raise ValueError for what can't store a weight, such as the class of a format instead of an object."""
+    stores = not isinstance(format, type) and callable(getattr(format, "store", None))
+    require(stores, f"give a format, such as NF4() or Uniform(bits=4), not {reprlib.repr(format)}")
 
 
 def require_finite_matrix(weight: Tensor) -> None:
@@ -49,7 +63,7 @@ def require_scales(groups: Tensor, scale: Tensor, minimum: Tensor | float = 0.0)
     no harm where they are next to nothing beside the rest of the matrix.
     """
     finite = bool(scale.isfinite().all()) and bool(torch.as_tensor(minimum).isfinite().all())
-    require(finite, "the weights are too large for scales of 16 bits (above 65,504)")
+    require(finite, TOO_LARGE)
     if (scale != 0).all():
         return
     lost = (groups - minimum).abs()[scale.flatten() == 0]
@@ -105,5 +119,6 @@ def require_packed(packed: Tensor, bits: int, count: int) -> None:
 
 def require_bias(bias: Tensor | None, rows: int) -> None:
     """Raise ValueError unless there is a number for each row, or no bias at all."""
-    if bias is not None and bias.shape != (rows,):
-        raise ValueError(f"a bias for {rows} rows has the shape ({rows},), not {tuple(bias.shape)}")
+    given = tuple(bias.shape) if isinstance(bias, Tensor) else reprlib.repr(bias)
+    if bias is not None and given != (rows,):
+        raise ValueError(f"a bias for {rows} rows has the shape ({rows},), not {given}")

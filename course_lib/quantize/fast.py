@@ -33,7 +33,7 @@ INT8_COLUMNS = 32
 class FastLinear(Replacement, nn.Module):
     """The base class of both layers, which define `multiply`.
 
-    (…, in_features) → (…, out_features) of bfloat16.
+    (…, in_features) → (…, out_features), both of bfloat16; raises ValueError for other inputs.
     """
 
     kind = "packed"
@@ -42,6 +42,10 @@ class FastLinear(Replacement, nn.Module):
     bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.bfloat16 or not x.dim() or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"this layer takes (…, {self.in_features}) of bfloat16, not {tuple(x.shape)} of {x.dtype}"
+            )
         y = frozen_product(x, self._multiply_rows, self.dequantize)
         return y if self.bias is None else y + self.bias
 

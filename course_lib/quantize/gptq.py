@@ -20,16 +20,16 @@ Not handled: choosing the order of the columns (`act_order`), and processing the
 makes it fast on a GPU.
 """
 
-import math
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.model.checks import require
+from course_lib.model.checks import is_a, require
 from course_lib.model.exchange import Exchange, exchange, require_composable
+from course_lib.quantize.checks import require_tensors
 from course_lib.quantize.layers import QuantizedLinear, linears
-from course_lib.quantize.uniform import Uniform, UniformWeight
+from course_lib.quantize.uniform import Uniform, UniformWeight, require_uniform
 
 
 @torch.no_grad()
@@ -44,6 +44,7 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
     Raises ValueError where the shapes don't fit, the inputs aren't finite, the damping is negative or too
     small to invert H, or `format.check` refuses the weight.
     """
+    require_uniform(format)
     format.check(weight)
     _check_inputs(weight, inputs, damping)
     scale, minimum = format.grid(weight.float())  # (groups, 1) each
@@ -61,6 +62,7 @@ def gptq(weight: Tensor, inputs: Tensor, format: Uniform, damping: float = 0.01)
 
 
 def _check_inputs(weight: Tensor, inputs: Tensor, damping: float) -> None:
+    require_tensors(inputs=inputs)
     fit = inputs.dim() == 2 and weight.shape[1] == inputs.shape[1] and inputs.is_floating_point()
     require(
         fit and bool(inputs.isfinite().all()),
@@ -68,7 +70,7 @@ def _check_inputs(weight: Tensor, inputs: Tensor, damping: float) -> None:
         f"not {tuple(inputs.shape)} of {inputs.dtype}",
     )
     require(
-        isinstance(damping, int | float) and 0 <= damping < math.inf,
+        is_a(damping, float) and damping >= 0,
         f"damping must be 0 or more, not {damping!r}",
     )
 
@@ -95,8 +97,14 @@ def gptq_linears(model: nn.Module, tokens: Tensor, format: Uniform) -> nn.Module
     tokens: the calibration text, (batch, time). The inputs of a layer are computed by the model whose earlier
     layers are quantized already, so the model runs once for each layer.
 
-    Raises ValueError as `quantize_linears` does; the model is then unchanged.
+    Raises ValueError as `quantize_linears` does, for an encoder-decoder and for another format; the model is
+    then unchanged.
     """
+    require_uniform(format)
+    require(
+        not hasattr(model, "encoder"),
+        "an encoder-decoder reads two texts, and there is one here: use quantize_linears",
+    )
     require_composable(model, "quantized")
     done: list[Exchange] = []
     try:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from course_lib.model.exchange import Replacement, exchange, require_composable
-from course_lib.quantize.checks import require_bias
+from course_lib.quantize.checks import require_bias, require_format
 
 
 class Stored(nn.Module):
@@ -108,9 +108,9 @@ def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
 
         quantize_linears(model, NF4())
 
-    Returns the model. Raises ValueError where there is no such layer, where the format can't store one, and
-    for a model that can't be quantized as it is (packed, or with adapters, for example). The model is then
-    unchanged.
+    Returns the model. Raises ValueError where there is no such layer, where the format is none or can't store
+    one, and for a model that can't be quantized as it is (packed, or with adapters, for example). The model
+    is then unchanged.
     """
     exchange(model, quantized_linears(model, format))
     return model
@@ -118,6 +118,7 @@ def quantize_linears(model: nn.Module, format: Format) -> nn.Module:
 
 def quantized_linears(model: nn.Module, format: Format) -> dict[str, QuantizedLinear]:
     """Return the layers that `quantize_linears` puts into the model, by path. `exchange` can undo them."""
+    require_format(format)
     require_composable(model, "quantized")
     return {name: _quantized(name, layer, format) for name, layer in linears(model).items()}
 

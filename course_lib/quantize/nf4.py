@@ -23,7 +23,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import require_kind
+from course_lib.model.checks import require, require_kind
 from course_lib.quantize.checks import require_finite_matrix
 from course_lib.quantize.layers import Stored
 
@@ -31,30 +31,39 @@ BLOCK_SIZE = 64  # weights that share a scale
 SCALES_BLOCK_SIZE = 256  # scales that share a scale, with double quantization
 # The probability whose quantile is the highest level: 1 − 1/2 (1/30 + 1/32), with the digits of bitsandbytes.
 OUTERMOST = 0.9677083
+ON_CPU = {"dtype": torch.float32, "device": "cpu"}  # whatever PyTorch's defaults are
 
 
-@cache
 def nf4_levels() -> Tensor:
     """Return the sixteen levels in ascending order, (16,), from −1 to 1.
 
     They are zero and the normal distribution's quantiles at eight evenly spaced probabilities above one half
     and seven below, divided by the largest.
     """
-    above, below = (
-        torch.special.ndtri(torch.linspace(OUTERMOST, 0.5, n)[:-1].double()).float() for n in (9, 8)
-    )  # (8,) and (7,), both positive
-    return torch.cat([-below, torch.zeros(1), above]).sort().values / above.max()
+    return _nf4_levels().clone()  # the tables stay as they are, whatever is done to the copies
 
 
 @cache
+def _nf4_levels() -> Tensor:
+    above, below = (
+        torch.special.ndtri(torch.linspace(OUTERMOST, 0.5, n, **ON_CPU)[:-1].double()).float() for n in (9, 8)
+    )  # (8,) and (7,), both positive
+    return torch.cat([-below, torch.zeros(1, **ON_CPU), above]).sort().values / above.max()
+
+
 def dynamic_levels() -> Tensor:
     """Return the 256 levels of the scales in ascending order, (256,), from −0.993 to 1.
 
     Each power of ten from 10⁻⁶ to 1 has twice as many levels as the power below it; 0 and 1 are levels too.
     """
-    levels = [torch.tensor([0.0, 1.0])]
+    return _dynamic_levels().clone()
+
+
+@cache
+def _dynamic_levels() -> Tensor:
+    levels = [torch.tensor([0.0, 1.0], **ON_CPU)]
     for i in range(7):
-        edges = torch.linspace(0.1, 1, 2**i + 1)  # (2ⁱ + 1,)
+        edges = torch.linspace(0.1, 1, 2**i + 1, **ON_CPU)  # (2ⁱ + 1,)
         middles = 10.0 ** (i - 6) * (edges[:-1] + edges[1:]) / 2  # (2ⁱ,)
         levels += [middles, -middles]
     return torch.cat(levels).sort().values
@@ -73,7 +82,8 @@ class NF4:
     def store(self, weight: Tensor) -> "NF4Weight":
         """Return the weight (rows, columns), rounded and packed.
 
-        Raises ValueError for weights that aren't finite or whose number isn't a multiple of 64.
+        Raises ValueError for weights that aren't finite or whose number isn't a multiple of 64, and where
+        the scales overflow 32 bits.
         """
         return NF4Weight(weight, self.double_quantization)
 
@@ -102,6 +112,8 @@ class NF4Weight(Stored):
             self.register_buffer("offset", offset)
             self.register_buffer("scales_of_scales", scales_of_scales)
         self.register_buffer("scales", scales)
+        finite = bool(self.block_scales().isfinite().all())
+        require(finite, "the weights are too large for scales of 32 bits (above some 10³⁸)")
 
     def block_scales(self) -> Tensor:
         """Return each block's scale in 32 bits, (blocks,). Double quantization has rounded it."""

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from course_lib.model.exchange import Replacement, exchange, require_composable, twin
 from course_lib.quantize.checks import require_matrix
 from course_lib.quantize.layers import linears, quantize_linears
-from course_lib.quantize.uniform import Uniform
+from course_lib.quantize.uniform import Uniform, require_uniform
 
 
 def straight_through(weight: Tensor, format: Uniform) -> Tensor:
     """Round each weight to its nearest level, (rows, columns); the gradient passes unchanged.
 
-    Raises ValueError for what isn't a matrix of floating-point numbers.
+    Raises ValueError for what isn't a matrix of floating-point numbers, and for another format.
     """
+    require_uniform(format)
     require_matrix(weight)
     return weight + (format.round(weight.detach()) - weight.detach())
 
@@ -46,6 +47,7 @@ def start_qat(model: nn.Module, format: Uniform) -> nn.Module:
     Raises ValueError, changing nothing, where there is no such layer or the format can't store one, and where
     the model is in a state that can't be trained so (quantized, packed, or with adapters, for example).
     """
+    require_uniform(format)
     require_composable(model, "qat")
     layers = linears(model)
     for layer in layers.values():
@@ -59,8 +61,8 @@ def finish_qat(model: nn.Module) -> nn.Module:
 
     The outputs stay as they were in training, up to the rounding of floating-point sums.
 
-    Raises ValueError, changing nothing, for a model that `start_qat` hasn't prepared or whose training went
-    wrong (NaN).
+    Raises ValueError, changing nothing, for a model that `start_qat` hasn't prepared, whose training went
+    wrong (NaN), or with another layer by now that the format can't store.
     """
     trained = {name: layer for name, layer in model.named_modules() if isinstance(layer, FakeQuantizedLinear)}
     if not trained:
@@ -68,5 +70,9 @@ def finish_qat(model: nn.Module) -> nn.Module:
     format = next(iter(trained.values())).format
     for layer in trained.values():
         format.check(layer.weight)
-    exchange(model, {name: twin(layer, nn.Linear) for name, layer in trained.items()})
-    return quantize_linears(model, format)
+    change = exchange(model, {name: twin(layer, nn.Linear) for name, layer in trained.items()})
+    try:
+        return quantize_linears(model, format)
+    except BaseException:  # another layer can't be stored, or an interrupt
+        change.undo()
+        raise

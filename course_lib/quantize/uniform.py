@@ -21,9 +21,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import is_whole, plain, require_kind
+from course_lib.model.checks import is_whole, plain, require, require_kind
 from course_lib.quantize.bits import pack_bits, unpack_bits
-from course_lib.quantize.checks import require_bits, require_finite_matrix, require_scales
+from course_lib.quantize.checks import (
+    TOO_LARGE,
+    require_bits,
+    require_finite_matrix,
+    require_scales,
+    require_two_dims,
+)
 from course_lib.quantize.layers import Stored
 
 
@@ -62,7 +68,8 @@ class Uniform:
 
         Raises ValueError where the columns don't divide into groups.
         """
-        groups = weight.reshape(-1, self._group_size(weight))  # (groups, group_size)
+        require_two_dims(weight)
+        groups = weight.reshape(-1, self.group_size(weight.shape))  # (groups, group_size)
         if self.symmetric:
             scale = _round_to_half(groups.abs().amax(dim=1, keepdim=True) / self.zero_code)
             return scale, -self.zero_code * scale
@@ -94,9 +101,12 @@ class Uniform:
     def round(self, weight: Tensor) -> Tensor:
         """Return the nearest level for each weight, (rows, columns), in the weight's dtype.
 
-        A NaN makes its whole group NaN, since the scale is computed from it.
+        A NaN makes its whole group NaN, since the scale is computed from it. Raises ValueError for what isn't
+        (rows, columns), and for weights that are too large for scales of 16 bits.
         """
+        require_two_dims(weight)
         codes, scale, minimum = self.codes(weight.float())
+        require(not scale.isinf().any(), TOO_LARGE)
         return (codes * scale + minimum).view(weight.shape).to(weight.dtype)
 
     @torch.no_grad()
@@ -116,14 +126,23 @@ class Uniform:
         self.check(weight)
         return UniformWeight(self, weight.shape, *self.codes(weight.float()))
 
-    def _group_size(self, weight: Tensor) -> int:
-        """Return how many weights share a scale."""
+    def group_size(self, shape: tuple[int, int]) -> int:
+        """Return how many weights of a matrix (rows, columns) share a scale.
+
+        Raises ValueError where the columns don't divide into groups.
+        """
+        rows, columns = shape
         if self.group == "tensor":
-            return weight.numel()
-        size = weight.shape[1] if self.group == "channel" else self.group
-        if weight.shape[1] % size:
-            raise ValueError(f"rows of {weight.shape[1]} weights don't divide into groups of {size}")
+            return rows * columns
+        size = columns if self.group == "channel" else self.group
+        if columns % size:
+            raise ValueError(f"rows of {columns} weights don't divide into groups of {size}")
         return size
+
+
+def require_uniform(format: object) -> None:
+    """Raise ValueError for a format other than `Uniform`, which alone can round to a grid that is given."""
+    require(isinstance(format, Uniform), f"give a Uniform format, such as Uniform(bits=4), not {format!r}")
 
 
 class UniformWeight(Stored):
@@ -135,18 +154,14 @@ class UniformWeight(Stored):
     format: the grid's format. shape: of the matrix. codes: (groups, group_size). scale, minimum: (groups, 1),
     as from `Uniform.codes`.
 
-    Raises ValueError for codes that the format doesn't have, or that don't make a matrix of this shape.
+    Raises ValueError for codes that the format doesn't have or that don't make a matrix of this shape, and
+    for a scale or a minimum that can't be right.
     """
 
     def __init__(self, format: Uniform, shape: torch.Size, codes: Tensor, scale: Tensor, minimum: Tensor):
         super().__init__()
-        grid = codes.dim() == 2 and scale.shape == minimum.shape == (len(codes), 1)
-        if codes.numel() != shape.numel() or not (grid and (scale.isfinite() & minimum.isfinite()).all()):
-            raise ValueError(
-                f"codes {tuple(codes.shape)}, scale {tuple(scale.shape)} and minimum {tuple(minimum.shape)}, "
-                f"which must be finite, don't make a matrix {tuple(shape)}"
-            )
-        self.format, self.shape = format, shape
+        self.format, self.shape = format, torch.Size(shape)
+        _check_grid(format, self.shape, codes, scale, minimum)
         self.register_buffer("packed", pack_bits(codes, format.bits))
         self.register_buffer("scale", scale.half())
         self.register_buffer("minimum", None if format.symmetric else minimum.half())
@@ -159,6 +174,22 @@ class UniformWeight(Stored):
         scale = self.scale.float()  # (groups, 1)
         minimum = -self.format.zero_code * scale if self.minimum is None else self.minimum.float()
         return (self.codes().float() * scale + minimum).view(self.shape).to(dtype)
+
+
+def _check_grid(format: Uniform, shape: torch.Size, codes: Tensor, scale: Tensor, minimum: Tensor) -> None:
+    """Raise ValueError for parts of a `UniformWeight` that don't fit the format or each other."""
+    fit = len(shape) == codes.dim() == 2 and codes.numel() == shape.numel() > 0
+    fit = fit and codes.shape[1] == format.group_size(shape)
+    require(
+        fit and scale.shape == minimum.shape == (len(codes), 1),
+        f"codes {tuple(codes.shape)}, scale {tuple(scale.shape)} and minimum {tuple(minimum.shape)} "
+        f"don't make a matrix {tuple(shape)} in {format}",
+    )
+    require(bool((codes <= format.max_code).all()), f"the codes of {format} go to {format.max_code} at most")
+    require(bool((scale.half().isfinite() & minimum.half().isfinite()).all()), TOO_LARGE)
+    if format.symmetric:
+        centred = torch.allclose(minimum.float(), -format.zero_code * scale.float(), rtol=0.01)
+        require(centred, f"a symmetric grid begins at −{format.zero_code} · scale: its minimum must be that")
 
 
 def _round_to_half(x: Tensor) -> Tensor:

@@ -86,11 +86,7 @@ CALLS = {
     "UniformWeight": Call(  # the shape is that of the tensor that was stored
         UniformWeight,
         {"format": U4, "shape": WEIGHT.shape, "codes": CODES, "scale": SCALE, "minimum": MINIMUM},
-        {
-            "codes holds whole numbers": "they are whole anyway",
-            "scale holds whole numbers": "a scale may be whole",
-            "minimum holds whole numbers": "a minimum may be whole",
-        },
+        {"codes holds whole numbers": "they are whole anyway"},
         keep=["shape"],
     ),
     "absmax_dequantize": Call(
