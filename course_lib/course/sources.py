@@ -32,7 +32,7 @@ NOTEBOOK_ONLY = (
     "exit",
     "quit",
 )  # IPython's builtins, which a plain Python lacks or ends by
-BINDS = (ast.Assign, ast.AnnAssign, ast.If, ast.Pass)
+BINDS = (ast.Assign, ast.AnnAssign, ast.If, ast.Pass)  # statements that may be run again
 DOES_MORE = (ast.Call, ast.NamedExpr)  # within a statement that binds
 LONGEST = 2000  # characters of a constant that is copied
 
@@ -188,14 +188,12 @@ def _only_binds(statement: ast.stmt) -> bool:
 
     A call might train a net, or take from a queue; `x += 1` and `x[0] = 1` might change an array.
     """
-    return not any(
-        isinstance(node, DOES_MORE)
-        or isinstance(node, ast.stmt)
-        and not isinstance(node, BINDS)
-        or isinstance(node, ast.Subscript | ast.Attribute)
-        and isinstance(node.ctx, ast.Store)
-        for node in ast.walk(statement)
-    )
+    for node in ast.walk(statement):
+        acts = isinstance(node, ast.stmt) and not isinstance(node, BINDS)
+        writes = isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store)
+        if acts or writes or isinstance(node, DOES_MORE):
+            return False
+    return True
 
 
 def _cells(names: Mapping[str, Any]) -> Iterator[str]:

@@ -18,7 +18,7 @@ def numbers(name: str, values: Any) -> np.ndarray:
         array = np.asarray(_as_numpy(values))
         if array.dtype.kind == "O":  # such as fractions
             array = np.array([float(value) for value in array.flat]).reshape(array.shape)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise TypeError(f"{name} must be numbers: {error}") from None
     if array.dtype.kind not in "biuf":
         raise TypeError(f"{name} must be numbers, not {short(values)}")

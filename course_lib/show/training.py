@@ -60,9 +60,7 @@ def draw_loss(
         ax.axhline(level, color=MUTED, linestyle="--", linewidth=1.5)
         ax.annotate(name, (1, level), **style)
     if len(runs) > 1:
-        ax.legend(
-            lines, runs
-        )  # named here, since matplotlib leaves out a line's own label that begins with _
+        ax.legend(lines, runs)  # of lines' own labels it would leave out those that begin with _
     ax.set(xlabel="step", ylabel="loss (nats a token)")
     return ax.figure
 

@@ -83,6 +83,8 @@ def test_a_token_that_cannot_come_is_drawn():
         (lambda: head_view(EYE[None, None], [1, 2]), r"tokens\[0\] must be a text, not 1"),
         (lambda: model_view(torch.eye(2)[None, None] * 1j, WORDS), "weights must be numbers"),
         (lambda: draw_alignment([1, 2], WORDS, EYE), r"source\[0\] must be a text, not 1"),
+        (lambda: draw_head_grid([[10**400]]), "scores must be numbers"),
+        (lambda: draw_head_grid(torch.eye(2, device="meta")), "scores must be numbers"),
         (lambda: draw_alignment(WORDS, WORDS, EYE * 1j), "weights must be numbers"),
         (lambda: draw_alignment(WORDS, WORDS, [[1.0], [0.0, 1.0]]), "weights must be numbers"),
         (lambda: draw_alignment(WORDS, WORDS, EYE, links=[("a", "b")]), "must be a whole number, not 'a'"),
