@@ -9,6 +9,7 @@ Read in this order:
     tokenizer          all of these together: train, encode, decode
     streaming          encoding a text that arrives in chunks
     vocabulary_files   GPT-2's files, and saving and loading
+    ids                token ids of every kind of number
     checks             what arguments `tokenizer` and `chat` accept
     chat               a conversation → text
     template_language  what chat templates can use

@@ -19,7 +19,7 @@ in which everything that could be part of a special token is blotted out:
     blotted out   ■■■■■■ ■■■■■ ■■■ ■■■■■
 
 Not handled: conversations with pictures or tools; turns marked by tokens that the file doesn't call special;
-special tokens with a 0 in their names, where a template writes the numbers that a message holds.
+special tokens with a 0 or a 1 in their names, where a template writes the numbers that a message holds.
 """
 
 import re
@@ -140,7 +140,7 @@ class _Blot:
         if isinstance(value, list):
             return [self._other(item) for item in value]
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return type(value)()  # 0: as '%c', a number is a character
+            return type(value)(bool(value))  # 0 or 1: as '%c', a number is a character
         return self.parts.sub(self.mark, value) if isinstance(value, str) else value
 
 

@@ -1,7 +1,6 @@
 """Checks of the arguments of `Tokenizer` and `ChatTemplate`. They run once, where the argument comes in."""
 
 import json
-import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import NoneType
@@ -9,9 +8,10 @@ from typing import Any
 
 from course_lib.arguments import whole
 from course_lib.text.bpe import Pair
+from course_lib.text.template_sizes import depth_of
 
-LARGEST_ID = 1 << 24
 LONGEST_NAME = 1000  # characters of a special or added token's name
+MOST_NESTED = 100  # lists and dicts in one another, in a message
 
 
 def check_text(text: object) -> str:
@@ -86,27 +86,6 @@ def comparable_keys(ties: object) -> Iterator[None]:
         raise ValueError(
             f"the tie rule {ties!r} must take (pair, left, right) and give keys that compare: {error}"
         ) from error
-
-
-def check_id(i: object) -> int:
-    """Return `i`. Raises ValueError if it can't be a token id."""
-    if not isinstance(i, int) or isinstance(i, bool) or not 0 <= i <= LARGEST_ID:
-        raise ValueError(f"{i!r} is no token id: those are whole numbers from 0 to {LARGEST_ID}")
-    return i
-
-
-def check_ids(ids: Iterable[Any]) -> Iterator[int]:
-    """Yield ids as Python's whole numbers, as they come. Raises TypeError for anything else.
-
-    ids: of any kind of whole number, also an array or a tensor with one dimension.
-    """
-    for i in ids.tolist() if hasattr(ids, "tolist") else ids:
-        if type(i) is int:
-            yield i
-        elif hasattr(i, "__index__") and not isinstance(i, bool):
-            yield operator.index(i)
-        else:
-            raise TypeError(f"token ids are whole numbers, one after another; {i!r} is none")
 
 
 def check_vocabulary(
@@ -195,7 +174,7 @@ def check_messages(messages: Any) -> list[dict[str, Any]]:
     """Return a conversation as a list of dicts that hold nothing but texts, numbers, lists and dicts.
 
     messages: a string is one user message. Raises ValueError for no messages, and for one without a role or
-    content or that holds anything else.
+    content, that holds anything else, or that is nested too deep.
     """
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
@@ -213,6 +192,9 @@ def _check_message(i: int, message: Any) -> dict[str, Any]:
             "a conversation is a list of such dicts"
         )
     try:
-        return json.loads(json.dumps(message, ensure_ascii=False))
+        message = json.loads(json.dumps(message, ensure_ascii=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"message {i} holds more than texts, numbers, lists and dicts: {error}") from error
+    if depth_of(message) > MOST_NESTED + 1:  # what the innermost list holds is a level too
+        raise ValueError(f"message {i} holds lists and dicts nested more than {MOST_NESTED} deep")
+    return message

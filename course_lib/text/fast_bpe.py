@@ -6,6 +6,7 @@ the pieces that contain the pair, and a heap finds the next pair: a second for a
 
     learn_merges    train: merges from counted pieces
     replay_merges   encode: the tokens of one piece
+    PieceCache      the tokens of pieces that recur
 """
 
 import heapq
@@ -26,6 +27,8 @@ TIE_RULES: dict[str, TieRule] = {
     "alphabetical": lambda pair, left, right: (left, right),
 }
 MERGED_AWAY = -1
+MAX_CACHED_PIECES = 1 << 18
+LONGEST_CACHED = 100  # characters of a piece
 
 
 def learn_merges(
@@ -78,7 +81,8 @@ class CountedPieces:
     """Distinct pieces as token ids, with how often each pair of neighbours occurs, and in which pieces."""
 
     def __init__(self, pieces: dict[tuple[int, ...], int]):
-        self.pieces, self.piece_counts = [list(piece) for piece in pieces], list(pieces.values())
+        counts = {piece: count for piece, count in pieces.items() if count}  # without those that never occur
+        self.pieces, self.piece_counts = [list(piece) for piece in counts], list(counts.values())
         self.pair_counts: Counter[Pair] = Counter()
         self.pieces_with: dict[Pair, set[int]] = defaultdict(set)
         for i, piece in enumerate(self.pieces):
@@ -182,3 +186,20 @@ def replay_merges(ids: list[int], ranks: dict[Pair, tuple[int, int]]) -> list[in
             if k >= 0 and following[k] < end and (pair := (ids[k], ids[following[k]])) in ranks:
                 heapq.heappush(heap, (*ranks[pair], k, pair))
     return [i for i in ids if i != MERGED_AWAY]
+
+
+class PieceCache(dict):
+    """piece → its token ids, computed at the first lookup. Pieces recur in a text, so few are computed.
+
+    Long pieces hardly ever recur, and would fill the memory: they aren't kept.
+    """
+
+    def __init__(self, encode_piece: Callable[[str], list[int]]):
+        super().__init__()
+        self.encode_piece = encode_piece
+
+    def __missing__(self, piece: str) -> list[int]:
+        ids = self.encode_piece(piece)
+        if len(self) < MAX_CACHED_PIECES and len(piece) <= LONGEST_CACHED:
+            self[piece] = ids
+        return ids

@@ -71,7 +71,7 @@ def split(text: str, pattern: str = GPT2) -> list[str]:
             f"({str(error) or 'no memory left'}): "
             "repeat nothing that is itself a repetition, as (?:a+)+ does"
         ) from error
-    if sum(map(len, pieces)) != len(text):
+    if "".join(pieces) != text:
         raise ValueError(f"the pattern {pattern!r} loses text: every character must be in some piece")
     return pieces
 
@@ -79,7 +79,7 @@ def split(text: str, pattern: str = GPT2) -> list[str]:
 def compile_pattern(pattern: str) -> regex.Pattern:
     """Compile a pattern. Raises ValueError if it isn't a regular expression, or has capturing groups.
 
-    Raises TypeError for anything but a string.
+    Raises ValueError also for a pattern that searches backwards, and TypeError for anything but a string.
     """
     if not isinstance(pattern, str):
         raise TypeError(f"a pattern is a regular expression, as a string, not {pattern!r}")
@@ -98,5 +98,10 @@ def _compile(pattern: str) -> regex.Pattern:
     if compiled.groups:
         raise ValueError(
             f"the pattern {pattern!r} has groups, which return parts of a piece: write (?:…) for (…)"
+        )
+    if compiled.flags & regex.REVERSE:
+        raise ValueError(
+            f"the pattern {pattern!r} searches backwards, so its pieces come in the wrong order: "
+            "take the flag r out of it"
         )
     return compiled

@@ -4,6 +4,7 @@ Their names are cut out of a text before anything else: no merge is learned insi
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable
 
 
@@ -17,8 +18,8 @@ class SpecialSplitter:
     def __init__(self, names: Iterable[str]):
         names = sorted(names, key=len, reverse=True)
         self._pattern = re.compile(f"({'|'.join(map(re.escape, names))})") if names else None
-        self._prefixes = {name[:length] for name in names for length in range(1, len(name))}
-        self._longest_prefix = max(map(len, self._prefixes), default=0)
+        self._alphabetical, self._first_characters = sorted(names), {name[:1] for name in names}
+        self._longest_prefix = len(names[0]) - 1 if names else 0
 
     def split(self, text: str) -> list[str]:
         """Return the segments [text, name, text, …, name, text]. Joined, they are the text again."""
@@ -32,10 +33,16 @@ class SpecialSplitter:
         >>> SpecialSplitter(["<a>", "<b>"]).settled_length("low<a>lower<")
         11
         """
-        starts = range(max(0, len(text) - self._longest_prefix), len(text))
-        unfinished = next((i for i in starts if text[i:] in self._prefixes), len(text))
+        end = range(max(0, len(text) - self._longest_prefix), len(text))
+        starts = (i for i in end if text[i] in self._first_characters)
+        unfinished = next((i for i in starts if self._begins_a_name(text[i:])), len(text))
         if unfinished < len(text):
             for name in self._pattern.finditer(text):
                 if name.start() < unfinished < name.end():
                     return name.start()
         return unfinished
+
+    def _begins_a_name(self, text: str) -> bool:
+        """Return whether a longer name begins with this text: in alphabetical order, the next one does."""
+        place = bisect_right(self._alphabetical, text)
+        return place < len(self._alphabetical) and self._alphabetical[place].startswith(text)

@@ -10,6 +10,8 @@
 As in `transformers`, a variable that nobody has defined is written as nothing. Not so the variables of
 `TOKEN_VARIABLES`: a template that writes a token of which nothing is known fails, because a model that has
 learned to read that token at the beginning would miss it.
+
+Not handled: {% autoescape %}, which is for web pages.
 """
 
 import json
@@ -33,7 +35,7 @@ def compile_template(source: str) -> Template:
     environment = LimitedEnvironment(
         {"tojson": to_json}, trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
-    environment.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
+    environment.add_functions(raise_exception, strftime_now)
     environment.globals |= {name: UnknownToken(name=name) for name in TOKEN_VARIABLES}
     return environment.compile_limited(source)
 

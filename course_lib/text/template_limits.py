@@ -27,14 +27,15 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from course_lib.text.template_sizes import MAX_SIZE, growth, length_of, size_of
+from course_lib.text.template_sizes import MAX_SIZE, comparisons, growth, length_of, size_of
 
 MAX_STEPS = 500_000
 MAX_CHARACTERS = 100_000_000  # of all that is made or read
 COPIED = 20  # characters are copied in the time in which one is read: + and ~ only copy
 
-# What takes no longer for a larger value, and which tests do.
+# What takes no longer for a larger value, what goes over items one by one, and which tests take longer.
 INSTANT = {"count", "d", "default", "first", "last", "length"}
+LAZY = {"batch", "in", "map", "reject", "rejectattr", "select", "selectattr", "slice", "unique"}
 TESTS = {"!=", "<", "<=", "==", ">", ">=", "eq", "equalto", "ge", "greaterthan", "gt", "in", "le", "lessthan"}
 TESTS |= {"lower", "lt", "ne", "upper"}
 
@@ -50,6 +51,10 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
         self.filters = {name: self._limit(name, made) for name, made in (self.filters | filters).items()}
         self.tests |= {name: self._limit(name, self.tests[name]) for name in TESTS}
         self._used = _Used()
+
+    def add_functions(self, *functions: Callable) -> None:
+        """Let templates call these functions, by their names; what they are given is counted."""
+        self.globals |= {each.__name__: self._limit(each.__name__, each) for each in functions}
 
     def compile_limited(self, source: str) -> Template:
         """Return the template of a program, in which loops and texts are counted."""
@@ -114,10 +119,9 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
         @wraps(function)  # keeps also the mark by which Jinja passes the environment or a context first
         def limited(*args, **kwargs):
-            args = [list(value) if isinstance(value, Iterator) else value for value in args]
-            first, *rest = [
-                value for value in args if not isinstance(value, (Context, EvalContext, Environment))
-            ]
+            args = [self._read(name, value) if isinstance(value, Iterator) else value for value in args]
+            own = [value for value in args if not isinstance(value, (Context, EvalContext, Environment))]
+            first, *rest = own or [None]
             if name in INSTANT:
                 self.count_steps()
             else:
@@ -127,10 +131,21 @@ class LimitedEnvironment(ImmutableSandboxedEnvironment):
 
         return limited
 
+    def _read(self, name: str, items: Iterator) -> Any:
+        """Return items as a filter may get them: all at once, or counted one by one if it reads them so."""
+        if name in INSTANT:
+            return items
+        return map(self.count_characters, map(self._count_step, items)) if name in LAZY else list(items)
+
+    def _count_step(self, item: Any) -> Any:
+        self.count_steps()
+        return item
+
     def _count_call(self, name: str, value: Any, rest: list, named: Mapping[str, Any]) -> None:
         """Count a filter, a test or a method of `value`: all that it is given, and what it adds to that."""
         size = length_of(value) if isinstance(value, Mapping) and name == "get" else size_of(value)
         self._count_made(name, size + size_of(rest) + size_of(named))  # before anything is computed from them
+        self._count_work(comparisons(name, value, rest, named))
         self._count_made(name, growth(name, value, rest, named))
 
     def _count_made(self, name: str, size: int, copied: int = 1) -> None:
@@ -164,6 +179,9 @@ class _Counting(NodeTransformer):
         parts = [nodes.Const(x.data) if isinstance(x, nodes.TemplateData) else x for x in node.nodes]
         node.nodes = [_call("count_characters", [part], node.lineno) for part in parts]
         return node
+
+    def visit_ScopedEvalContextModifier(self, node: nodes.ScopedEvalContextModifier) -> None:
+        raise TemplateRuntimeError("it uses autoescape, which is for web pages and is not handled")
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Call:
         self.generic_visit(node)

@@ -15,6 +15,9 @@ MAX_SIZE = 5_000_000  # characters, items, or the bits of a whole number
 FORMATS = {"%", "format", "format_map"}
 WIDTHS = {"batch", "center", "ljust", "rjust", "slice", "to_bytes", "zfill"}
 MULTIPLY = {"expandtabs", "indent", "join", "tojson", "translate", "wordwrap"}
+# Methods and filters that may compare each character of a text with each one of their argument.
+SEARCHES = {"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip", "trim"}
+DATE = 100  # characters that a part of a date, such as %c, may take at most
 PERCENT = regex.compile(r"(?s)%(\((?:[^()]++|(?1))*+\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+)?)?[hlL]?(.)")
 
 
@@ -44,6 +47,8 @@ def growth(name: str, value: Any, rest: list, named: Mapping[str, Any]) -> int:
     """How much larger than all its arguments the result of a filter or a method of `value` can become."""
     rest = [*rest, *(named[key] for key in sorted(named, reverse=True))]  # reverse: old=…, new=…
     numbers = sum(map(length_of, [x for x in rest if isinstance(x, int)]))
+    if name == "strftime_now":
+        return str(value).count("%") * DATE + sum(map(int, re.findall(r"\d+", str(value))))
     if name in FORMATS:
         return _format_growth(name, value, max(map(size_of, rest), default=0))
     if name == "replace" and len(rest) > 1:
@@ -61,7 +66,14 @@ def growth(name: str, value: Any, rest: list, named: Mapping[str, Any]) -> int:
         return length_of(value) * each
     if name in ("expandtabs", "indent"):
         return (1 + str(value).count("\t" if name == "expandtabs" else "\n")) * (numbers + each)
-    return size_of(value) * (each + numbers) * _depth(value) if name == "tojson" else size_of(value) * each
+    return size_of(value) * (each + numbers) * depth_of(value) if name == "tojson" else size_of(value) * each
+
+
+def comparisons(name: str, value: Any, rest: list, named: Mapping[str, Any]) -> int:
+    """How many characters a filter or a method of a text may compare."""
+    if name not in SEARCHES or not isinstance(value, str):
+        return 0
+    return len(value) * max((len(x) for x in [*rest, *named.values()] if isinstance(x, str)), default=0)
 
 
 def _format_growth(name: str, value: Any, largest: int) -> int:
@@ -76,7 +88,7 @@ def _format_growth(name: str, value: Any, largest: int) -> int:
     return len(fields) * largest + sum(int(width) for field in fields for width in re.findall(r"\d+", field))
 
 
-def _depth(value: Any) -> int:
+def depth_of(value: Any) -> int:
     """How many lists and dicts stand inside one another."""
     depth, level = 0, [value]
     while level:

@@ -14,7 +14,7 @@ Not handled: Unicode normalisation, byte fallback, dropout, and merges across pi
 import codecs
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 from course_lib.arguments import check_flag
@@ -22,7 +22,6 @@ from course_lib.text.bpe import Pair
 from course_lib.text.checks import (
     check_allowed,
     check_dict,
-    check_ids,
     check_text,
     check_texts,
     check_training,
@@ -31,13 +30,12 @@ from course_lib.text.checks import (
     missing_byte_error,
     missing_token_error,
 )
-from course_lib.text.fast_bpe import TieRule, find_tie_rule, learn_merges, replay_merges
+from course_lib.text.fast_bpe import PieceCache, TieRule, find_tie_rule, learn_merges, replay_merges
+from course_lib.text.ids import FixedDict, check_ids, plain_id, plain_ids, plain_merges
 from course_lib.text.pretokenize import GPT2, compile_pattern, split
 from course_lib.text.special_tokens import SpecialSplitter
 from course_lib.text.streaming import encode_stream
 from course_lib.text.vocabulary_files import load_tokenizer, read_gpt2_strings, save_tokenizer, tokens_by_id
-
-MAX_CACHED_PIECES = 1 << 18
 
 
 class Tokenizer:
@@ -66,19 +64,19 @@ class Tokenizer:
         unknown: int | None = None,
         added: dict[str, int] | None = None,
     ):
-        self.tokens, self.merges = tokens_by_id(tokens), check_dict("merges", merges)
-        self.special = check_dict("special", {} if special is None else special)
-        self.added = check_dict("added", {} if added is None else added)
-        self.pattern, self.unknown = pattern, unknown
+        self.tokens, self.merges = tokens_by_id(tokens), FixedDict(plain_merges(check_dict("merges", merges)))
+        self.special = FixedDict(plain_ids(check_dict("special", {} if special is None else special)))
+        self.added = FixedDict(plain_ids(check_dict("added", {} if added is None else added)))
+        self.pattern, self.unknown = pattern, plain_id(unknown)
         compile_pattern(pattern)
-        check_vocabulary(self.tokens, self.merges, self.special, self.added, unknown)
+        check_vocabulary(self.tokens, self.merges, self.special, self.added, self.unknown)
         hidden = set(self.special.values())
         ids = {token: i for i, token in enumerate(self.tokens) if i not in hidden}
-        spare = None if unknown in hidden else unknown
+        spare = None if self.unknown in hidden else self.unknown
         self._byte_ids = [ids.get(bytes([byte]), spare) for byte in range(256)]
         ranked = enumerate(self.merges.items())
         self._ranks = {pair: (rank, new) for rank, (pair, new) in ranked if new not in hidden}
-        self._cache, self._named = _PieceCache(self._encode_piece), self.added | self.special
+        self._cache, self._named = PieceCache(self._encode_piece), self.added | self.special
         self._splitters = {names: SpecialSplitter({*names, *self.added}) for names in ((), (*self.special,))}
 
     @classmethod
@@ -99,7 +97,7 @@ class Tokenizer:
         Raises ValueError for a vocab_size below the bytes and special tokens, for a tie rule that is unknown
         or whose keys can't be compared, and what `encode` raises.
         """
-        byte_order, tie_rule = list(byte_order), find_tie_rule(ties)
+        byte_order, tie_rule = [plain_id(byte) for byte in byte_order], find_tie_rule(ties)
         special = special if isinstance(special, (str, Mapping)) else list(special)
         check_training(vocab_size, special, byte_order)
         pieces = _count_pieces([text] if isinstance(text, str) else text, pattern, special, byte_order)
@@ -177,18 +175,23 @@ class Tokenizer:
         return self._splitters.get(names) or SpecialSplitter({*names, *self.added})
 
     def encode_segments(self, segments: Sequence[str]) -> list[int]:
-        """Return the token ids of [text, name of a token, text, …], as a `splitter` returns them."""
+        """Return the token ids of [text, name of a token, text, …], as a `splitter` returns them.
+
+        Raises ValueError for a name that no special or added token has, and what `encode` raises.
+        """
         ids = []
         for i, segment in enumerate(segments):
+            if i % 2 and segment not in self._named:
+                raise ValueError(f"{segment!r} is no special or added token of this vocabulary")
             ids += [self._named[segment]] if i % 2 else self.encode_pieces(split(segment, self.pattern))
         return ids
 
     def encode_pieces(self, pieces: Iterable[str]) -> list[int]:
-        """Return the token ids of pieces, as `split` returns them."""
+        """Return the token ids of pieces, as `split` returns them. Raises what `encode` raises."""
         return list(chain.from_iterable(map(self._cache.__getitem__, pieces)))
 
     def _encode_piece(self, piece: str) -> list[int]:
-        ids = [self._byte_ids[byte] for byte in piece.encode()]
+        ids = [self._byte_ids[byte] for byte in check_text(piece).encode()]
         if None in ids:
             raise missing_byte_error(piece, self._byte_ids)
         return replay_merges(ids, self._ranks)
@@ -222,20 +225,6 @@ class Tokenizer:
                 raise missing_token_error(i, len(self.tokens))
             if i not in hidden:
                 yield token
-
-
-class _PieceCache(dict):
-    """piece → its token ids, computed at the first lookup. Pieces recur in a text, so few are computed."""
-
-    def __init__(self, encode_piece: Callable[[str], list[int]]):
-        super().__init__()
-        self.encode_piece = encode_piece
-
-    def __missing__(self, piece: str) -> list[int]:
-        ids = self.encode_piece(piece)
-        if len(self) < MAX_CACHED_PIECES:
-            self[piece] = ids
-        return ids
 
 
 def _count_pieces(

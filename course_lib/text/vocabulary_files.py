@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from course_lib.text.bpe import Pair
-from course_lib.text.checks import check_id, check_text
+from course_lib.text.checks import check_text
+from course_lib.text.ids import check_id
 from course_lib.whole_files import replacing
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def tokens_by_id(tokens: Sequence[Token | None] | Mapping[Token, int]) -> list[T
         raise TypeError(f"a vocabulary is a list of tokens, or token → id, not {tokens!r}")
     if not isinstance(tokens, Mapping):
         return list(tokens)
-    listed: list[Token | None] = [None] * (max(map(check_id, tokens.values()), default=-1) + 1)
-    for token, i in tokens.items():
+    ids = [check_id(i) for i in tokens.values()]
+    listed: list[Token | None] = [None] * (max(ids, default=-1) + 1)
+    for token, i in zip(tokens, ids, strict=True):
         if listed[i] is not None:
             raise ValueError(f"{listed[i]!r} and {token!r} have the same id {i}")
         listed[i] = token
@@ -85,7 +87,8 @@ def _names(tokens: Sequence[str | None], ids: Iterable[int], kind: str) -> dict[
     """Return name → id for the ids of special or added tokens."""
     names = {}
     for i in ids:
-        if check_id(i) >= len(tokens) or tokens[i] is None:
+        i = check_id(i)
+        if i >= len(tokens) or tokens[i] is None:
             raise ValueError(f"the {kind} token's id {i} is no token of the vocabulary")
         names[check_text(tokens[i])] = i
     return names

@@ -163,6 +163,38 @@ def test_a_template_gets_nothing_but_plain_data(value):
         smollm2().chat.render([cycle])
 
 
+@pytest.mark.parametrize("depth", [100, 600, 900, 2000])
+def test_a_message_that_is_nested_too_deep_is_refused(depth):
+    value = "x"
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(ValueError, match="message 0 holds (lists and dicts nested more than 100|more th)"):
+        smollm2().chat.encode([{"role": "user", "content": "x", "more": value}])
+
+
+def test_a_message_that_is_nested_99_deep_is_laid_out():
+    value = "x"
+    for _ in range(99):
+        value = [value]
+    nested = [{"role": "user", "content": "x", "more": value}]
+    assert smollm2().chat.encode(nested) == smollm2().chat.encode("x")
+
+
+def test_a_number_keeps_whether_it_is_zero():
+    tokenizer = Tokenizer.train("", 257, special=["<|im_end|>"])
+    chat = ChatTemplate("{% if messages[0].weight %}<|im_end|>{% endif %}", tokenizer)
+    for weight in (0, 1, 0.5, 0.0, 7):
+        message = {"role": "user", "content": "hi", "weight": weight}
+        assert chat.encode([message]) == [256] * bool(weight)
+
+
+@pytest.mark.parametrize("switch", ["true", "false", "messages"])
+def test_escaping_for_web_pages_is_refused(switch):
+    source = f"{{% autoescape {switch} %}}<b>{{{{ messages[0].content }}}}</b>{{% endautoescape %}}"
+    with pytest.raises(ValueError, match="it uses autoescape, which is for web pages and is not handled"):
+        ChatTemplate(source, smollm2().tokenizer).render("hi")
+
+
 def test_rendering_leaves_the_messages_as_they_are():
     messages = [{"role": "user", "content": "Hi <b>!", "more": ["<b>", {"a": 1}]}]
     before = repr(messages)

@@ -1,5 +1,9 @@
 """What comes to the tokenizer's doors: ids and texts of every kind, iterators, patterns that never end."""
 
+import copy
+import json
+import pickle
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,6 +11,7 @@ import pytest
 import torch
 
 from course_lib.text import GPT2, SMOLLM2, Tokenizer, learn_merges, pretokenize, split
+from course_lib.text.special_tokens import SpecialSplitter
 
 TOKENIZER = Tokenizer.train("low low low lower lowest", 262, special=["<|end|>"])
 IDS = TOKENIZER.encode("low lower<|end|>", allow_special=True)
@@ -48,6 +53,16 @@ def test_ids_of_every_kind_of_whole_number_are_decoded(make):
         torch.tensor([True]),
         np.array([1.5]),
         np.array([[1], [2]]),
+        5,
+        torch.tensor(5),
+        np.array(5),
+        [torch.tensor(True)],
+        [torch.tensor(1.5)],
+        [torch.tensor([1, 2])],
+        [np.array([1, 2])],
+        [torch.tensor(1, device="meta")],
+        torch.ones(2, dtype=torch.long, device="meta"),
+        torch.tensor([1, 2]).to_sparse(),
     ],
     ids=str,
 )
@@ -97,6 +112,85 @@ def test_a_dict_is_no_text_and_no_list_of_names():
         Tokenizer.train("low", 300, special={"<x>": 256})
 
 
+# NumPy's numbers as ids
+
+
+def test_a_vocabulary_takes_numpys_numbers_and_holds_pythons(tmp_path):
+    tokenizer = Tokenizer(
+        [b"a", b"b", b"ab", b"<x>", b"ba"],
+        {(np.int64(0), np.int32(1)): np.int64(2)},
+        special={"<x>": np.int64(3)},
+        added={"ba": np.uint8(4)},
+        unknown=np.int8(1),
+    )
+    ids = tokenizer.encode("ab<x>ba", allow_special=True)
+    assert ids == [2, 3, 4] and set(map(type, ids)) == {int}
+    tokenizer.save(tmp_path / "file")
+    assert Tokenizer.load(tmp_path / "file").encode("ab<x>ba", allow_special=True) == ids
+    assert Tokenizer({b"a": np.int64(1)}, {}).tokens == [None, b"a"]
+    from_strings = Tokenizer.from_gpt2_strings(["a", "<x>"], [], special_ids=np.array([1]))
+    assert json.dumps(from_strings.special) == '{"<x>": 1}'
+    assert Tokenizer.train("low", 257, byte_order=np.arange(256)).tokens[:256] == TOKENIZER.tokens[:256]
+
+
+# A tokenizer's tables are fixed
+
+
+@pytest.mark.parametrize("table", ["special", "added", "merges"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: table.__setitem__("<b>", 260),
+        lambda table: table.update({"<b>": 260}),
+        lambda table: table.setdefault("<b>", 260),
+        lambda table: table.pop("<|end|>"),
+        lambda table: table.clear(),
+        lambda table: table.__ior__({"<b>": 260}),
+    ],
+)
+def test_a_table_cannot_be_changed(table, change):
+    before = dict(getattr(TOKENIZER, table))
+    with pytest.raises(TypeError, match="a tokenizer's tables are fixed: make another one"):
+        change(getattr(TOKENIZER, table))
+    assert getattr(TOKENIZER, table) == before
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_tokenizer_can_be_copied(copied):
+    twin = copied(TOKENIZER)
+    assert twin.special == TOKENIZER.special and twin.encode("low<|end|>", allow_special=True) == [257, 261]
+
+
+# Pieces and segments
+
+
+def test_pieces_and_segments_of_other_kinds_are_named():
+    with pytest.raises(TypeError, match="a tokenizer takes a string, not int"):
+        TOKENIZER.encode_pieces([5])
+    for name in ("<zz>", 5):
+        with pytest.raises(ValueError, match="is no special or added token of this vocabulary"):
+            TOKENIZER.encode_segments(["a", name, "b"])
+
+
+def test_long_pieces_are_not_kept():
+    tokenizer = Tokenizer.train("low low", 258)
+    for length in (100, 101, 10_000):
+        assert tokenizer.decode(tokenizer.encode("o" * length)) == "o" * length
+    assert [len(piece) for piece in tokenizer._cache] == [100]
+
+
+def test_long_names_take_little_memory_and_are_found_across_chunks():
+    names = [f"<{i:03}{'x' * 990}>" for i in range(200)]
+    tracemalloc.start()
+    splitter = SpecialSplitter(names)
+    assert tracemalloc.get_traced_memory()[0] < 20e6
+    tracemalloc.stop()
+    text = "ab" + names[7]
+    for end in (2, 3, 500, len(text) - 1):
+        assert splitter.settled_length(text[:end]) == 2
+    assert splitter.settled_length(text) == len(text) and splitter.settled_length("ab<8") == 4
+
+
 # Patterns that never end
 
 
@@ -127,6 +221,13 @@ def test_known_patterns_have_no_time_limit_and_others_do(monkeypatch):
     for pattern in (GPT2, SMOLLM2, "."):
         split("x" * 1_000_000, pattern)
     assert limits == [None, None, pretokenize.SECONDS + 10]
+
+
+@pytest.mark.parametrize("pattern", ["(?r).+?", "(?ir).", "(?r:.)|x", "(?:(?r).)", "(?x) (?r) (?s:.)"])
+def test_a_pattern_that_searches_backwards_is_refused(pattern):
+    for use in (lambda: split("ab cd", pattern), lambda: Tokenizer([b"a"], {}, pattern)):
+        with pytest.raises(ValueError, match="searches backwards"):
+            use()
 
 
 @pytest.mark.parametrize("pattern", [None, 5, b"bytes", ["."]])
@@ -216,6 +317,11 @@ def test_a_size_below_zero_is_refused_and_one_that_is_reached_learns_nothing():
         learn_merges({(0, 1): 1}, [b"a", b"b"], -1)
     for size in (0, 1, 2):
         assert learn_merges({(0, 1): 1}, [b"a", b"b"], size) == {}
+
+
+def test_a_pair_that_never_occurs_is_not_learned():
+    vocabulary = [b"a", b"b"]
+    assert learn_merges({(0, 1): 0}, vocabulary, 3) == {} and vocabulary == [b"a", b"b"]
 
 
 def test_a_folder_is_no_file(tmp_path):

@@ -1,7 +1,7 @@
 """Chat templates that would run for years or fill the memory end, each by a limit that counts."""
 
 import pytest
-from jinja2 import TemplateRuntimeError
+from jinja2 import Environment, TemplateRuntimeError
 
 from course_lib.text import ChatTemplate, Tokenizer, template_limits, template_sizes
 from course_lib.text.template_language import run_template
@@ -83,6 +83,17 @@ ENDLESS = {
     "rounding": "{{ 1 | round(100000000, 'ceil') }}",
     "an argument many times": "{{ ('{0}' * 999).format('x' * 9999) }}",
     "a range": "{{ range(10 ** 9) | list }}",
+    "a long reason": "{{ raise_exception(['x' * 99999] * 40) }}",
+    "a wide date": "{{ strftime_now('%99999d' * 100) | length }}",
+    "many dates": "{{ strftime_now('%c' * 9999) | length }}",
+    "a search from the right": "{{ ('a' * 9999).rfind('b' + 'a' * 5000) }}",
+    "an index from the right": "{{ ('a' * 9999).rindex('b' + 'a' * 5000) }}",
+    "a cut from the right": "{{ ('a' * 9999).rsplit('b' + 'a' * 5000) | length }}",
+    "a part from the right": "{{ ('a' * 9999).rpartition('b' + 'a' * 5000) | length }}",
+    "stripping": "{{ ('a' * 9999).strip('b' * 5000 + 'a') }}",
+    "stripping the left": "{{ ('a' * 9999).lstrip('b' * 5000 + 'a') }}",
+    "stripping the right": "{{ ('a' * 9999).rstrip('b' * 5000 + 'a') }}",
+    "trimming": "{{ ('a' * 9999) | trim(chars='b' * 5000 + 'a') }}",
 }
 
 
@@ -127,6 +138,29 @@ def test_limits_change_no_operator():
     )
     expected = "1024 0.5 5.0 abab [1, 2]   2.0 3 a1None     x 5% 2"
     assert ChatTemplate(source, TOKENIZER).render("hi") == expected
+
+
+def test_what_a_template_refuses_is_said_and_dates_are_written():
+    with pytest.raises(ValueError, match="no system message"):
+        ChatTemplate("{{ raise_exception('no system message') }}", TOKENIZER).render("hi")
+    assert len(ChatTemplate("{{ strftime_now('%d %b %Y') }}", TOKENIZER).render("hi")) == 11
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        "{{ g | first }}{{ g | join }}",
+        "{{ g | first }}{{ g | list }}{{ g | list }}",
+        "{% set h = g | select %}{{ g | first }}{{ h | join }}|{{ h | join }}",
+        "{{ 'A' in g }}{{ g | list }}",
+        "{{ g | default('x') | join }}",
+        "{% for x in g | unique %}{{ x }}{{ g | first }}{% endfor %}",
+        "{% for x in g | slice(2) %}{{ x }}{% endfor %}{% for x in g | batch(2) %}{{ x }}{% endfor %}",
+    ],
+)
+def test_an_iterator_is_read_as_jinja_reads_it(use):
+    source = "{% set g = ['a', 'b', 'c'] | map('upper') %}" + use
+    assert ChatTemplate(source, TOKENIZER).render("hi") == Environment().from_string(source).render()
 
 
 WORDS = "word " * 800

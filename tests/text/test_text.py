@@ -29,8 +29,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 import course_lib.text
 from course_lib.text import GPT2, SMOLLM2, TIE_RULES, ChatTemplate, Tokenizer, learn_merges, split
-from course_lib.text.checks import LARGEST_ID
 from course_lib.text.fast_bpe import replay_merges
+from course_lib.text.ids import LARGEST_ID
 from course_lib.text.normalise import last_number, normalise
 from course_lib.text.special_tokens import SpecialSplitter
 from course_lib.text.streaming import LOOKAHEAD_PIECES
@@ -209,7 +209,7 @@ def test_the_cache_of_pieces_changes_nothing():
 def test_no_more_pieces_are_cached_than_the_limit(monkeypatch):
     text = "low lower lowest low"
     expected = Tokenizer.train(text, 262).encode(text)
-    monkeypatch.setattr("course_lib.text.tokenizer.MAX_CACHED_PIECES", 2)
+    monkeypatch.setattr("course_lib.text.fast_bpe.MAX_CACHED_PIECES", 2)
     tokenizer = Tokenizer.train(text, 262)
     assert tokenizer.encode(text) == tokenizer.encode(text) == expected
     assert len(tokenizer._cache) == 2
