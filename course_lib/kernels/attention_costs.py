@@ -11,6 +11,7 @@ from course_lib.kernels.checks import check_bytes, check_counts, check_heads, ch
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import power_of_two, tile_count
 from course_lib.kernels.paged_attention import MOST_ROWS
+from course_lib.model.checks import plain
 
 MOST_TOKENS = 2**24
 
@@ -23,8 +24,10 @@ def naive_attention_cost(
     The scores q kᵀ are written; the softmax reads them and writes the weights; the last step reads the
     weights. Operations: 2 · m · n · k of each product (m, k) × (k, n).
     """
-    check_sizes(batch=batch, heads=heads, queries=queries, keys=keys, d_head=d_head)
-    check_bytes(bytes_each)
+    batch, heads, queries, keys, d_head = check_sizes(
+        batch=batch, heads=heads, queries=queries, keys=keys, d_head=d_head
+    )
+    bytes_each = check_bytes(bytes_each)
     pairs = queries * keys
     elements = (2 * queries + 2 * keys) * d_head + 4 * pairs
     return Cost(batch * heads * bytes_each * elements, batch * heads * 4 * pairs * d_head)
@@ -39,10 +42,11 @@ def attention_cost(
     bytes_each: of an element of q, k, v and the output. blocks: BLOCK_Q and BLOCK_K.
     Operations: those of whole tiles, with the elements that only fill them.
     """
-    check_sizes(batch=batch, heads=heads, queries=queries, keys=keys, d_head=d_head)
-    check_bytes(bytes_each)
-    _check_visits(queries, keys, causal, window, blocks)
-    block_q, block_k = blocks
+    batch, heads, queries, keys, d_head = check_sizes(
+        batch=batch, heads=heads, queries=queries, keys=keys, d_head=d_head
+    )
+    bytes_each = check_bytes(bytes_each)
+    window, (block_q, block_k) = _check_visits(queries, keys, causal, window, blocks)
     keys_read, scores = 0, 0
     for first in range(0, queries, block_q):
         begin, end = _visited_keys(first, queries, keys, causal, window, block_q, block_k)
@@ -61,11 +65,10 @@ def attention_backward_cost(
     blocks: rows of a program's own tile, and of the tiles that it visits. Operations: those of whole tiles,
     with the elements that only fill them.
     """
-    check_sizes(batch=batch, queries=queries, keys=keys, d_head=d_head)
-    check_heads(heads, kv_heads)
-    check_bytes(bytes_each)
-    _check_visits(queries, keys, causal, window, blocks)
-    own, visited = blocks
+    batch, queries, keys, d_head = check_sizes(batch=batch, queries=queries, keys=keys, d_head=d_head)
+    heads, kv_heads = check_heads(heads, kv_heads)
+    bytes_each = check_bytes(bytes_each)
+    window, (own, visited) = _check_visits(queries, keys, causal, window, blocks)
     keys_read, queries_read, products = 0, 0, 0
     for first in range(0, queries, own):
         begin, end = _visited_keys(first, queries, keys, causal, window, own, visited)
@@ -91,12 +94,13 @@ def paged_attention_cost(
     several splits, an output and a log-sum-exp of each split go through memory. The operations that only fill
     tiles are not counted; `Meter` counts them, many where few query heads share a key-value head.
     """
-    check_sizes(d_head=d_head)
-    check_bytes(bytes_each)
-    check_heads(heads, kv_heads)
-    check_sizes(1, splits=splits)
+    (d_head,) = check_sizes(d_head=d_head)
+    bytes_each = check_bytes(bytes_each)
+    heads, kv_heads = check_heads(heads, kv_heads)
+    (splits,) = check_sizes(1, splits=splits)
     check_splits(window, splits)
-    check_counts("lengths", lengths)
+    window = plain(window)
+    lengths = check_counts("lengths", lengths)
     tokens = sum(length if window is None else min(length, window) for length in lengths)
     readers = kv_heads * tile_count(heads // kv_heads, MOST_ROWS)
     rows = len(lengths) * heads
@@ -106,12 +110,18 @@ def paged_attention_cost(
     return Cost(bytes_each * elements + 4 * (between + integers), 4 * heads * tokens * d_head)
 
 
-def _check_visits(queries: int, keys: int, causal: bool, window: int | None, blocks: tuple[int, int]) -> None:
-    """Raise ValueError for what `flash_attention` refuses too, and for more tokens than can be counted."""
+def _check_visits(
+    queries: int, keys: int, causal: bool, window: int | None, blocks: tuple[int, int]
+) -> tuple[int | None, list[int]]:
+    """Return window and blocks as Python's numbers.
+
+    Raises ValueError for what `flash_attention` refuses too, and for more tokens than can be counted.
+    """
     check_visible(queries, keys, causal, window)
     check_blocks(blocks)
     if max(queries, keys) > MOST_TOKENS:
         raise ValueError(f"{max(queries, keys)} tokens take too long to count: at most {MOST_TOKENS}")
+    return plain(window), list(map(plain, blocks))
 
 
 def _width(d_head: int) -> int:

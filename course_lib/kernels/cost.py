@@ -23,7 +23,9 @@ class Cost:
     flops: int
 
     def __post_init__(self):
-        check_sizes(bytes=self.bytes, flops=self.flops)
+        moved, flops = check_sizes(bytes=self.bytes, flops=self.flops)
+        object.__setattr__(self, "bytes", moved)
+        object.__setattr__(self, "flops", flops)
 
     @property
     def intensity(self) -> float:

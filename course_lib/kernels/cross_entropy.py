@@ -23,7 +23,7 @@ from course_lib.kernels.checks import INTEGERS, check_bytes, check_flags, check_
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
-from course_lib.model.checks import is_whole
+from course_lib.model.checks import is_whole, plain
 
 TILE_ELEMENTS = 4_096  # that a program works on at a time
 REDUCTIONS = ("mean", "sum", "none")
@@ -57,6 +57,7 @@ def token_losses(logits: Tensor, targets: Tensor, ignore: int = -100, backend: s
     no logit for such a target, and its loss and its row's gradient are nan. For other errors see
     `use_triton`.
     """
+    ignore = plain(ignore)
     check_floats(logits=logits)
     check_targets(tuple(logits.shape), targets, ignore)
     rows = logits.reshape(targets.numel(), logits.shape[-1])  # (rows, vocab)
@@ -79,10 +80,10 @@ def cross_entropy_cost(
     rows' targets, log-sum-exps and gradients. Operations: four for each logit that is read, of which one is
     an exponential.
     """
-    check_sizes(rows=rows, vocab=vocab, ignored=ignored)
+    rows, vocab, ignored = check_sizes(rows=rows, vocab=vocab, ignored=ignored)
     if ignored > rows:
         raise ValueError(f"{ignored} of {rows} rows can't be ignored")
-    check_bytes(bytes_each)
+    bytes_each = check_bytes(bytes_each)
     check_flags(backward=backward)
     counted = rows - ignored
     if not backward:

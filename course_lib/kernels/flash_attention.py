@@ -40,6 +40,7 @@ from course_lib.kernels.flash_backward import flash_backward, strides, to_kernel
 from course_lib.kernels.flash_tiles import load_bounds, part_bounds, sees, visible_keys
 from course_lib.kernels.language import hopper, launch, power_of_two, tile_count, tl, triton
 from course_lib.model.attention import attend, causal_mask
+from course_lib.model.checks import plain
 
 
 def flash_attention(
@@ -62,6 +63,7 @@ def flash_attention(
 
     Raises ValueError for arguments that don't fit each other; see also `use_triton`.
     """
+    window, longest, scale = map(plain, (window, longest, scale))
     check_attention(q, k, v, causal, window, blocks, scale)
     check_packing(q, k, starts, longest, check)
     check_flags(return_lse=return_lse)
@@ -81,7 +83,7 @@ def _run_kernel(
     """Return the output and the log-sum-exps, by Triton."""
     tile = chosen("attention_forward", forward_tile(q))
     if blocks is not None:
-        tile = Tile({"BLOCK_Q": blocks[0], "BLOCK_K": blocks[1]}, tile.warps, tile.stages)
+        tile = Tile({"BLOCK_Q": plain(blocks[0]), "BLOCK_K": plain(blocks[1])}, tile.warps, tile.stages)
     starts = None if starts is None else starts.to(torch.int32).contiguous()
     out, lse = _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, tile, scale)
     return out, lse * math.log(2) if return_lse else None

@@ -24,6 +24,7 @@ from course_lib.kernels.chosen_tiles import Tile, chosen
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.expert_checks import check_groups
 from course_lib.kernels.language import in_product_dtype, launch, tile_count, tl, triton, use_triton
+from course_lib.model.checks import plain
 
 # The programs of GROUP_M tiles of rows and one tile of columns run one after another, while the cache still
 # holds that tile's weights (Triton's tutorial on matrix multiplication calls it GROUP_SIZE_M).
@@ -48,6 +49,7 @@ def grouped_matmul(
     Raises ValueError for shapes, dtypes and rows that don't fit; for others see `use_triton`.
     """
     x, weight = in_product_dtype(x, weight)
+    n_active = plain(n_active)
     check_groups(x, weight, starts, order, n_active, check)
     return multiply_groups(x, weight, starts, order, n_active, backend)
 
@@ -58,6 +60,7 @@ def multiply_groups(
     """Return what `grouped_matmul` does, for arguments that are known to fit."""
     if not use_triton(backend, x, weight, starts, products=True) or not len(x):
         return _reference(x, weight, starts, order, n_active)
+    order = None if order is None else order.contiguous()
     return _GroupedProduct.apply(x, weight, starts.int().contiguous(), order, n_active)
 
 
@@ -75,9 +78,9 @@ def grouped_matmul_cost(
     Each tile reads its rows, its expert's weights and the tables of tiles. bytes_each: the bytes of an
     element of x and weight. Operations: those of whole tiles, as `Meter` counts them.
     """
-    check_counts("counts", counts)
-    check_sizes(d_out=d_out, d_in=d_in)
-    check_bytes(bytes_each)
+    counts = check_counts("counts", counts)
+    d_out, d_in = check_sizes(d_out=d_out, d_in=d_in)
+    bytes_each = check_bytes(bytes_each)
     check_flags(order=order)
     block_m, block_n, block_k = product_tile(bytes_each == 4).sizes.values()
     down, across = sum(tile_count(count, block_m) for count in counts), tile_count(d_out, block_n)

@@ -4,7 +4,8 @@ A kernel is one function that runs as many small programs; each program reads it
 tile. On a GPU, Triton compiles the kernel. Without one, Triton's interpreter runs the same source on CPU
 tensors, one program after the other, with NumPy: slowly, but exactly enough for tests. Triton decides between
 the two when it is first imported: `TRITON_INTERPRET=1` selects the interpreter, and here that is the default
-on a machine without a GPU.
+on a machine without a GPU. PyTorch imports Triton too, at an optimizer's first step for example: there this
+package must be imported earlier.
 
 The kernels use only what works in both. The interpreter stores bfloat16 as raw bits, which must be converted
 before arithmetic. So kernels without matrix products convert what they load to float32, and matrix products
@@ -108,7 +109,7 @@ def _obstacle_here(tensor: Tensor, products: bool, bfloat16: bool) -> str | None
     if not tensor.is_cuda:
         return (
             "the tensors are on the CPU, where only Triton's interpreter runs; set TRITON_INTERPRET=1 before "
-            "Python starts"
+            "Python starts, import course_lib.kernels before anything is trained"
         )
     capability = torch.cuda.get_device_capability(tensor.device)
     if products and capability < TENSOR_CORES:

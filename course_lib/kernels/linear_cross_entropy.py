@@ -41,7 +41,7 @@ from course_lib.kernels.cross_entropy import (
     losses_in_place,
 )
 from course_lib.kernels.language import product_dtype, tile_count, use_triton
-from course_lib.model.checks import is_whole
+from course_lib.model.checks import is_whole, plain
 
 # Each chunk reads the weights and updates their gradient: where a chunk has fewer tokens than d_model, that
 # is most of the traffic (see `linear_cross_entropy_cost`). In 16 bits, the logits of 2,048 tokens take 0.2 GB
@@ -67,6 +67,7 @@ def linear_cross_entropy(
     no_grad only losses are computed. Raises ValueError for shapes and dtypes that don't fit; for others see
     `token_losses`.
     """
+    ignore, chunk = plain(ignore), plain(chunk)
     options = _checked_options(hidden, weight, targets, ignore, backend, chunk, reduction)
     flat = targets.flatten().long().contiguous()
     if reduction == "none":
@@ -86,9 +87,9 @@ def linear_cross_entropy_cost(
     weight. ignored: the number of tokens whose target doesn't count; their products are counted. Operations:
     2 · m · n · k of each product (m, k) × (k, n), and those of `cross_entropy_cost`.
     """
-    check_sizes(tokens=tokens, d_model=d_model, vocab=vocab)
-    check_bytes(bytes_each)
-    check_sizes(1, chunk=chunk)
+    tokens, d_model, vocab = check_sizes(tokens=tokens, d_model=d_model, vocab=vocab)
+    bytes_each = check_bytes(bytes_each)
+    (chunk,) = check_sizes(1, chunk=chunk)
     check_flags(hidden_grad=hidden_grad, weight_grad=weight_grad)
     activations, weights, logits = (
         bytes_each * size for size in (tokens * d_model, vocab * d_model, tokens * vocab)

@@ -28,6 +28,7 @@ from course_lib.kernels.checks import check_bytes, check_epsilon, check_flags, c
 from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
+from course_lib.model.checks import plain
 
 WIDEST = 16_384  # a row must fit on the chip
 TILE_ELEMENTS = 4_096  # that a program works on at a time
@@ -41,6 +42,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float = 1e-5, backend: str = "auto"
     of an element beyond some 10¹⁹ is ∞, as in PyTorch: such rows become zeros. A row with nan becomes nan.
     Raises ValueError for shapes that don't fit; for others see `use_triton`.
     """
+    eps = plain(eps)
     if not _use_kernel(backend, eps, x, weight):
         wide, weight = _in_one_dtype(x, weight)
         return F.rms_norm(wide, weight.shape, weight, eps).to(x.dtype)
@@ -54,6 +56,7 @@ def layer_norm(
 
     weight, bias: (width,). Precision and errors are those of `rms_norm`.
     """
+    eps = plain(eps)
     parameters = [weight] if bias is None else [weight, bias]
     if not _use_kernel(backend, eps, x, *parameters):
         wide, *parameters = _in_one_dtype(x, *parameters)
@@ -75,8 +78,8 @@ def rms_norm_cost(rows: int, width: int, bytes_each: int, backward: bool = False
     gradient, in 32 bits. Operations: the multiplications and additions of
     elements, four in forward and nine in backward.
     """
-    check_sizes(rows=rows, width=width)
-    check_bytes(bytes_each)
+    rows, width = check_sizes(rows=rows, width=width)
+    bytes_each = check_bytes(bytes_each)
     check_flags(backward=backward)
     programs = tile_count(rows, _tile(rows, width).sizes["ROWS"])
     if not backward:

@@ -18,6 +18,7 @@ from course_lib.kernels.chosen_tiles import Tile
 from course_lib.kernels.cost import Cost
 from course_lib.kernels.expert_checks import MOST_EXPERTS, check_choices
 from course_lib.kernels.language import launch, power_of_two, tile_count, tl, triton, use_triton
+from course_lib.model.checks import plain
 
 
 def group_by_expert(
@@ -33,7 +34,7 @@ def group_by_expert(
     experts. On a GPU ids are looked at only with `check`, since that means waiting for the GPU; without it
     `order` is undefined for such an id. For other errors see `use_triton`.
     """
-    flat = chosen.flatten()
+    flat, n_experts = chosen.flatten().contiguous(), plain(n_experts)
     check_choices(flat, n_experts, backend, check)
     if not use_triton(backend, flat, integers=True) or not len(flat) or n_experts > MOST_EXPERTS:
         return flat.argsort(stable=True).int(), _starts(flat.bincount(minlength=n_experts))
@@ -60,9 +61,9 @@ def group_by_expert_cost(choices: int, n_experts: int, bytes_each: int = 8) -> C
     They read the choices twice and write their order, and write and read an integer for each tile and expert.
     bytes_each: the bytes of a choice.
     """
-    check_sizes(choices=choices)
-    check_bytes(bytes_each)
-    check_sizes(1, n_experts=n_experts)
+    (choices,) = check_sizes(choices=choices)
+    bytes_each = check_bytes(bytes_each)
+    (n_experts,) = check_sizes(1, n_experts=n_experts)
     programs = tile_count(choices, _tile(n_experts).sizes["CHOICES"])
     return Cost(choices * (2 * bytes_each + 4) + 2 * 4 * programs * n_experts, 0)
 

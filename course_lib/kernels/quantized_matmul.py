@@ -7,6 +7,8 @@
 read neighbouring bytes, so here the codes, the scales and the minima are separate tensors.
 """
 
+from operator import is_
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,7 +66,7 @@ def _check_parts(shape: tuple[int, int], codes: Tensor, scale: Tensor, minimum, 
     parts = {"scale": scale, "minimum": minimum, "levels": levels}
     check_floats(**{name: part for name, part in parts.items() if part is not None})
     sizes = [None if x is None else tuple(x.shape) for x in parts.values()]
-    rows, columns = shape
+    rows, columns = map(int, shape)
     groups = scale.shape[-1] if minimum is not None and scale.dim() else 1
     if codes.dtype == torch.int8:
         fits = codes.shape == (rows, columns) and sizes == [(rows,), None, None]
@@ -148,8 +150,8 @@ def quantized_matmul(x: Tensor, weight: PreparedWeight, backend: str = "auto") -
 
 def quantized_matmul_cost(tokens: int, weight: PreparedWeight, bytes_each: int) -> Cost:
     """Return the cost of the kernel that `quantized_matmul` launches. bytes_each: of an element of x."""
-    check_sizes(tokens=tokens)
-    check_bytes(bytes_each)
+    (tokens,) = check_sizes(tokens=tokens)
+    bytes_each = check_bytes(bytes_each)
     if weight.codes.dtype == torch.int8:
         return int8_matmul_cost(tokens, *weight.shape, bytes_each)
     scale_bytes = weight.scale.itemsize + (0 if weight.minimum is None else weight.minimum.itemsize)
@@ -192,21 +194,24 @@ class KernelLinear(QuantizedLinear):
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     def _prepared_weight(self) -> PreparedWeight | None:
-        """Return the weight for the kernels, prepared at its first use on a device.
+        """Return the weight for the kernels, prepared at its first use, and anew when what is stored changes.
 
         None where PyTorch computes, or where the format has no kernel.
         """
-        device = next(self.stored.buffers()).device
+        buffers = tuple(self.stored.buffers())
+        device = buffers[0].device
         if self.backend == "torch" or (self.backend == "auto" and device.type != "cuda"):
             return None
         # The cache is a plain attribute and not a buffer, so that it is not part of the model's state.
+        # PyTorch counts what is written into a tensor as its versions, unless it is made in inference mode.
+        versions = [0 if buffer.is_inference() else buffer._version for buffer in buffers]
         cached = vars(self).get("prepared")
-        if cached is None or cached[0] is not self.stored or cached[1] != device:
+        if cached is None or cached[1] != versions or not all(map(is_, cached[0], buffers)):
             try:
                 weight = prepare_weight(self.stored)
             except ValueError:
                 weight = None
-            cached = vars(self)["prepared"] = self.stored, device, weight
+            cached = vars(self)["prepared"] = buffers, versions, weight
         return cached[2]
 
     def _load_from_state_dict(self, *args) -> None:

@@ -56,8 +56,8 @@ def rope_cost(batch: int, heads: int, time: int, d_head: int, bytes_each: int) -
     The kernel reads x and writes the result, and each program reads its cosines and sines. bytes_each: the
     bytes of an element of x, cos and sin. Operations: six multiplications and additions for each pair.
     """
-    check_sizes(batch=batch, heads=heads, time=time, d_head=d_head)
-    check_bytes(bytes_each)
+    batch, heads, time, d_head = check_sizes(batch=batch, heads=heads, time=time, d_head=d_head)
+    bytes_each = check_bytes(bytes_each)
     tables = batch * tile_count(heads, _tile(heads, time, d_head).sizes["HEADS"]) * time * d_head
     return Cost(bytes_each * (2 * batch * heads * time * d_head + tables), 3 * batch * heads * time * d_head)
 

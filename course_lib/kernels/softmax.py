@@ -54,8 +54,8 @@ def softmax_cost(rows: int, width: int, bytes_each: int, backward: bool = False)
     Operations: each subtraction, multiplication, division, exponential, comparison and addition to a sum
     counts as one. `Meter` counts none of them, because there is no matrix product.
     """
-    check_sizes(rows=rows, width=width)
-    check_bytes(bytes_each)
+    rows, width = check_sizes(rows=rows, width=width)
+    bytes_each = check_bytes(bytes_each)
     check_flags(backward=backward)
     return Cost(bytes_each * (3 if backward else 2) * rows * width, (4 if backward else 5) * rows * width)
 

@@ -45,8 +45,8 @@ def swiglu_cost(rows: int, width: int, bytes_each: int, backward: bool = False) 
 
     Operations: each multiplication, addition, negation, division and exponential counts as one.
     """
-    check_sizes(rows=rows, width=width)
-    check_bytes(bytes_each)
+    rows, width = check_sizes(rows=rows, width=width)
+    bytes_each = check_bytes(bytes_each)
     check_flags(backward=backward)
     return Cost(bytes_each * (5 if backward else 3) * rows * width, (12 if backward else 5) * rows * width)
 

@@ -260,3 +260,14 @@ def test_under_autocast_a_mixture_multiplies_in_16_bits_as_the_model_does(backen
 def test_other_experts_are_refused(dials):
     with pytest.raises(ValueError, match="only SwiGLU experts without biases"):
         stack_experts(Experts(config(n_experts=2, **dials)))
+
+
+def test_tables_of_any_strides_are_read_as_they_are():
+    chosen = choices([5, 3, 4])
+    strided = torch.stack([chosen, chosen.flip(0)], dim=1)[:, 0]
+    order, starts = group_by_expert(chosen, 3, "triton")
+    assert all(map(torch.equal, group_by_expert(strided, 3, "triton"), (order, starts)))
+    x, weight = numbers(12, 16), numbers(3, 8, 16)
+    strided = torch.stack([order, order.flip(0)], dim=1)[:, 0]
+    wanted = grouped_matmul(x, weight, starts, order, backend="triton")
+    assert torch.equal(grouped_matmul(x, weight, starts, strided, backend="triton"), wanted)

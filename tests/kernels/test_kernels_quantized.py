@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernel_checks import DEVICE, DTYPES, PRODUCT_DTYPES, assert_close, numbers
+from torch import nn
 
 from course_lib.kernels.int8_matmul import SM_COUNT, many_tokens_tile, one_token_tile
 from course_lib.kernels.language import INTERPRETED, tile_count
@@ -16,7 +17,8 @@ from course_lib.kernels.quantized_matmul import (
     quantized_matmul,
     quantized_matmul_cost,
 )
-from course_lib.model.exchange import twin
+from course_lib.kernels.use import kernel_parts
+from course_lib.model.exchange import exchange, twin
 from course_lib.quantize import NF4, Q4_0, Q4_1, Q8_0, QuantizedLinear, Uniform
 
 FORMATS = {"int8": Uniform(bits=8), "Q4_1": Q4_1, "Q4_0": Q4_0, "NF4": NF4(), "NF4, double": NF4(True)}
@@ -188,3 +190,22 @@ def test_a_layer_that_gets_other_weights_computes_with_them():
     assert_close(layer(x), second(x).double())
     layer.stored = first.stored
     assert_close(layer(x), first(x).double())
+
+
+def test_weights_that_are_loaded_around_the_layer_are_computed_with():
+    """While the kernels are off, and where only what is stored is loaded."""
+    first, second = (
+        nn.Sequential(QuantizedLinear(Q4_1.store(numbers(24, 64, seed=seed).cpu()).to(DEVICE)))
+        for seed in (1, 2)
+    )
+    weights, x = {name: x.clone() for name, x in first.state_dict().items()}, numbers(5, 64)
+    wanted = [model(x).double() for model in (first, second)]
+    change = exchange(first, kernel_parts(first, "triton"))
+    assert_close(first(x), wanted[0])
+    with change.undone():
+        first.load_state_dict(second.state_dict())
+    assert_close(first(x), wanted[1])
+    first[0].stored.raw.copy_(weights["0.stored.raw"])
+    assert_close(first(x), wanted[0])
+    first[0].stored.load_state_dict(second[0].stored.state_dict(), assign=True)
+    assert_close(first(x), wanted[1])
