@@ -9,11 +9,10 @@ A family is a row of a table. A new one takes data and no code.
 import reprlib
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from operator import attrgetter
 
 from course_lib.arguments import check_flag
 from course_lib.gguf_names import BLOCK_TENSORS, TENSORS
-from course_lib.model import AttentionConfig, ModelConfig
+from course_lib.model import AttentionConfig, ExpertsConfig, ModelConfig
 from course_lib.text import GPT2, SMOLLM2
 
 # Fields of `ModelConfig` → GGUF's settings, which follow the architecture's name: "llama.embedding_length".
@@ -44,8 +43,19 @@ NEUTRAL_SETTINGS = {
     "attention.max_alibi_bias": (0,),
     "attn_logit_softcapping": (0,),
     "final_logit_softcapping": (0,),
+    "attention.temperature_scale": (0,),
+    "attention.output_scale": (0, 1),
+    "attention.shared_kv_layers": (0,),
+    "embedding_scale": (0, 1),
+    "residual_scale": (0, 1),
+    "logit_scale": (0, 1),
+    "rescale_every_n_layers": (0,),
+    "use_parallel_residual": (False,),
+    "swin_norm": (False,),
     "expert_count": (0,),
 }
+# Fields of `ModelConfig` that have fields of their own.
+GROUPS = {"attention": AttentionConfig, "experts": ExpertsConfig}
 
 
 class NotHandled(ValueError):
@@ -83,9 +93,10 @@ class Family:
             elif name != "shared_config" and {type(entry) for entry in value.values()} - {str}:
                 raise TypeError(f"{name} must map names to names, and holds {reprlib.repr(dict(value))}")
         known = {each.name for each in fields(ModelConfig)}
+        known |= {f"{group}.{each.name}" for group, kind in GROUPS.items() for each in fields(kind)}
         for name in (*self.shared_config, *self.required_settings, *self.optional_settings):
-            if name.partition(".")[0] not in known:
-                raise ValueError(f"{name} is no field of ModelConfig, which has {', '.join(sorted(known))}")
+            if name not in known:
+                raise ValueError(f"{name!r} is no field of ModelConfig, which has {', '.join(sorted(known))}")
 
     def config(self, architecture: str, settings: Mapping, **known: object) -> ModelConfig:
         """Return the configuration of the model in a file.
@@ -93,10 +104,13 @@ class Family:
         architecture: the settings' prefix. settings: the file's, by name. known: fields of `ModelConfig` that
         are not read from settings; a setting overrides them.
 
-        Raises ValueError for a required setting that is missing, for one that isn't a number or that the
-        family doesn't read, though it changes what the model computes, and where the configuration itself
-        does.
+        Raises TypeError for an architecture or settings of another kind, ValueError for a required setting
+        that is missing, for one that isn't a number or that the family doesn't read, though it changes what
+        the model computes, and where the configuration itself does.
         """
+        if not isinstance(architecture, str) or not isinstance(settings, Mapping):
+            given = f"{reprlib.repr(architecture)} and {reprlib.repr(settings)}"
+            raise TypeError(f"architecture must be a name, and settings a mapping, not {given}")
         required = REQUIRED_SETTINGS | self.required_settings
         optional = OPTIONAL_SETTINGS | self.optional_settings
         keys = {name: f"{architecture}.{setting}" for name, setting in (optional | required).items()}
@@ -110,14 +124,26 @@ class Family:
         return ModelConfig.from_dict(_nest(defaults | known | read | self.shared_config))
 
     def matches(self, config: ModelConfig) -> bool:
-        """Return whether a model has the values that all models of this family share."""
-        return all(attrgetter(name)(config) == value for name, value in self.shared_config.items())
+        """Return whether a model has the values that all models of this family share.
+
+        Raises TypeError for anything but a `ModelConfig`.
+        """
+        if not isinstance(config, ModelConfig):
+            raise TypeError(f"config must be a ModelConfig, not {reprlib.repr(config)}")
+        return all(_value(config, name) == value for name, value in self.shared_config.items())
+
+
+def _value(config: ModelConfig, name: str) -> object:
+    """Return a field of a configuration; None for one of a group, such as experts, that it hasn't."""
+    group, _, inner = name.partition(".")
+    value = getattr(config, group)
+    return getattr(value, inner, None) if inner else value
 
 
 def check_families(families: object) -> None:
     """Raise TypeError unless these are families by the names of their architectures."""
     listed = isinstance(families, Mapping) and {type(family) for family in families.values()} <= {Family}
-    if not listed:
+    if not listed or not all(isinstance(name, str) for name in families):
         raise TypeError(
             f"families must map names to Family(…), as FAMILIES does, not {reprlib.repr(families)}"
         )

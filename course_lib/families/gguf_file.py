@@ -114,10 +114,13 @@ def _read_decoder(
 def _place(tensors: list[ReaderTensor], family: Family, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return each tensor's name in the model. shapes: those of the model's weights, by name.
 
-    Raises ValueError unless every tensor has a place, in its shape, and every weight a tensor.
+    Raises ValueError unless every tensor has a place, in its shape, and every weight one tensor.
     """
     names = [_parameter_name(tensor.name, family) for tensor in tensors]
+    first = {}
     for tensor, name in zip(tensors, names, strict=True):
+        if (other := first.setdefault(name, tensor.name)) != tensor.name and name in shapes:
+            raise ValueError(f"{other} and {tensor.name} are both {name}, by the names of its family")
         if name not in shapes:
             raise NotHandled(f"it holds a tensor {tensor.name!r}, which this decoder has no place for")
         if (shape := shape_of(tensor)) != shapes[name]:

@@ -26,8 +26,18 @@ def write_tensors(path: str | Path, tensors: dict[str, Tensor], facts: dict) -> 
     where none can be written.
     """
     with replacing(path) as file:
-        contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, file, {MARK: json.dumps(facts, sort_keys=True)})
+        save_file(_separate(tensors), file, {MARK: json.dumps(facts, sort_keys=True)})
+
+
+def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors, each contiguous and in memory of its own, as safetensors wants them."""
+    separate, used = {}, set()
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if place in used else tensor
+        used.add(place)
+    return separate
 
 
 def read_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict]:

@@ -169,3 +169,24 @@ def test_a_model_is_of_the_family_whose_shared_configuration_it_has():
         {"positions": "alibi"},
     ):
         assert not LLAMA.matches(replace(plain, **fields))
+
+
+def test_experts_that_a_model_has_not_are_no_match():
+    experts = Family({"experts.n_experts": 8})
+    assert not experts.matches(tiny_config()) and experts.matches(tiny_config(n_experts=8))
+
+
+@pytest.mark.parametrize("name", ["attention.windw", "norm.x", "experts.", "attention.window.more", 1])
+def test_a_field_that_does_not_exist_is_refused(name):
+    with pytest.raises(ValueError, match=f"{name!r} is no field of ModelConfig"):
+        Family({name: 2})
+
+
+def test_what_is_no_configuration_and_no_table_is_named(path):
+    with pytest.raises(TypeError, match="config must be a ModelConfig, not None"):
+        LLAMA.matches(None)
+    for arguments in (("llama", None), (5, {})):
+        with pytest.raises(TypeError, match="architecture must be a name, and settings a mapping"):
+            LLAMA.config(*arguments)
+    with pytest.raises(TypeError, match="families must map names to Family"):
+        read_gguf(path, families={1: LLAMA})

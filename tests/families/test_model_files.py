@@ -3,16 +3,21 @@
 import json
 import os
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from families.test_families import seconds
 from references import random_tokens, tiny_decoder
+from torch import nn
 
 from course_lib.families import load_model, save_model
 from course_lib.families.tensor_file import is_finite, read_tensors, write_tensors
 from course_lib.model import Decoder
+from course_lib.model.exchange import Replacement, exchange, twin
+from course_lib.model.norms import RMSNorm
 from course_lib.train import TrainConfig, Training, load_checkpoint, save_checkpoint
 
 INF, NAN = float("inf"), float("nan")
@@ -46,7 +51,7 @@ def test_more_layers_than_the_file_has_tensors_are_refused_at_once(path, size):
     tensors, header = saved(path)
     header["config"]["n_layers"] = size
     write_tensors(path, tensors, header)
-    refused(path, "n_layers|layers or experts, and the file has")
+    refused(path, "n_layers|layers or experts, and the file has|fit into any memory")
 
 
 @HUGE
@@ -54,7 +59,7 @@ def test_more_experts_than_the_file_has_tensors_are_refused_at_once(path, size):
     tensors, header = saved(path, n_experts=4)
     header["config"]["experts"]["n_experts"] = size
     write_tensors(path, tensors, header)
-    refused(path, "n_experts|layers or experts, and the file has")
+    refused(path, "n_experts|layers or experts, and the file has|fit into any memory")
 
 
 @pytest.mark.parametrize("name", ["vocab_size", "d_model", "d_head", "d_ff", "context"])
@@ -63,7 +68,7 @@ def test_huge_sizes_are_refused_before_anything_is_allocated(path, name, size):
     tensors, header = saved(path, positions="learned")
     header["config"][name] = size
     write_tensors(path, tensors, header)
-    refused(path, f"{name}|the model differs")
+    refused(path, f"{name}|the model differs|fit into any memory")
 
 
 def test_nothing_is_built_in_memory_for_a_file_that_does_not_fit(path):
@@ -271,6 +276,119 @@ def test_the_model_that_is_loaded_is_the_one_that_was_saved(path):
     tokens = random_tokens(model)
     assert loaded(tokens).equal(model(tokens)) and facts == {"note": "as before"}
     assert asdict(loaded.config) == asdict(model.config) and not loaded.training
+
+
+# What can't be stored so that it is read again
+
+
+def changed(change):
+    model = tiny_decoder(torch.float32, n_layers=2, tie_embeddings=False)
+    other = change(model)
+    return model if other is None else other
+
+
+def with_other_feed_forward(model):
+    other = tiny_decoder(torch.float32, n_layers=2, feed_forward="geglu")
+    model.blocks[1].feed_forward = other.blocks[1].feed_forward
+
+
+def with_other_class(model):
+    model.blocks[0].attention.__class__ = type("Other", (type(model.blocks[0].attention),), {})
+
+
+def with_other_base(model):
+    model.config = replace(model.config, rope_base=99.0)
+
+
+def with_another_part(model):
+    model.blocks.append(nn.Identity())
+
+
+def with_other_norm(make):
+    def change(model):
+        model.norm.weight = nn.Parameter(make(model.norm.weight.detach()), requires_grad=False)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        (with_other_feed_forward, "blocks.1.feed_forward differs"),
+        (with_other_class, "blocks.0.attention differs"),
+        (with_other_base, "positions differs"),
+        (with_another_part, "blocks.2 differs"),
+        (with_other_norm(lambda weight: weight[:3]), "norm.weight differs"),
+        (with_other_norm(torch.Tensor.long), "norm.weight differs"),
+        (with_other_norm(lambda weight: weight.to(torch.complex64)), "norm.weight differs"),
+        (with_other_norm(torch.Tensor.to_sparse), "norm.weight is sparse or on the device meta"),
+        (with_other_norm(lambda weight: weight.to("meta")), "norm.weight is sparse or on the device meta"),
+        (torch.compile, "OptimizedModule can't be built from its ModelConfig alone"),
+    ],
+)
+def test_a_model_that_could_not_be_built_again_is_refused(path, change, says):
+    with pytest.raises(ValueError, match=says):
+        save_model(path, changed(change))
+    assert not path.exists()
+
+
+def test_a_class_with_another_argument_is_refused(path):
+    class Other(Decoder):
+        def __init__(self, config, more):
+            super().__init__(config)
+
+    with pytest.raises(ValueError, match="Other can't be built from its ModelConfig alone .*more"):
+        save_model(path, Other(tiny_decoder().config, 1))
+
+
+def test_kernels_change_no_file(path):
+    model = tiny_decoder(torch.float32)
+    exchange(model, {"norm": twin(model.norm, type("Kernel", (Replacement, RMSNorm), {"kind": "kernels"}))})
+    save_model(path, model, torch.float32)
+    assert load_model(path)[0].norm.weight.equal(model.norm.weight)
+
+
+def test_weights_that_share_memory_are_each_stored(path):
+    model = tiny_decoder(torch.float32, tie_embeddings=False)
+    model.head.weight.data = model.embedding.weight.data
+    save_model(path, model, torch.float32)
+    tokens = random_tokens(model)
+    assert load_model(path)[0](tokens).equal(model(tokens))
+
+
+def nested(depth):
+    return [nested(depth - 1)] if depth else "x"
+
+
+@pytest.mark.parametrize(
+    "fact, error, says",
+    [
+        ({1: "a", "b": 2}, TypeError, "the fact note holds the key 1; JSON has no keys but text"),
+        ([{"a": ({None: 1},)}], TypeError, "the fact note holds the key None"),
+        (np.float32(1), TypeError, "the fact note holds a float32, which is not JSON serializable"),
+        (torch.ones(1), TypeError, "the fact note holds a Tensor"),
+        ({"a": [Path("x")]}, TypeError, "the fact note holds a PosixPath"),
+        (nested(900), ValueError, "the fact note holds lists and dicts nested more than 100 deep"),
+    ],
+)
+def test_a_fact_that_cannot_be_stored_is_named(path, fact, error, says):
+    with pytest.raises(error, match=says):
+        save_model(path, tiny_decoder(), note=fact)
+    assert not path.exists()
+
+
+def test_facts_of_every_kind_that_json_holds_are_read_again(path):
+    facts = {"a": None, "b": [1, 2.5, {"c": True}], "d": "text", "e": nested(100)}
+    save_model(path, tiny_decoder(), **facts, f=(1, 2))
+    assert load_model(path)[1] == facts | {"f": [1, 2]}
+
+
+def test_a_model_is_loaded_with_its_weights_where_others_have_none(path):
+    model = tiny_decoder(torch.float32)
+    save_model(path, model, torch.float32)
+    with torch.device("meta"):
+        loaded, _ = load_model(path)
+    assert loaded.norm.weight.equal(model.norm.weight)
 
 
 # What is in the way
