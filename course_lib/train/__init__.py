@@ -4,7 +4,8 @@ Read in this order: `plain_loop` (the training loop in its shortest form), `loss
 schedule), `config`, `data` (ids → batches), `history` and `learner`, `loop` (the same loop in full),
 `checkpoint` (stop a run and resume it later), `sft` (examples for a chat model), `rollouts` (batches that the
 model itself writes), `peft` (training a small part of a frozen model) and `world_model` (how the course's own
-small model was made). `interrupts` keeps a step whole; `checks` and `data_checks` hold error messages.
+small model was made). `interrupts` keeps a step whole; `checks`, `run_checks` and `data_checks` hold error
+messages.
 
     model = Decoder(model_config)
     history = train(model, Windows(join(documents, end), time=128, batch=16), TrainConfig(steps=500))

@@ -13,7 +13,7 @@ Not handled: layers that draw random numbers, such as dropout.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
 import torch
@@ -29,10 +29,10 @@ from course_lib.families.tensor_file import (
 )
 from course_lib.interrupts import uninterrupted
 from course_lib.model.exchange import replacement_kinds
-from course_lib.train.checks import METRICS
 from course_lib.train.history import History
 from course_lib.train.learner import Learner
 from course_lib.train.loop import Training
+from course_lib.train.run_checks import METRICS
 
 KIND = "checkpoint"
 
@@ -43,14 +43,17 @@ def save_checkpoint(path: str | Path, training: Training) -> None:
     An existing file is replaced only once the new one is complete. Beside the tensors, the file has their
     shapes ("holds"), by which a file that lost some of them is recognized, and the learners' configurations.
 
-    Raises ValueError, leaving an existing file, for weights that aren't finite.
+    Raises ValueError, leaving an existing file, for weights and averages of gradients that aren't finite.
     """
     for learner in training.learners.values():
-        require_finite("this run can't be saved", dict(learner.model.named_parameters()))
+        state = _optimizer_tensors(learner)
+        averages = {name: tensor for name, tensor in state.items() if name.endswith("/exp_avg")}
+        require_finite("this run can't be saved", dict(learner.model.named_parameters()) | averages)
     tensors = _add_prefix(METRICS, _lists_to_tensors(training.metrics))
     for name, learner in training.learners.items():
         tensors |= _add_prefix(name, _learner_tensors(learner))
-    write_tensors(path, tensors, {"kind": KIND, "holds": _shapes(tensors), "learners": _describe(training)})
+    facts = {"kind": KIND, "holds": _shapes(tensors), "learners": _describe(training)}
+    write_tensors(path, _unshared(tensors), facts)
 
 
 def load_checkpoint(path: str | Path, training: Training) -> None:
@@ -84,7 +87,7 @@ def load_checkpoint(path: str | Path, training: Training) -> None:
 
 
 def _describe(training: Training) -> dict[str, dict]:
-    """Return each learner's configurations and exchanged parts, as they come back from JSON.
+    """Return each learner's configurations, what it trains and exchanged parts, as they come back from JSON.
 
     Exchanged parts are modules that replace a model's own, such as quantized layers (`model.exchange`). Those
     that were exchanged for kernels are left out: they compute the same, so they may differ.
@@ -92,12 +95,17 @@ def _describe(training: Training) -> dict[str, dict]:
     facts = {}
     for name, learner in training.learners.items():
         config, parts = getattr(learner.model, "config", None), replacement_kinds(learner.model)
+        trained = set(_parameter_names(learner))
         facts[name] = {
             "run": asdict(learner.config),
-            "configuration": config and asdict(config),
+            "configuration": asdict(config) if is_dataclass(config) else {},
+            "trained part": {
+                path: "trained" if path in trained else "frozen"
+                for path, _ in learner.model.named_parameters()
+            },
             "exchanged parts": {path: kind for path, kind in parts.items() if kind != "kernels"},
         }
-    return json.loads(json.dumps(facts))
+    return json.loads(json.dumps(facts, default=str))
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, list[int]]:
@@ -132,6 +140,16 @@ def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
     """Return what AdamW keeps for each parameter: two moving averages, and its number of steps."""
     state, names = learner.optimizer.state_dict()["state"], _parameter_names(learner)
     return {f"{names[i]}/{key}": tensor for i, entry in state.items() for key, tensor in entry.items()}
+
+
+def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors, copied where their memory is another's too, which a safetensors file can't say."""
+    result, seen = {}, set()
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if memory in seen else tensor
+        seen.add(memory)
+    return result
 
 
 def _lists_to_tensors(lists: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:

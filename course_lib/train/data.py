@@ -15,18 +15,21 @@ import torch
 from torch import Tensor
 
 from course_lib.arguments import short
-from course_lib.generate.request_checks import (
-    LARGEST,
-    check_callable,
-    check_whole,
-    to_whole_tensor,
-)
+from course_lib.generate.request_checks import LARGEST, check_callable, to_whole_tensor
 from course_lib.model.checks import require, require_kind
-from course_lib.train.data_checks import check_positive, check_windows, to_pairs, tokens_of
+from course_lib.train.checks import own_whole
+from course_lib.train.data_checks import (
+    check_examples,
+    check_windows,
+    own_rows,
+    own_step,
+    to_pairs,
+    tokens_of,
+)
 from course_lib.train.loss import IGNORE
 
-# The targets are the last part, or the one named so. The losses of `loss` take tuples only.
-Batch = tuple[Tensor, ...] | Mapping[str, Tensor]
+# The targets are the last part, or the one named so. The losses of `loss` take no dictionaries.
+Batch = tuple[Tensor, ...] | list[Tensor] | Mapping[str, Tensor]
 
 # Each kind of draw has a stream of random numbers of its own: the seed of an epoch's order is (seed, epoch),
 # and the seeds of other draws end in one of these numbers.
@@ -53,7 +56,7 @@ def join(documents: Iterable[Sequence[int]], end: int) -> Tensor:
 
     Raises ValueError for documents or an end that aren't ids (text, for example).
     """
-    check_whole("end", end, 0)
+    end = own_whole("end", end, 0)
     return to_whole_tensor("documents", tokens_of(documents, end))
 
 
@@ -75,11 +78,13 @@ class Windows:
 
     def __init__(self, ids: Tensor, time: int, batch: int, seed: int = 0, wrap: bool = True):
         ids = ids if isinstance(ids, Tensor) else _as_tensor(ids)
-        check_windows(ids, time, batch, seed)
+        self.time, self.batch = own_whole("time", time, 1), own_rows("batch", batch)
+        check_windows(ids, self.time)
         require_kind("wrap", wrap, bool)
-        self.ids, self.time, self.batch, self.seed, self.wrap = ids, time, batch, seed, wrap
+        self.ids, self.seed, self.wrap = ids, own_whole("seed", seed, 0), wrap
 
     def __call__(self, step: int) -> Batch:
+        step = own_step(step)
         n_targets = len(self.ids) if self.wrap else len(self.ids) - 1
         n_offsets = n_targets if self.wrap else n_targets % self.time + 1
         starts = [
@@ -105,14 +110,14 @@ class Examples:
     """
 
     def __init__(self, examples: Sequence, batch: int, collate: Callable[[list], Batch], seed: int = 0):
-        examples = examples if hasattr(examples, "__getitem__") else list(examples)
-        require(len(examples) > 0, "there are no examples: give at least one")
-        check_positive(batch=batch)
-        check_whole("seed", seed, 0)
+        self.examples = examples if hasattr(examples, "__getitem__") else list(examples)
+        check_examples(self.examples)
         check_callable("collate", collate)
-        self.examples, self.batch, self.collate, self.seed = examples, batch, collate, seed
+        self.batch, self.collate, self.seed = own_rows("batch", batch), collate, own_whole("seed", seed, 0)
 
     def __call__(self, step: int) -> Batch:
+        step = own_step(step)
+        check_examples(self.examples)  # the list may have been emptied since
         chosen = _shuffled_items(len(self.examples), self.batch, self.seed, step)
         return self.collate([self.examples[i] for _, i in chosen])
 
@@ -126,7 +131,7 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
 
     Raises ValueError where there are no rows, and for what isn't whole numbers.
     """
-    check_whole("value", value, -LARGEST)
+    value = own_whole("value", value, -LARGEST)
     rows = [list(row) if isinstance(row, Iterable) else row for row in rows]
     require(bool(rows), "there are no rows to pad: give at least one example")
     if not all(isinstance(row, list) for row in rows):
@@ -148,7 +153,7 @@ def answer_only(pairs: Sequence[tuple[Sequence[int], Sequence[int]]], padding: i
 
     Raises ValueError for what isn't pairs of ids (text, for example).
     """
-    check_whole("padding", padding, 0)
+    padding = own_whole("padding", padding, 0)
     pairs = to_pairs(pairs)
     tokens = [[*prompt, *answer] for prompt, answer in pairs]
     targets = [[*[IGNORE] * len(prompt), *answer] for prompt, answer in pairs]
@@ -175,8 +180,7 @@ def source_and_target(
 
     Raises ValueError for what isn't pairs of ids (text, for example).
     """
-    check_whole("start", start, 0)
-    check_whole("padding", padding, 0)
+    start, padding = own_whole("start", start, 0), own_whole("padding", padding, 0)
     pairs = to_pairs(pairs)
     sources, targets = [source for source, _ in pairs], [target for _, target in pairs]
     tokens = [[start, *target[:-1]] for target in targets]
@@ -187,24 +191,32 @@ def source_and_target(
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Return a batch with its tensors on a device.
 
-    batch: a tensor, or a tuple (named or not) or dictionary of batches. Anything else is returned as it is.
+    batch: a tensor, or a tuple (named or not), list or dictionary of batches. Anything else is returned as it
+        is.
     """
     if isinstance(batch, Tensor):
         return batch.to(device)
     if isinstance(batch, Mapping):
         return {name: to_device(part, device) for name, part in batch.items()}
-    if isinstance(batch, tuple):
+    if isinstance(batch, tuple | list):
         parts = [to_device(part, device) for part in batch]
+        if isinstance(batch, list):
+            return parts
         return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
     return batch
 
 
 def count_targets(batch: Batch) -> int:
-    """Return the number of a batch's targets: the elements of its last part, or of the one named so."""
+    """Return the number of a batch's targets: the elements of its last part, or of the one named so.
+
+    Raises ValueError for a batch without parts.
+    """
+    if isinstance(batch, Mapping | tuple | list) and not batch:
+        raise ValueError("the source gave an empty batch: it must hold the inputs, and the targets last")
     if isinstance(batch, Mapping):
         batch = batch.get("targets", list(batch.values())[-1])
     batch = getattr(batch, "targets", batch)
-    last = batch[-1] if isinstance(batch, tuple) else batch
+    last = batch[-1] if isinstance(batch, tuple | list) else batch
     return last.numel() if isinstance(last, Tensor) else 0
 
 

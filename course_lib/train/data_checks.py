@@ -2,28 +2,40 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from course_lib.arguments import short
-from course_lib.generate.request_checks import check_whole, is_whole, to_ids
+from course_lib.generate.request_checks import is_whole, to_ids
 from course_lib.model import LanguageModel
-from course_lib.model.checks import require
+from course_lib.model.checks import require, to_int
+from course_lib.train.checks import own_whole
 
 MOST_ROWS = 1_000_000  # of a batch
 
 
-def check_positive(**sizes: int) -> None:
-    """Raise ValueError for a size that isn't a whole number from 1 on, or is beyond any memory."""
-    for name, size in sizes.items():
-        check_whole(name, size, 1, MOST_ROWS)
+def own_rows(name: str, rows: int) -> int:
+    """Return a number of rows as Python's own. Raises ValueError below 1, and beyond any memory."""
+    return own_whole(name, rows, 1, MOST_ROWS)
 
 
-def check_windows(ids: Tensor, time: int, batch: int, seed: int) -> None:
+def check_examples(examples: Sequence) -> None:
+    """Raise ValueError where there is no example."""
+    require(len(examples) > 0, "there are no examples: give at least one")
+
+
+def own_step(step: int) -> int:
+    """Return a step as Python's own number. Raises ValueError for one that no run has."""
+    try:
+        return own_whole("step", to_int(step), 0)
+    except TypeError:
+        raise ValueError(f"step must be a whole number, at least 0, not {step!r}") from None
+
+
+def check_windows(ids: Tensor, time: int) -> None:
     """Raise ValueError unless ids, (length,), are enough for a window of `time` tokens and their targets."""
-    check_positive(batch=batch)
-    check_whole("time", time, 1)
-    check_whole("seed", seed, 0)
-    require(is_whole(ids), f"ids must be whole numbers, not {ids.dtype}")
+    fits = is_whole(ids) and not (ids.dtype == torch.uint64 and (ids.long() < 0).any())
+    require(fits, f"ids must be whole numbers below 2⁶³, not of {ids.dtype}")
     require(
         ids.dim() == 1 and len(ids) > time,
         f"windows of {time} tokens need one sequence of at least {time + 1} ids, not {tuple(ids.shape)}",
@@ -62,6 +74,17 @@ def tokens_of(documents: Iterable[Iterable[int]], end: int) -> list[int]:
         ids.extend(document)
         ids.append(end)
     return ids
+
+
+def checked_pair(batch: object) -> tuple[Tensor, Tensor]:
+    """Return a batch of tokens and targets, (batch, time) each. Raises ValueError for any other batch."""
+    parts = list(batch) if isinstance(batch, tuple | list) else []
+    require(
+        len(parts) == 2 and all(isinstance(part, Tensor) and part.dim() == 2 for part in parts),
+        "a batch must be (tokens, targets), (batch, time) each, not "
+        f"{type(batch).__name__} of {len(parts)} parts",
+    )
+    return parts
 
 
 def check_row(tokens: Tensor, targets: Tensor) -> None:

@@ -21,19 +21,23 @@ from tqdm.auto import tqdm
 
 from course_lib.generate.request_checks import check_callable
 from course_lib.interrupts import uninterrupted
-from course_lib.train.checks import (
-    check_finite,
-    check_losses,
-    check_metrics,
-    check_models,
-    check_run,
-    to_metric,
-)
+from course_lib.train.checks import own_whole
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Batch, Source, count_targets, to_device
 from course_lib.train.history import History
 from course_lib.train.learner import Learner
 from course_lib.train.loss import next_token_loss
+from course_lib.train.run_checks import (
+    check_finite,
+    check_gradients,
+    check_losses,
+    check_metrics,
+    check_models,
+    check_run,
+    split_result,
+    to_callbacks,
+    to_metric,
+)
 
 Models = nn.Module | Mapping[str, nn.Module]
 Losses = Tensor | Mapping[str, Tensor]
@@ -48,14 +52,15 @@ class Training:
     model: one, or several by name.
     config: one for all of them, or one for each by name, with equal `steps` and `precision`.
     loss: (model, batch) → a scalar tensor to minimize; of several models, (models by name, batch) → such a
-        scalar for each. It may return metrics too, as a pair: (loss, {"reward": 0.5}).
+        scalar for each, of which its own model alone is trained. It may return metrics too, as a pair:
+        (loss, {"reward": 0.5}).
 
     learners: the models by name, each with its optimizer.
     metrics: the loss's metrics by name, with one entry per step.
     until: the number of steps after which the current `run` ends.
 
-    Raises ValueError for several models that share trainable weights, for configurations that don't fit each
-    other, and for a name that a checkpoint can't store.
+    Raises ValueError for what isn't models and configurations, for several models that share trainable
+    weights, for configurations that don't fit each other, and for a name that a checkpoint can't store.
     """
 
     def __init__(
@@ -128,28 +133,28 @@ class Training:
         until: by default `config.steps`.
         progress: whether to show a bar with loss and speed. Errors as in `learn`.
         """
-        check_run(batches, until, progress)
-        callbacks = [watch] if callable(watch) else list(watch or ())
-        self.until = self.first_learner.config.steps if until is None else until
-        history = self.first_learner.history
+        check_run(batches, progress)
+        callbacks = to_callbacks(() if watch is None else watch)
+        self.until = self.first_learner.config.steps if until is None else own_whole("until", until, 0)
         style = {"disable": not progress, "mininterval": 0.25, "unit": "step"}
         with tqdm(total=self.until, initial=self.step, **style) as bar:
-            tokens, start = history.total_tokens, perf_counter()
+            tokens, start = self.first_learner.history.total_tokens, perf_counter()
             while self.step < self.until:
                 self.learn(batches(self.step))
+                history = self.first_learner.history  # another one where a callback loaded a checkpoint
                 speed = (history.total_tokens - tokens) / (perf_counter() - start)
                 bar.set_postfix_str(f"loss {history.losses[-1]:.3f}, {speed:,.0f} tokens/s", refresh=False)
                 bar.update()
                 for callback in callbacks:
                     callback(self)
-        return history
+        return self.first_learner.history
 
     def learn(self, batch: Batch) -> None:
         """Take one step, wholly or not at all: an interrupt that comes while the weights change has to wait.
 
-        Raises ValueError for a loss that isn't a scalar that depends on the weights, and FloatingPointError,
-        leaving the weights unchanged, for a loss or a gradient that isn't finite. This check makes the
-        processor wait for a GPU once per step.
+        Raises ValueError for a loss that isn't a scalar that depends on the weights, and for metrics without
+        names; FloatingPointError, leaving the weights unchanged, for a loss or a gradient that isn't finite.
+        This check makes the processor wait for a GPU once per step.
         """
         batch = to_device(batch, self.first_learner.weights[0].device)
         losses, metrics = self._compute_losses(batch)
@@ -178,18 +183,26 @@ class Training:
             learner.model.train()
         with torch.autocast(device, torch.bfloat16, enabled=all(learner.bf16 for learner in learners)):
             result = self.loss(self.models, batch)
-        losses, metrics = result if isinstance(result, tuple) else (result, {})
+        losses, metrics = split_result(result)
         losses = dict(losses) if isinstance(losses, Mapping) else {next(iter(self.learners)): losses}
         check_losses(losses, self.learners)
         check_metrics(metrics, self.metrics if self.step else metrics)
         return losses, {name: to_metric(name, value) for name, value in metrics.items()}
 
     def _compute_gradients(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Compute all gradients and clip them; return each one's length before clipping, (), by name."""
-        for learner in self.learners.values():
+        """Compute all gradients and clip them; return each one's length before clipping, (), by name.
+
+        Each learner's gradient is that of its own loss alone, also where others depend on its weights.
+        """
+        several = len(self.learners) > 1
+        for name, learner in self.learners.items():
             learner.optimizer.zero_grad()
-        sum(losses.values()).backward()
-        return {name: learner.clip_gradient() for name, learner in self.learners.items()}
+            trained = [weight for weight in learner.weights if weight.requires_grad]
+            if trained:
+                losses[name].backward(inputs=trained if several else None, retain_graph=several)
+            check_gradients(name, learner)
+        with uninterrupted():  # the optimizer's functions switch gradients off, and on again
+            return {name: learner.clip_gradient() for name, learner in self.learners.items()}
 
 
 def frozen(model: nn.Module) -> nn.Module:

@@ -19,7 +19,7 @@ def next_token_loss(model: nn.Module, batch: tuple[Tensor, ...]) -> Tensor:
 
     Raises ValueError for a batch that is no tuple, and for targets that aren't ids, one for each position.
     """
-    check_loss_batch(batch)
+    check_loss_batch(batch, model)
     *inputs, targets = batch
     logits = model(*inputs)  # (batch, time, vocab_size)
     check_targets(targets, logits.shape[:-1], logits.shape[-1], IGNORE)
@@ -38,8 +38,9 @@ def token_log_probs(model: nn.Module, tokens: Tensor, targets: Tensor) -> Tensor
     """
     log_probs = model(tokens).float().log_softmax(dim=-1)  # (batch, time, vocab_size)
     check_targets(targets, log_probs.shape[:-1], log_probs.shape[-1], IGNORE)
+    targets = targets.long()  # in 8 bits without a sign, IGNORE is an id
     counts = targets != IGNORE  # (batch, time)
-    indices = targets.long().where(counts, 0).unsqueeze(-1)  # (batch, time, 1)
+    indices = targets.where(counts, 0).unsqueeze(-1)  # (batch, time, 1)
     chosen = log_probs.gather(-1, indices).squeeze(-1)  # (batch, time)
     return torch.where(counts, chosen, 0.0)
 
@@ -58,7 +59,7 @@ def fused_next_token_loss(model: nn.Module, batch: tuple[Tensor, Tensor], backen
     # Imported here, because Triton takes a while to load, and most runs don't need it.
     from course_lib.kernels import linear_cross_entropy
 
-    check_loss_batch(batch)
+    check_loss_batch(batch, model)
     check_fused_loss(model, batch)
     tokens, targets = batch
     hidden = model.last_hidden_state(tokens)  # (batch, time, d_model)

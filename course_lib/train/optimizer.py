@@ -13,7 +13,7 @@ import math
 import torch
 from torch import nn
 
-from course_lib.train.checks import check_number, check_schedule
+from course_lib.train.checks import check_number, check_share, own_whole
 from course_lib.train.config import TrainConfig
 
 
@@ -60,8 +60,9 @@ def warmup_cosine(step: int, steps: int, warmup: int = 0, final: float = 0.1) ->
     >>> [round(warmup_cosine(step, steps=8, warmup=4, final=0.0), 2) for step in range(8)]
     [0.25, 0.5, 0.75, 1.0, 0.85, 0.5, 0.15, 0.0]
     """
-    check_schedule(step, steps, warmup, final)
-    done = step + 1
+    steps, warmup = own_whole("steps", steps, 1), own_whole("warmup", warmup, 0)
+    check_share(final)
+    done = own_whole("step", step, 0) + 1
     if done <= warmup:
         return done / warmup
     progress = min(1.0, (done - warmup) / max(1, steps - warmup))

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from course_lib.arguments import short
 from course_lib.generate import Request, sample, write
-from course_lib.generate.request_checks import check_callable, check_whole, to_ids
+from course_lib.generate.request_checks import check_callable, to_ids
 from course_lib.model import Decoder
-from course_lib.train.checks import check_number
+from course_lib.train.checks import check_number, own_whole
 from course_lib.train.data import ANSWER_STREAM, Examples, answer_only
-from course_lib.train.data_checks import check_positive
+from course_lib.train.data_checks import own_rows, own_step
 
+LARGEST_REWARD = torch.finfo(torch.float32).max
 Reward = Callable[[Sequence[int], Sequence[int]], float]
 
 
@@ -63,21 +65,22 @@ class Rollouts:
         temperature: float = 1.0,
         seed: int = 0,
     ):
-        check_positive(group=group)
-        check_whole("max_new_tokens", max_new_tokens, 1)
-        check_whole("stop", stop, 0)
         check_number("temperature", temperature, 0)
         check_callable("reward", reward)
         prompts = [to_ids("a prompt", prompt) for prompt in prompts]
-        self.model, self.reward, self.stop, self.seed = model, reward, stop, seed
-        self.group, self.max_new_tokens, self.temperature = group, max_new_tokens, temperature
+        self.model, self.reward, self.temperature = model, reward, temperature
+        self.stop, self.seed = own_whole("stop", stop, 0), own_whole("seed", seed, 0)
+        self.max_new_tokens = own_whole("max_new_tokens", max_new_tokens, 1)
+        self.group = own_rows("group", group)
         self.prompts = Examples(prompts, batch, list, seed)
 
     def __call__(self, step: int) -> Rollout:
+        step = own_step(step)
         prompts = [prompt for prompt in self.prompts(step) for _ in range(self.group)]
         answers = self.answers(prompts, step)
         pairs = list(zip(prompts, answers, strict=True))
-        rewards = [_checked_reward(self.reward(prompt, answer)) for prompt, answer in pairs]
+        # The reward gets copies: what it does to them changes neither the prompts nor the batch.
+        rewards = [_checked_reward(self.reward([*prompt], [*answer])) for prompt, answer in pairs]
         tokens, targets = answer_only(pairs)  # (answers, time) each
         return Rollout(tokens, torch.tensor(rewards), targets)
 
@@ -100,8 +103,11 @@ class Rollouts:
 
 
 def _checked_reward(reward: float) -> float:
-    """Return a reward as Python's number. Raises ValueError for one that can't be compared: NaN, ∞, None."""
-    number = math.nan if reward is None else float(reward)
-    if not math.isfinite(number):
-        raise ValueError(f"a reward must be a finite number, not {reward!r}")
+    """Return a reward as Python's number. Raises ValueError for one that 32 bits can't hold: NaN, ∞, text."""
+    try:
+        number = math.nan if isinstance(reward, str) else float(reward)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        number = math.nan
+    if not abs(number) <= LARGEST_REWARD:
+        raise ValueError(f"a reward must be a finite number, not {short(reward)}")
     return number

@@ -910,10 +910,7 @@ def test_the_loss_curve_shows_each_run():
     )
     assert isinstance(figure, Figure)
     ax = figure.axes[0]
-    assert [line.get_label() for line in ax.lines if not line.get_label().startswith("_")] == [
-        "small",
-        "large",
-    ]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["small", "large"]
     assert "chance" in [text.get_text() for text in ax.texts]
     assert ax.lines[0].get_xydata().tolist() == [[1, 3], [2, 2], [3, 1]]
     one = draw_loss(history_of([3, 2, 1])).axes[0]

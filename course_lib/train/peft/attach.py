@@ -5,11 +5,10 @@ same for all methods and is done here: freezing the base, exchanging modules for
 saving what was trained. The base's own modules are never written to, so that switching the wrappers off
 restores the base exactly.
 
-To *exchange* modules is to put others in their place, which can be undone. `model.exchange` does so, here and
-for quantized layers, for packed layers (joined and reordered for speed, `generate.pack`) and for kernels. It
-also defines which of these changes are composable, that is, which of them one model can have at once. There
-and in files, every attached part is of the kind "adapter"; elsewhere in this package an adapter is the layer
-of Houlsby et al. (`bottleneck`).
+To *exchange* modules is to put others in their place, which can be undone. `model.exchange` does so, and
+defines which such changes (quantized layers, packed ones, kernels) one model can have at once. There and in
+files, every attached part is of the kind "adapter"; elsewhere in this package an adapter is the layer of
+Houlsby et al. (`bottleneck`).
 
 Not handled: two methods attached to one model at once.
 """
@@ -18,15 +17,22 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from course_lib.families.tensor_file import copy_weights, read_tensors, require_same, write_tensors
+from course_lib.families.tensor_file import (
+    copy_weights,
+    read_tensors,
+    require_finite,
+    require_same,
+    write_tensors,
+)
 from course_lib.interrupts import uninterrupted
+from course_lib.model import EncoderDecoder, ModelConfig
 from course_lib.model.exchange import Exchange, Replacement, exchange, require_composable
 from course_lib.train.checks import check_attach, own_whole
 
@@ -80,7 +86,8 @@ class Attached:
 
     def __init__(self, model: nn.Module, method: Method, parts: dict[str, Wrapper]):
         self.model, self.method, self.parts = model, method, parts
-        self._config = getattr(model, "config", None)  # the base's: merging may change it
+        config = getattr(model, "config", None)  # the base's: merging may change it
+        self._config = asdict(config) if is_dataclass(config) else {}
         self._requires_grad = [(weight, weight.requires_grad) for weight in model.parameters()]
         self._exchange = None
         try:
@@ -133,15 +140,16 @@ class Attached:
     def merge(self) -> nn.Module:
         """Add what was trained to the model's own weights, and return it as an ordinary model.
 
-        This can't be undone: the sum is rounded, so subtracting the change need not restore the old bits. A
-        head that shared the embedding table gets a matrix of its own, and the table stays as it was: the
-        model's configuration then says tie_embeddings=False, so that the model is saved as what it is.
+        This can't be undone: the sum is rounded. A head that shared the embedding table gets a matrix of its
+        own, and the table stays as it was: the model's configuration then says tie_embeddings=False, so that
+        the model is saved as what it is.
 
         Raises ValueError, changing nothing, for a method other than LoRA, whose wrappers no change of weights
-        can replace, and over quantized weights.
+        can replace, over quantized weights, and where a sum isn't finite.
         """
         self._current_exchange()
         merged = {path: self._merge_part(path, part) for path, part in self.parts.items()}
+        require_finite("this can't be merged", {path: layer.weight for path, layer in merged.items()})
         table = _embedding_table(self.model)
         tied = any(part.base.weight is table for part in self.parts.values())
         with uninterrupted():
@@ -156,8 +164,10 @@ class Attached:
     def save(self, path: str | Path) -> None:
         """Write the trained weights, without the base.
 
-        An existing file is replaced only once the new one is complete.
+        An existing file is replaced only once the new one is complete. Raises ValueError, leaving it, for
+        weights that aren't finite.
         """
+        require_finite("what was trained can't be saved", self.weights)
         tensors = {name: weight.detach() for name, weight in self.weights.items()}
         tensors["base"] = _sample_embedding(self.model)
         write_tensors(path, tensors, {"kind": KIND, **self._facts()})
@@ -168,9 +178,10 @@ class Attached:
         The base may be in another precision than the one that the weights were trained on.
 
         Raises ValueError, changing nothing, for a file that is damaged, isn't an adapter, or was made with
-        other settings or on another base. A base is recognized by its embedding table: a difference elsewhere
-        is not noticed.
+        other settings or on another base, and after `detach` and `merge`. A base is recognized by its
+        embedding table: a difference elsewhere is not noticed.
         """
+        self._current_exchange()
         tensors, facts = read_tensors(path, KIND)
         for name, fact in self._facts().items():
             require_same(f"the {name} of {path}", facts.get(name) or {}, fact)
@@ -182,7 +193,7 @@ class Attached:
     def _facts(self) -> dict[str, dict]:
         """Return the settings that a file must agree with, as JSON returns them."""
         settings = {"method": type(self.method).__name__, **asdict(self.method)}
-        return json.loads(json.dumps({"method": settings, "model": asdict(self._config)}))
+        return json.loads(json.dumps({"method": settings, "model": self._config}, default=str))
 
     def _merge_part(self, path: str, part: Wrapper) -> nn.Module:
         if not hasattr(part, "merged"):
@@ -204,10 +215,7 @@ class Attached:
 
 
 def factory_kwargs(model: nn.Module) -> dict:
-    """Return dtype and device for trained parameters: the embedding table's device, and 32 bits at least.
-
-    In 16 bits, small steps of the optimizer would be lost.
-    """
+    """Return the embedding table's device, and a dtype of 32 bits at least: 16 would lose small steps."""
     weight = _embedding_table(model)
     return {"dtype": torch.promote_types(weight.dtype, torch.float32), "device": weight.device}
 
@@ -218,16 +226,16 @@ def _embedding_table(model: nn.Module) -> Tensor:
 
 
 def _untie(model: nn.Module) -> None:
-    """Let the head have a matrix of its own, by the configuration and for each part that holds it.
+    """Let the head have a matrix of its own, by the course's configuration and for each part that holds it.
 
-    An encoder-decoder built from this configuration has two embedding tables. So the decoder of this one,
-    which shared the encoder's, gets a copy.
+    An encoder-decoder built from it has two embedding tables. So the decoder of this one gets a copy.
     """
-    config = model.config
-    for part in model.modules():
-        if getattr(part, "config", None) == config:
-            part.config = replace(config, tie_embeddings=False)
-    if hasattr(model, "encoder"):
+    config = getattr(model, "config", None)
+    if isinstance(config, ModelConfig):
+        for part in model.modules():
+            if getattr(part, "config", None) == config:
+                part.config = replace(config, tie_embeddings=False)
+    if isinstance(model, EncoderDecoder):
         model.decoder.embedding = copy.deepcopy(model.decoder.embedding)
 
 

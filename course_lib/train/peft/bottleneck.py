@@ -25,7 +25,10 @@ MOST_WIDTH = 65_536
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """Adapters of a given width in all blocks. Raises ValueError for a width out of range."""
+    """Adapters of a given width in all blocks.
+
+    Raises ValueError for a width out of range and, when it is attached, for a model without blocks.
+    """
 
     width: int = 16
 
@@ -34,11 +37,13 @@ class Bottleneck:
 
     def wrap(self, model: nn.Module, generator: torch.Generator) -> dict[str, Wrapper]:
         """See `attach.Method`."""
+        blocks = {path: block for path, block in model.named_modules() if isinstance(block, Block)}
+        if not blocks:
+            raise ValueError("adapters go into the blocks of a Decoder, and this model has none: take LoRA")
         d_model, kwargs = model.config.d_model, factory_kwargs(model)
         return {
             f"{path}.{part}": BottleneckAdapter(getattr(block, part), d_model, self.width, generator, kwargs)
-            for path, block in model.named_modules()
-            if isinstance(block, Block)
+            for path, block in blocks.items()
             for part in ("attention", "feed_forward")
         }
 

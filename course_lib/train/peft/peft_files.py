@@ -16,7 +16,14 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from course_lib.families.family import LLAMA
-from course_lib.families.tensor_file import copy_weights, parse_tensors, write_tensors
+from course_lib.families.tensor_file import (
+    MARK,
+    copy_weights,
+    parse_tensors,
+    require_finite,
+    require_same,
+    write_tensors,
+)
 from course_lib.model import Decoder
 from course_lib.train.peft.attach import Attached, attach
 from course_lib.train.peft.lora import LoRA
@@ -57,16 +64,21 @@ INITIALIZATIONS = (None, True, False, "gaussian", "eva", "orthogonal", "mica")
 def save_peft(folder: str | Path, attached: Attached) -> None:
     """Write LoRA for `peft`. The folder is created where it is missing.
 
-    Raises ValueError for methods other than LoRA, and for architectures other than Llama's.
+    The file of weights says too which LoRA it belongs to, so that one written by a call that was interrupted
+    isn't taken for one of the configuration that was there before.
+
+    Raises ValueError for methods other than LoRA, architectures other than Llama's, and weights that aren't
+    finite.
     """
     _require_llama(attached.model)
     kind = type(attached.method)
     if kind is not LoRA:
         raise ValueError(f"only LoRA is written for peft, not {kind.__name__}: use attached.save(…)")
     config = _make_config(attached.method)
+    require_finite("what was trained can't be saved", attached.weights)
     tensors = {_peft_name(name): weight for name, weight in attached.weights.items()}
     Path(folder).mkdir(parents=True, exist_ok=True)
-    write_tensors(Path(folder) / WEIGHTS, tensors, {"kind": "peft"})
+    write_tensors(Path(folder) / WEIGHTS, tensors, {"kind": "peft", "lora": _settings(attached.method)})
     _write_json(Path(folder) / CONFIG, config)
 
 
@@ -78,7 +90,7 @@ def load_peft(model: nn.Module, folder: str | Path) -> Attached:
     """
     _require_llama(model)
     method = _read_config(Path(folder) / CONFIG)
-    tensors = _read_weights(Path(folder) / WEIGHTS)
+    tensors = _read_weights(Path(folder) / WEIGHTS, method)
     attached = attach(model, method)
     try:
         weights = {_peft_name(name): weight for name, weight in attached.weights.items()}
@@ -87,6 +99,11 @@ def load_peft(model: nn.Module, folder: str | Path) -> Attached:
         attached.detach()
         raise
     return attached
+
+
+def _settings(method: LoRA) -> dict:
+    """Return what a file of weights says about its LoRA."""
+    return {"rank": method.rank, "alpha": method.alpha, "targets": sorted(method.targets)}
 
 
 def _peft_name(name: str) -> str:
@@ -157,13 +174,19 @@ def _read_json(path: Path) -> object:
         raise ValueError(f"{path} is damaged: it is no JSON ({error})") from None
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def _read_weights(path: Path, method: LoRA) -> dict[str, Tensor]:
+    """Return the weights. Raises ValueError for those of another LoRA, where the file says what it is of."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     try:
-        return parse_tensors(path.read_bytes())[0]
+        tensors, metadata = parse_tensors(path.read_bytes())
+        facts = json.loads(metadata.get(MARK, "{}"))
     except (SafetensorError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from None
+    if isinstance(facts, dict) and "lora" in facts:
+        mixed = f"{path} and {CONFIG} were saved by two calls, save both anew: LoRA"
+        require_same(mixed, facts["lora"], _settings(method))
+    return tensors
 
 
 def _write_json(path: Path, content: dict) -> None:

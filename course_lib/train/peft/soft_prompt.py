@@ -34,6 +34,7 @@ from course_lib.model.attention import KeysAndValues, UpdateCache
 from course_lib.model.positions import Rotary
 from course_lib.train.checks import own_whole
 from course_lib.train.data import Batch
+from course_lib.train.data_checks import checked_pair
 from course_lib.train.loss import IGNORE
 from course_lib.train.peft.attach import Wrapper, factory_kwargs
 
@@ -120,7 +121,8 @@ class PromptedEmbedding(Wrapper):
 def in_front(ids: Sequence[int], batches: Callable[[int], Batch]) -> Callable[[int], Batch]:
     """Return the same batches (tokens, targets) with `ids` before each row, which are not trained as targets.
 
-    Raises ValueError for ids that aren't ids.
+    Both are of 64 bits, which hold IGNORE too. Raises ValueError for ids that aren't ids and, when it is
+    called, for batches that aren't such pairs.
 
     >>> in_front([9], lambda step: (torch.tensor([[5, 6]]), torch.tensor([[6, 7]])))(0)
     (tensor([[9, 5, 6]]), tensor([[-100,    6,    7]]))
@@ -130,10 +132,10 @@ def in_front(ids: Sequence[int], batches: Callable[[int], Batch]) -> Callable[[i
     check_callable("batches", batches)
 
     def with_prompt(step: int) -> Batch:
-        tokens, targets = batches(step)  # (batch, time) each
-        prompt = torch.tensor(ids, dtype=tokens.dtype, device=tokens.device)  # (ids,)
+        tokens, targets = (part.long() for part in checked_pair(batches(step)))  # (batch, time) each
+        prompt = torch.tensor(ids, device=tokens.device)  # (ids,)
         prompt = prompt.expand(len(tokens), -1)  # (batch, ids)
-        ignored = torch.full_like(prompt, IGNORE, dtype=targets.dtype)  # (batch, ids)
+        ignored = torch.full_like(prompt, IGNORE)  # (batch, ids)
         return torch.cat([prompt, tokens], dim=1), torch.cat([ignored, targets], dim=1)
 
     return with_prompt
