@@ -63,12 +63,11 @@ def flash_attention(
 
     Raises ValueError for arguments that don't fit each other; see also `use_triton`.
     """
-    window, longest, scale = map(plain, (window, longest, scale))
     check_attention(q, k, v, causal, window, blocks, scale)
     check_packing(q, k, starts, longest, check)
     check_flags(return_lse=return_lse)
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    window = None if window is None or window >= k.shape[2] else window
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else plain(scale)
+    window = None if window is None or window >= k.shape[2] else plain(window)
     if use_attention_kernel(backend, q.shape[-1], q, k, v, *([] if starts is None else [starts])):
         out, lse = _run_kernel(q, k, v, causal, window, starts, longest, blocks, scale, return_lse)
     else:
@@ -85,7 +84,7 @@ def _run_kernel(
     if blocks is not None:
         tile = Tile({"BLOCK_Q": plain(blocks[0]), "BLOCK_K": plain(blocks[1])}, tile.warps, tile.stages)
     starts = None if starts is None else starts.to(torch.int32).contiguous()
-    out, lse = _FlashAttention.apply(q, k, v, causal, window or 0, starts, longest, tile, scale)
+    out, lse = _FlashAttention.apply(q, k, v, causal, window or 0, starts, plain(longest), tile, scale)
     return out, lse * math.log(2) if return_lse else None
 
 
