@@ -178,8 +178,8 @@ class Attached:
         The base may be in another precision than the one that the weights were trained on.
 
         Raises ValueError, changing nothing, for a file that is damaged, isn't an adapter, or was made with
-        other settings or on another base, and after `detach` and `merge`. A base is recognized by its
-        embedding table: a difference elsewhere is not noticed.
+        other settings or on another base, while this is off, and after `detach` and `merge`. A base is
+        recognized by its embedding table: a difference elsewhere is not noticed.
         """
         self._current_exchange()
         tensors, facts = read_tensors(path, KIND)
