@@ -126,6 +126,7 @@ def adapter_files(folder, peft):
     }
     base, before = (folder / "base").read_bytes(), {name: w.clone() for name, w in attached.weights.items()}
     attached.detach()
+    other = attach(tiny_decoder(torch.float32, n_layers=1), attached.method)
 
     def read_peft(n):
         for name, content in files.items():
@@ -140,14 +141,14 @@ def adapter_files(folder, peft):
     def read_own(n):
         (folder / "file").write_bytes(damaged_safetensors(base, n))
         with torch.no_grad():
-            for name, weight in attached.weights.items():
+            for name, weight in other.weights.items():
                 weight.copy_(before[name])
         try:
-            attached.load(folder / "file")
+            other.load(folder / "file")
         except ValueError:
-            assert all(weight.equal(before[name]) for name, weight in attached.weights.items())
+            assert all(weight.equal(before[name]) for name, weight in other.weights.items())
             raise
-        return attached.weights.values()
+        return other.weights.values()
 
     return read_peft if peft else read_own
 
