@@ -362,6 +362,11 @@ def test_a_prompt_in_front_is_there_in_every_batch():
         in_front("prompt", windows())
 
 
+def test_no_prompt_in_front_changes_nothing():
+    tokens, targets = in_front([], windows())(0)
+    assert tokens.equal(windows()(0)[0]) and targets.equal(windows()(0)[1]) and tokens.dtype == torch.int64
+
+
 def test_batches_with_a_prompt_in_front():
     tokens, targets = in_front([61, 62], lambda step: answer_only([([1, 2], [3, 4])]))(0)
     assert tokens.tolist() == [[61, 62, 1, 2, 3]]

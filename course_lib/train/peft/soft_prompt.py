@@ -127,13 +127,12 @@ def in_front(ids: Sequence[int], batches: Callable[[int], Batch]) -> Callable[[i
     >>> in_front([9], lambda step: (torch.tensor([[5, 6]]), torch.tensor([[6, 7]])))(0)
     (tensor([[9, 5, 6]]), tensor([[-100,    6,    7]]))
     """
-
     ids = to_ids("the ids in front", ids)
     check_callable("batches", batches)
 
     def with_prompt(step: int) -> Batch:
         tokens, targets = (part.long() for part in checked_pair(batches(step)))  # (batch, time) each
-        prompt = torch.tensor(ids, device=tokens.device)  # (ids,)
+        prompt = torch.tensor(ids, dtype=torch.long, device=tokens.device)  # (ids,), also where there is none
         prompt = prompt.expand(len(tokens), -1)  # (batch, ids)
         ignored = torch.full_like(prompt, IGNORE)  # (batch, ids)
         return torch.cat([prompt, tokens], dim=1), torch.cat([ignored, targets], dim=1)
