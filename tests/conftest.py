@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -11,6 +12,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if not os.path.exists("/dev/nvidiactl"):  # no GPU: kernels are interpreted, whoever imports Triton first
     os.environ.setdefault("TRITON_INTERPRET", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job; tests raise interrupts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["THIRSTY_TIGER_HOME"] = HOME = tempfile.mkdtemp(prefix="thirsty-tiger-")
 
 
