@@ -99,11 +99,11 @@ def _describe(training: Training) -> dict[str, dict]:
         facts[name] = {
             "run": asdict(learner.config),
             "configuration": asdict(config) if is_dataclass(config) else {},
+            "exchanged parts": {path: kind for path, kind in parts.items() if kind != "kernels"},
             "trained part": {
                 path: "trained" if path in trained else "frozen"
                 for path, _ in learner.model.named_parameters()
             },
-            "exchanged parts": {path: kind for path, kind in parts.items() if kind != "kernels"},
         }
     return json.loads(json.dumps(facts, default=str))
 

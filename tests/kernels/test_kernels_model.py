@@ -150,7 +150,7 @@ def test_the_loss_without_all_logits_is_the_same_loss():
 def test_the_loss_without_all_logits_says_what_it_needs():
     plain, _ = two()
     tokens = random_tokens(plain).to(DEVICE)
-    with pytest.raises(ValueError, match="use next_token_loss"):
+    with pytest.raises(ValueError, match="this batch has 3 parts"):
         fused_next_token_loss(plain, (tokens, tokens, tokens))
     plain.head = nn.Sequential(plain.head)
     with pytest.raises(ValueError, match="use next_token_loss"):
