@@ -53,7 +53,7 @@ def save_checkpoint(path: str | Path, training: Training) -> None:
     for name, learner in training.learners.items():
         tensors |= _add_prefix(name, _learner_tensors(learner))
     facts = {"kind": KIND, "holds": _shapes(tensors), "learners": _describe(training)}
-    write_tensors(path, _unshared(tensors), facts)
+    write_tensors(path, tensors, facts)
 
 
 def load_checkpoint(path: str | Path, training: Training) -> None:
@@ -140,16 +140,6 @@ def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
     """Return what AdamW keeps for each parameter: two moving averages, and its number of steps."""
     state, names = learner.optimizer.state_dict()["state"], _parameter_names(learner)
     return {f"{names[i]}/{key}": tensor for i, entry in state.items() for key, tensor in entry.items()}
-
-
-def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors, copied where their memory is another's too, which a safetensors file can't say."""
-    result, seen = {}, set()
-    for name, tensor in tensors.items():
-        memory = tensor.untyped_storage().data_ptr()
-        result[name] = tensor.clone() if memory in seen else tensor
-        seen.add(memory)
-    return result
 
 
 def _lists_to_tensors(lists: Mapping[str, Sequence[float]]) -> dict[str, Tensor]:
