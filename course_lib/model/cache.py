@@ -176,7 +176,6 @@ class KVCache:
         )
         return [length + count for length, count in zip(self.lengths, counts, strict=True)]
 
-    @torch.inference_mode(False)
     def _indices(self, ends: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Return each new token's row, position in the cache and column in this run, (new tokens,) each.
 
@@ -184,12 +183,13 @@ class KVCache:
         """
         key = (list(self.lengths), ends)
         if self._indices_key != key:
-            runs = [torch.arange(end - start) for start, end in zip(self.lengths, ends, strict=True)]
-            rows = torch.arange(len(runs)).repeat_interleave(torch.tensor(list(map(len, runs))))
-            columns = torch.cat(runs)
-            positions = columns + torch.tensor(self.lengths)[rows]
-            indices = (each.to(self.keys.device) for each in (rows, positions, columns))
-            self._indices_key, self._new_indices = key, tuple(indices)
+            with torch.inference_mode(False):  # as for the keys and values
+                runs = [torch.arange(end - start) for start, end in zip(self.lengths, ends, strict=True)]
+                rows = torch.arange(len(runs)).repeat_interleave(torch.tensor(list(map(len, runs))))
+                columns = torch.cat(runs)
+                positions = columns + torch.tensor(self.lengths)[rows]
+                indices = (each.to(self.keys.device) for each in (rows, positions, columns))
+                self._indices_key, self._new_indices = key, tuple(indices)
         return self._new_indices
 
     def rewind(self, lengths: int | Sequence[int]) -> None:
