@@ -16,15 +16,25 @@ def whole(name: str, value: Any, least: float = -math.inf, most: float = math.in
     3
     """
     try:
-        number = operator.index(value)
-    except (TypeError, ValueError):
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be a whole number, not {short(value)}")
+        number = to_int(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {short(value)}") from None
     if not least <= number <= most:
         limits = f"at least {least}" if most == math.inf else f"from {least} to {most}"
         raise ValueError(f"{name} must be {limits}, not {number}")
     return number
+
+
+def to_int(value: Any) -> int:
+    """Return a whole number of Python, NumPy or PyTorch as int. Raises TypeError for others, and for True."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        raise TypeError(f"{short(value)} is no number")
+    try:
+        return operator.index(value)
+    except (ValueError, RuntimeError) as error:  # PyTorch's, for a tensor without values
+        raise TypeError(f"{short(value)} is no whole number") from error
 
 
 def number(name: str, value: Any, above: float = -math.inf, most: float = math.inf) -> float:

@@ -1,42 +1,21 @@
 """Comparing an answer with the right one, and translations with their references."""
 
 import math
-import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Real
 
-import regex
-
 from course_lib.arguments import listed
-from course_lib.text.normalise import last_number
-
-# What isn't compared: punctuation, ASCII's symbols and the minus, which is often typed as a hyphen, and what
-# makes an emoji colourful.
-IGNORED = regex.compile(r"[^\p{L}\p{N}\p{M}\p{Sc}\p{Sm}\p{So}_]|[$+<=>|~−\uFE00-\uFE0F]")
-SYMBOL = regex.compile(r"[\p{Sc}\p{Sm}\p{So}]")
-ARTICLES = ("a", "an", "the")
+from course_lib.text.normalise import last_number, normalise, words_of
 
 
 def exact_match(guess: str, answer: str) -> bool:
-    """Return whether two texts are equal, apart from case, English articles and punctuation.
-
-    As in SQuAD's exact match (Rajpurkar et al. 2016), vowel signs, emoji and € count, and $ and + don't. But
-    here punctuation becomes a space, and it makes no difference whether é is one character or two.
+    """Return whether two texts are equal, apart from case, English articles and punctuation (`normalise`).
 
     >>> exact_match("The tiger!", "a tiger"), exact_match("5€", "5£")
     (True, False)
     """
-    guess, answer = ([word for word in _words(text) if word not in ARTICLES] for text in (guess, answer))
-    return guess == answer
-
-
-def _words(text: str) -> list[str]:
-    """Return the words of a text in lower case; a symbol such as € or an emoji is a word of its own."""
-    text = unicodedata.normalize("NFC", text.lower()).replace(
-        "i\u0307", "i"
-    )  # İ in lower case is i and a dot
-    return SYMBOL.sub(r" \g<0> ", IGNORED.sub(" ", text)).split()
+    return normalise(guess) == normalise(answer)
 
 
 def contains(guess: str, accepted: Sequence[str]) -> bool:
@@ -58,7 +37,7 @@ def contains(guess: str, accepted: Sequence[str]) -> bool:
 
 def _pad_words(text: str) -> str:
     """Return the words of a text, with one space before and after each."""
-    return f" {' '.join(_words(text.replace('_', ' ')))} "
+    return f" {' '.join(words_of(text.replace('_', ' ')))} "
 
 
 def same_number(guess: str, answer: str | float) -> bool:

@@ -114,11 +114,11 @@ class Batch:
             self.logits |= zip(self.active, self._adjust(logits), strict=True)
             tokens = self._choose()
         except BaseException:
-            self._forget(lengths)
+            self._restore_cache(lengths)
             raise
         return self._append(tokens)
 
-    def _forget(self, lengths: list[int] | None) -> None:
+    def _restore_cache(self, lengths: list[int] | None) -> None:
         """Undo what a step did to the cache. lengths: those before it; None where there was no cache."""
         if lengths is None:
             self.cache = None

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import require, to_int
+from course_lib.arguments import to_int
+from course_lib.model.checks import require
 
 LARGEST = 2**63 - 1  # the largest whole number in a tensor
 TEXT = (str, bytes, bytearray)  # bytes yield whole numbers, but they aren't ids

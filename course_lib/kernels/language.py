@@ -109,7 +109,7 @@ def _obstacle_here(tensor: Tensor, products: bool, bfloat16: bool) -> str | None
     if not tensor.is_cuda:
         return (
             "the tensors are on the CPU, where only Triton's interpreter runs; set TRITON_INTERPRET=1 before "
-            "Python starts, import course_lib.kernels before anything is trained"
+            "Python starts, or import course_lib.kernels before anything is trained"
         )
     capability = torch.cuda.get_device_capability(tensor.device)
     if products and capability < TENSOR_CORES:

@@ -9,12 +9,13 @@ import reprlib
 import sys
 from collections.abc import Iterable, Sequence
 from numbers import Integral
-from operator import index
 from types import NoneType
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from course_lib.arguments import to_int
 
 CHOICES = {
     "positions": ("rope", "rope-interleaved", "alibi", "sinusoidal", "learned", "none"),
@@ -97,13 +98,6 @@ def whole_numbers(name: str, values: Iterable[int]) -> list[int]:
         return list(map(to_int, values))
     except TypeError:
         raise ValueError(f"{name} must be whole numbers, not {values!r}") from None
-
-
-def to_int(value: object) -> int:
-    """Return a whole number of Python, NumPy or PyTorch as int. Raises TypeError for others, and for True."""
-    if isinstance(value, bool) or isinstance(value, Tensor) and value.dtype == torch.bool:
-        raise TypeError(f"{value!r} is no number")
-    return index(value)
 
 
 def check_tokens(tokens: Tensor, new_lengths: Sequence[int] | None) -> None:

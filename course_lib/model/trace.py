@@ -13,7 +13,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor
 
-from course_lib.model.checks import LARGEST_INT, is_whole, require, require_kind, to_int
+from course_lib.arguments import to_int
+from course_lib.model.checks import LARGEST_INT, is_whole, require, require_kind
 
 Edits = dict[str, Callable[[Tensor], Tensor]]
 

@@ -1,10 +1,11 @@
 """Token ids: of any kind of whole number as they come in, Python's own inside a tokenizer."""
 
-import operator
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral
 from reprlib import repr as short
 from typing import Any
+
+from course_lib.arguments import to_int
 
 LARGEST_ID = 1 << 24
 
@@ -62,9 +63,6 @@ def check_ids(ids: Iterable[Any]) -> Iterator[int]:
 
 def _whole_id(i: Any) -> int:
     try:
-        value = i.item() if hasattr(i, "item") else i
-        if not isinstance(value, bool):
-            return operator.index(value)
+        return to_int(i.item() if hasattr(i, "item") else i)
     except (TypeError, ValueError, RuntimeError):  # Python's, NumPy's or PyTorch's
-        pass
-    raise TypeError(f"token ids are whole numbers, one after another; {short(i)} is none")
+        raise TypeError(f"token ids are whole numbers, one after another; {short(i)} is none") from None

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from course_lib.arguments import short
+from course_lib.arguments import short, to_int
 from course_lib.generate.request_checks import is_whole, to_ids
 from course_lib.model import LanguageModel
-from course_lib.model.checks import require, to_int
+from course_lib.model.checks import require
 from course_lib.train.checks import own_whole
 
 MOST_ROWS = 1_000_000  # of a batch

@@ -130,8 +130,8 @@ def test_what_was_projected_is_a_memory_too(translator):
 # Traces
 
 
-def aliased(model):
-    return [("embedding", "blocks.0.input"), ("blocks.0.output", "blocks.1.input")]
+# An activation, and the next one, which is the same tensor.
+SAME = [("embedding", "blocks.0.input"), ("blocks.0.output", "blocks.1.input")]
 
 
 def zero_in_place(x):
@@ -140,7 +140,7 @@ def zero_in_place(x):
 
 
 def test_an_edit_in_place_changes_nothing_that_is_kept_elsewhere(model):
-    for kept, edited in aliased(model):
+    for kept, edited in SAME:
         traces = [Trace(kept, edits) for edits in (None, {edited: zero_in_place}, {edited: torch.zeros_like})]
         logits = [model(tokens(), trace=trace) for trace in traces]
         assert traces[0][kept].equal(traces[1][kept]) and logits[1].equal(logits[2])

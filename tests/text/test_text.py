@@ -1195,5 +1195,10 @@ def test_punctuation_becomes_a_space():
     assert normalise("An e-mail, for the_tiger!") == "e mail for the_tiger"
 
 
+def test_vowel_signs_symbols_and_composed_letters_count_as_they_should():
+    assert normalise("की") != normalise("का") and normalise("😀") != normalise("😢")
+    assert normalise("cafe\u0301 für 5€") == normalise("café für 5 €") == "café für 5 €"
+
+
 def test_examples_in_the_docstrings_hold():
     assert failed_examples(course_lib.text) == 0

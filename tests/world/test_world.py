@@ -619,6 +619,7 @@ def test_truths_know_right_from_wrong():
     told = take(50, stories(1))
     assert share(resolves, [story.referent for story in told], told) == 1
     assert share(resolves, [f"The {story.plot.referent}." for story in told], told) == 1
+    assert share(resolves, [f"{story.plot.referent} 😢" for story in told], told) == 0
     wrong = [{"animal": s.plot.object, "object": s.plot.animal}[s.plot.about] for s in told]
     assert share(resolves, wrong, told) == share(resolves, [story.it for story in told], told) == 0
     asked = take(50, questions(1))
