@@ -1,14 +1,15 @@
 """Text → weights.
 
-Read in this order: `plain_loop` (the training loop in its shortest form), `loss`, `optimizer` (AdamW and its
-schedule), `config`, `data` (ids → batches), `history` and `learner`, `loop` (the same loop in full),
+Read in this order: `plain_loop` (the training loop in its shortest form), `loss`, `optimizer` (AdamW and the
+schedules), `muon`, `config`, `data` (ids → batches), `history` and `learner`, `loop` (the same loop in full),
 `checkpoint` (stop a run and resume it later), `sft` (examples for a chat model), `rollouts` (batches that the
-model itself writes), `peft` (training a small part of a frozen model) and `world_model` (how the course's own
-small model was made). `interrupts` keeps a step whole; `checks`, `run_checks` and `data_checks` hold error
-messages.
+model itself writes), `peft` (training a small part of a frozen model), `world_model` (how the course's own
+small model was made) and `world_texts` (what it read). `minute` finds out what a minute of training is worth,
+and in `speedrun` you make yours worth more. `interrupts` keeps a step whole; `checks`, `run_checks` and
+`data_checks` hold error messages.
 
     model = Decoder(model_config)
-    history = train(model, Windows(join(documents, end), time=128, batch=16), TrainConfig(steps=500))
+    history = train(model, Windows(join(documents, end), time=128, batch=16), TrainConfig.pretraining(500))
 """
 
 from course_lib.train.checkpoint import load_checkpoint, save_checkpoint
@@ -18,7 +19,7 @@ from course_lib.train.history import History
 from course_lib.train.learner import Learner, uses_bf16
 from course_lib.train.loop import Training, frozen, train
 from course_lib.train.loss import IGNORE, fused_next_token_loss, next_token_loss, token_log_probs
-from course_lib.train.optimizer import adamw, parameter_groups, warmup_cosine
+from course_lib.train.optimizer import adamw, make_optimizer, parameter_groups, rate_share, warmup_cosine
 from course_lib.train.plain_loop import train_plainly
 from course_lib.train.rollouts import Rollout, Rollouts
 from course_lib.train.sft import chat_examples, counted
@@ -43,9 +44,11 @@ __all__ = [
     "fused_next_token_loss",
     "join",
     "load_checkpoint",
+    "make_optimizer",
     "next_token_loss",
     "pad",
     "parameter_groups",
+    "rate_share",
     "save_checkpoint",
     "source_and_target",
     "token_log_probs",

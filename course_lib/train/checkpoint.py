@@ -4,7 +4,8 @@ A checkpoint holds each learner's weights, optimizer state and history, and the 
 of the step (`data`), so nothing else is needed. The tensors of a file, by name:
 
     model/weights/norm.weight           a parameter or buffer of the learner "model"
-    model/optimizer/norm.weight/step    what AdamW keeps for this parameter: step, exp_avg, exp_avg_sq
+    model/optimizer/norm.weight/step    what AdamW keeps for this parameter: step, exp_avg, exp_avg_sq;
+                                        what Muon keeps for a matrix: momentum_buffer
     model/history/losses                a list of its history
     metrics/reward                      a metric
 
@@ -35,6 +36,7 @@ from course_lib.train.loop import Training
 from course_lib.train.run_checks import METRICS
 
 KIND = "checkpoint"
+GRADIENT_AVERAGES = ("/exp_avg", "/momentum_buffer")
 
 
 def save_checkpoint(path: str | Path, training: Training) -> None:
@@ -47,7 +49,7 @@ def save_checkpoint(path: str | Path, training: Training) -> None:
     """
     for learner in training.learners.values():
         state = _optimizer_tensors(learner)
-        averages = {name: tensor for name, tensor in state.items() if name.endswith("/exp_avg")}
+        averages = {name: tensor for name, tensor in state.items() if name.endswith(GRADIENT_AVERAGES)}
         require_finite("this run can't be saved", dict(learner.model.named_parameters()) | averages)
     tensors = _add_prefix(METRICS, _lists_to_tensors(training.metrics))
     for name, learner in training.learners.items():
@@ -137,7 +139,7 @@ def _learner_tensors(learner: Learner) -> dict[str, Tensor]:
 
 
 def _optimizer_tensors(learner: Learner) -> dict[str, Tensor]:
-    """Return what AdamW keeps for each parameter: two moving averages, and its number of steps."""
+    """Return what the optimizer keeps for each parameter."""
     state, names = learner.optimizer.state_dict()["state"], _parameter_names(learner)
     return {f"{names[i]}/{key}": tensor for i, entry in state.items() for key, tensor in entry.items()}
 
@@ -174,20 +176,29 @@ def _load_learner(
 def _optimizer_state(path: str | Path, learner: Learner, tensors: Mapping[str, Tensor]) -> dict:
     """Return `tensors` as the optimizer's state. A parameter that never had a gradient has no entry."""
     layouts, weights = layout(stored_weights(learner.model)), dict(learner.model.named_parameters())
+    of_muon = {id(weight) for group in _muon_groups(learner) for weight in group["params"]}
     state = {}
     for i, name in enumerate(_parameter_names(learner)):
         if entry := _select_prefix(name, tensors):
             wanted = {"exp_avg": layouts[name], "exp_avg_sq": layouts[name], "step": ((), torch.float32)}
+            if id(weights[name]) in of_muon:
+                wanted = {"momentum_buffer": layouts[name]}
             require_same(f"what the optimizer keeps for {name}", layout(entry), wanted)
             _require_possible(path, name, entry)
             state[i] = {key: _with_strides(tensor, weights[name]) for key, tensor in entry.items()}
     return learner.optimizer.state_dict() | {"state": state}
 
 
+def _muon_groups(learner: Learner) -> list[dict]:
+    """Return the groups of matrices that Muon trains; those of another optimizer have no such mark."""
+    return [group for group in learner.optimizer.param_groups if group.get("muon")]
+
+
 def _require_possible(path: str | Path, name: str, entry: Mapping[str, Tensor]) -> None:
     """Raise ValueError for a state that no run leads to. A mean square may have overflowed to ∞."""
-    finite = entry["exp_avg"].isfinite().all() and entry["step"].isfinite()
-    if not (finite and entry["step"] >= 1 and (entry["exp_avg_sq"] >= 0).all()):
+    finite = all(tensor.isfinite().all() for key, tensor in entry.items() if key != "exp_avg_sq")
+    possible = "step" not in entry or (entry["step"] >= 1 and (entry["exp_avg_sq"] >= 0).all())
+    if not (finite and possible):
         raise ValueError(f"{path} is damaged: what the optimizer keeps for {name} can't be right")
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from course_lib.train.config import TrainConfig
 
 PRECISIONS = ("fp32", "bf16", "auto")
+SCHEDULES, OPTIMIZERS = ("cosine", "linear"), ("adamw", "muon")
 SMALLEST, LARGEST = 5e-324, sys.float_info.max  # above 0, and below ∞
 
 
@@ -49,6 +50,9 @@ def check_train_config(config: TrainConfig) -> None:
     whole = type(config.warmup) is int and 0 <= config.warmup <= config.steps
     check("warmup", whole, f"a whole number, 0 to the {config.steps} steps")
     check("final", lies("final", 0, 1), "a number from 0 to 1")
+    check("schedule", config.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}")
+    check("decay", lies("decay", 0, 1), "a number from 0 to 1")
+    check("optimizer", config.optimizer in OPTIMIZERS, f"one of {', '.join(OPTIMIZERS)}")
     check("weight_decay", lies("weight_decay", 0, LARGEST), "a number, 0 or more")
     check("betas", two and all(0 <= beta < 1 for beta in betas), "two numbers from 0 to below 1")
     check("clip", lies("clip", SMALLEST, math.inf), "a number above 0")

@@ -7,7 +7,7 @@ from course_lib.model import fast_dtype
 from course_lib.train.checks import check_precision
 from course_lib.train.config import TrainConfig
 from course_lib.train.history import History
-from course_lib.train.optimizer import adamw, warmup_cosine
+from course_lib.train.optimizer import make_optimizer, rate_share
 
 AMX_MIN_PARAMETERS = 1_000_000  # from this size on, bfloat16 was measured to be faster on a CPU with AMX
 
@@ -21,15 +21,14 @@ class Learner:
 
     def __init__(self, model: nn.Module, config: TrainConfig):
         self.model, self.config = model, config
-        self.optimizer = adamw(model, config)
+        self.optimizer = make_optimizer(model, config)
         self.weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         self.bf16 = uses_bf16(config.precision, model)
         self.history = History()
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
-        config = self.config
-        return config.learning_rate * warmup_cosine(step, config.steps, config.warmup, config.final)
+        return self.config.learning_rate * rate_share(step, self.config)
 
     def clip_gradient(self) -> torch.Tensor:
         """Scale a gradient that is longer than `config.clip` to that length; return its length before, ()."""

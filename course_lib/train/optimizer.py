@@ -1,4 +1,4 @@
-"""From gradients to a step: the optimizer and the schedule of its learning rate.
+"""From gradients to a step: the optimizers and the schedule of the learning rate.
 
 AdamW (Loshchilov & Hutter 2019; Kingma & Ba 2015): for a weight w, with its gradient g, at step t = 1, 2, …
 
@@ -13,8 +13,47 @@ import math
 import torch
 from torch import nn
 
+from course_lib.model import fast_dtype
 from course_lib.train.checks import check_number, check_share, own_whole
 from course_lib.train.config import TrainConfig
+from course_lib.train.muon import Muon
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimizer that the configuration names, over the model's trainable parameters.
+
+    Raises ValueError when every parameter is frozen.
+    """
+    return (adamw if config.optimizer == "adamw" else muon)(model, config)
+
+
+def muon(model: nn.Module, config: TrainConfig) -> Muon:
+    """Return Muon over the matrices of the blocks, and AdamW over the rest.
+
+    With the precision "auto" Muon orthogonalizes in bfloat16 where the processor computes it fast. Raises
+    ValueError when every parameter is frozen.
+    """
+    hidden = {
+        id(layer.weight)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and "blocks." in f"{name}."
+    }
+    groups = []
+    for group in _trainable_groups(model, config):
+        for is_hidden in (True, False):
+            chosen = [
+                (name, weight) for name, weight in group["params"] if (id(weight) in hidden) == is_hidden
+            ]
+            if chosen:
+                groups.append({**group, "params": chosen, "muon": is_hidden})
+    return Muon(groups, config.learning_rate, tuple(map(float, config.betas)), dtype=_dtype(model, config))
+
+
+def _dtype(model: nn.Module, config: TrainConfig) -> torch.dtype:
+    """Return the dtype in which Muon orthogonalizes."""
+    if config.precision == "auto":
+        return fast_dtype(next(model.parameters()).device)
+    return torch.bfloat16 if config.precision == "bf16" else torch.float32
 
 
 def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
@@ -23,12 +62,17 @@ def adamw(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     On a CPU or an NVIDIA GPU one fused kernel updates all of them. Raises ValueError when every parameter is
     frozen.
     """
-    groups = parameter_groups(model, config.weight_decay)
-    if not groups:
-        raise ValueError("no parameter of the model is trainable: unfreeze some with requires_grad_(True)")
+    groups = _trainable_groups(model, config)
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
     betas = tuple(map(float, config.betas))
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas, fused=fused)
+
+
+def _trainable_groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    groups = parameter_groups(model, config.weight_decay)
+    if not groups:
+        raise ValueError("no parameter of the model is trainable: unfreeze some with requires_grad_(True)")
+    return groups
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -46,6 +90,21 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     vectors = [(name, weight) for name, weight in trainable if weight.dim() < 2]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
+
+
+def rate_share(step: int, config: TrainConfig) -> float:
+    """Return the share of the highest learning rate that `step`, counted from 0, uses.
+
+    With the schedule "cosine" it is that of `warmup_cosine`. With "linear" it grows likewise, stays at 1, and
+    falls along a line in the last `decay` of the steps (Hu et al. 2024, section 4: "warmup, stable, decay").
+    """
+    if config.schedule == "cosine":
+        return warmup_cosine(step, config.steps, config.warmup, config.final)
+    step = own_whole("step", step, 0)
+    falling = config.decay * config.steps  # steps
+    left = max(0, config.steps - step - 1)
+    fallen = max(0.0, falling - left) / falling if falling else 0.0
+    return min((step + 1) / max(1, config.warmup), 1 - (1 - config.final) * fallen)
 
 
 def warmup_cosine(step: int, steps: int, warmup: int = 0, final: float = 0.1) -> float:

@@ -11,13 +11,13 @@ from torch import nn
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Source
 from course_lib.train.loss import IGNORE
-from course_lib.train.optimizer import adamw, warmup_cosine
+from course_lib.train.optimizer import make_optimizer, rate_share
 
 
 def train_plainly(model: nn.Module, batches: Source, config: TrainConfig) -> None:
     """Train a decoder in place, on batches of tokens and targets, both (batch, time)."""
     model.train()
-    optimizer = adamw(model, config)
+    optimizer = make_optimizer(model, config)
     # In the optimizer's order, as in `loop`: another order of summation would round the norm differently.
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for step in range(config.steps):
@@ -28,6 +28,5 @@ def train_plainly(model: nn.Module, batches: Source, config: TrainConfig) -> Non
         loss.backward()
         nn.utils.clip_grad_norm_(weights, config.clip)
         for group in optimizer.param_groups:
-            share = warmup_cosine(step, config.steps, config.warmup, config.final)
-            group["lr"] = config.learning_rate * share
+            group["lr"] = config.learning_rate * rate_share(step, config)
         optimizer.step()

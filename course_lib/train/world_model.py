@@ -10,8 +10,6 @@ as a toss of a coin would be (questions of the kinds "owner", "order" and "which
 ("owned"), it is right in three of ten.
 """
 
-import random
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -25,17 +23,8 @@ from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Windows
 from course_lib.train.loop import train
-from course_lib.world import (
-    ANSWER,
-    END,
-    QUESTION,
-    Story,
-    document,
-    questions,
-    questions_about,
-    stories,
-    world_tokenizer,
-)
+from course_lib.train.world_texts import token_stream
+from course_lib.world import questions, world_tokenizer
 from course_lib.world.tokens import VOCAB_SIZE
 
 MODEL = ModelConfig(
@@ -50,29 +39,6 @@ N_SCORED = 1000  # held-out documents, and questions of each kind
 def recipe() -> dict:
     """Return all that the weights depend on, as the file records it."""
     return {"model": asdict(MODEL), "training": asdict(TRAINING), "weight_seed": WEIGHT_SEED, **DATA}
-
-
-def documents(seed: int, split: str, n: int) -> Iterator[str]:
-    """Yield n stories of all lengths, every other one followed by questions about it and their answers."""
-    rng = random.Random(f"documents {seed}")
-    for i, story in enumerate(islice(stories(seed, split), n)):
-        yield document(story) if i % 2 == 0 else document_with_questions(story, rng)
-
-
-def document_with_questions(story: Story, rng: random.Random, max_questions: int = 4) -> str:
-    """Return a story and up to max_questions of its questions, with their answers.
-
-    Answers can be inferred from the story, so these texts are more predictable.
-    """
-    candidates = questions_about(story)
-    chosen = rng.sample(candidates, min(max_questions, len(candidates)))
-    return story.text + "".join(f"{QUESTION}{each.question}{ANSWER}{each.answer}" for each in chosen) + END
-
-
-def token_stream(tokenizer: Tokenizer, seed: int, split: str, n: int) -> torch.Tensor:
-    """Return the ids of n documents as one sequence, (length,)."""
-    texts = documents(seed, split, n)
-    return torch.tensor([token for text in texts for token in tokenizer.encode(text, allow_special=True)])
 
 
 def make(path: Path) -> None:

@@ -24,9 +24,11 @@ from course_lib.train import (
     fused_next_token_loss,
     join,
     load_checkpoint,
+    make_optimizer,
     next_token_loss,
     pad,
     parameter_groups,
+    rate_share,
     save_checkpoint,
     source_and_target,
     token_log_probs,
@@ -191,10 +193,19 @@ CALLS = {
             f"value is {HUGE}": "any number",
         },
     ),
+    "make_optimizer": Call(make_optimizer, {"model": MODEL, "config": CONFIG}),
     "parameter_groups": Call(
         parameter_groups,
         {"model": MODEL, "weight_decay": 0.1},
         {"model is another module": "it has no parameters", "weight_decay is 0.0": "no decay"},
+    ),
+    "rate_share": Call(
+        rate_share,
+        {"step": 1, "config": CONFIG},
+        {
+            "step is 0": "the first step",
+            f"step is {HUGE}": "after its last step a run keeps its final rate",
+        },
     ),
     "save_checkpoint": Call(save_checkpoint, {"path": RUN, "training": Training(MODEL, CONFIG)}),
     "source_and_target": Call(

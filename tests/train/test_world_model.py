@@ -12,7 +12,7 @@ from course_lib.evaluate import accuracy, encode_items, would_write
 from course_lib.families import load_model, load_world
 from course_lib.generate import complete, generate
 from course_lib.model import Decoder, ModelConfig
-from course_lib.train import TrainConfig, world_model
+from course_lib.train import TrainConfig, world_model, world_texts
 from course_lib.world import END, questions, stories, take, world_tokenizer
 
 MARKS = world_tokenizer().special.values()
@@ -29,6 +29,8 @@ def test_the_file_records_the_recipe_as_it_stands(shipped):
     recipe = json.loads(json.dumps(world_model.recipe()))
     sizes = facts["recipe"].pop("model")  # fields that were added later have their defaults
     assert ModelConfig.from_dict(sizes) == ModelConfig.from_dict(recipe.pop("model")) == world_model.MODEL
+    settings = facts["recipe"].pop("training")
+    assert TrainConfig(**settings) == TrainConfig(**recipe.pop("training")) == world_model.TRAINING
     assert facts["recipe"] == recipe
     assert model.config == world_model.MODEL
     assert world_tokenizer().vocab_size == model.config.vocab_size
@@ -67,7 +69,7 @@ def test_the_loaded_model_tells_a_story_of_the_world():
 
 
 def test_documents_are_of_one_split_and_both_kinds_in_turn():
-    train, held_out = (list(world_model.documents(0, split, 60)) for split in ("train", "held_out"))
+    train, held_out = (list(world_texts.documents(0, split, 60)) for split in ("train", "held_out"))
     assert not set(train) & set(held_out)
     for texts in (train, held_out):
         assert all(

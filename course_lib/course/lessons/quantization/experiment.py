@@ -27,7 +27,7 @@ from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Windows
 from course_lib.train.loop import train
-from course_lib.train.world_model import token_stream
+from course_lib.train.world_texts import token_stream
 from course_lib.world import questions
 
 BITS, SEEDS = (2, 3, 4), (0, 1, 2)
