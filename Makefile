@@ -6,6 +6,8 @@ BIN       := $(VENV)/bin
 LOG       := setup.log
 LESSONS   := $(wildcard notebooks/*.ipynb)
 LAB_FLAGS ?=
+IDEA      ?= mine
+RUNS      ?= 1
 # Two workers with one thread each. More would compete for the same cores.
 PYTEST    := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadscope \
   --nbval --nbval-cell-timeout=300 --nbval-sanitize-with=tests/sanitize.cfg
@@ -57,6 +59,12 @@ gpu:  ## measure the kernels on an NVIDIA GPU, in eight minutes, with any Python
 
 world: $(VENV)/.course  ## train the small model of the made-up world anew (assets/world.safetensors)
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.train.world_model
+
+minute: $(VENV)/.course  ## go on comparing recipes for a minute of training (assets/minute.json), with nothing else running
+	$(BIN)/python -m course_lib.train.minute.contest
+
+speedrun: $(VENV)/.course  ## train by your own recipe (course_lib/train/speedrun.py) for a minute, and by the course's (IDEA="batch of 8" RUNS=6)
+	$(BIN)/python -m course_lib.train.speedrun --name '$(IDEA)' --runs $(RUNS)
 
 experiments: $(VENV)/.course  ## run the lessons' long experiments anew (assets/*.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.lessons.parameter_efficient_fine_tuning.experiment
@@ -111,4 +119,4 @@ $(VENV)/.trusted: $(LESSONS) | $(VENV)/.course
 	@$(BIN)/jupyter-trust $? >$(LOG) 2>&1 || $(EXPLAIN)
 	@touch $@
 
-.PHONY: help setup lab test test-all notebooks bench gpu world experiments contents address clean
+.PHONY: help setup lab test test-all notebooks bench gpu world minute speedrun experiments contents address clean

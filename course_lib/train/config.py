@@ -16,9 +16,9 @@ class TrainConfig:
     """
 
     steps: int  # optimizer steps, one batch each
-    learning_rate: float = 3e-3  # the highest of the run, reached at the end of the warm-up
+    learning_rate: float = 3e-3  # what the schedule multiplies by a share, 1 at most
     warmup: int = 0  # steps in which the learning rate rises linearly
-    final: float = 0.1  # the last step's share of `learning_rate`, after a cosine; unused if warmup == steps
+    final: float = 0.1  # the last step's share of `learning_rate`; unused in a cosine if warmup == steps
     schedule: str = "cosine"  # or "linear": at the highest rate until the last part of the run, then a line
     decay: float = 1.0  # with "linear", the share of the steps in which the rate falls
     optimizer: str = "adamw"  # or "muon", for the blocks' matrices, and AdamW for the rest
@@ -31,11 +31,12 @@ class TrainConfig:
     def pretraining(cls, steps: int) -> "TrainConfig":
         """Return the course's recipe for a decoder from random weights: the winner of `minute.contest`.
 
-        It is meant for batches of 2,048 tokens (16 windows of 128). The defaults of the fields are a usual
-        recipe for fine-tuning: weights that AdamW has found are best tuned with AdamW (Liu et al. 2025).
+        It is meant for batches of 2,048 tokens (16 windows of 128). The fields' own defaults are a usual
+        recipe with AdamW, for fine-tuning too: of weights that AdamW has found, Muon was no better a tuner
+        (Liu et al. 2025, "Muon is scalable for LLM training").
         """
         config = cls(steps, learning_rate=8e-3, final=0.0, schedule="linear", optimizer="muon")
-        return replace(config, warmup=min(40, steps))
+        return replace(config, warmup=steps // 10)
 
     def __post_init__(self):
         if isinstance(self.betas, list):  # from JSON

@@ -1,18 +1,18 @@
-"""Muon: steps that are equally long in all directions (Jordan 2024, https://kellerjordan.github.io/posts/muon).
+"""Muon: steps that are equally long in all directions (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 
 For a matrix W of the blocks, with its gradient G:
 
-    M ← μ M + G                         momentum
-    O ← orthogonalize(G + μ M)          M = U S Vᵀ becomes about U Vᵀ: all singular values near 1
+    M ← μ M + G                         momentum, μ = 0.95
+    O ← orthogonalize(G + μ M)          Nesterov's momentum, U S Vᵀ, becomes about U Vᵀ
     W ← W − η λ W                       weight decay, as in AdamW
     W ← W − η 0.2 √max(rows, columns) O
 
 A gradient's largest singular values are many times its smallest, so that a plain step moves W along a few
 directions only. The factor gives a step about the length of AdamW's (Liu et al. 2025, section 2.2), so that
-both share one learning rate. Embeddings, head, norms and biases aren't maps between hidden states: AdamW
-trains them.
+both share one learning rate. AdamW trains the rest: embedding, head, norms and biases.
 
-`torch.optim.Muon` computes the same, one matrix after another and always in bfloat16. Here matrices of one
+`torch.optim.Muon` computes the same with adjust_lr_fn="match_rms_adamw", one matrix after another and always
+in bfloat16. Here matrices of one
 shape are orthogonalized together, which takes about a third of the time where they are small.
 """
 
@@ -34,9 +34,9 @@ ROUNDS = 5
 def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return about U Vᵀ for each matrix U S Vᵀ, (n, rows, columns), by five rounds of Newton–Schulz.
 
-    Each round applies an odd polynomial to the singular values, with matrix products alone. They end between
-    0.7 and 1.2, where they weren't far below the largest. Five rounds of these coefficients don't converge to
-    1, because that isn't needed.
+    Each round applies an odd polynomial to the singular values, with matrix products alone. All but the very
+    small ones end between 0.7 and 1.2. More rounds wouldn't bring them to 1: the coefficients are chosen to
+    lift small values fast.
 
     dtype: in which the products are computed. The result is in the matrices' own.
     """
@@ -54,7 +54,8 @@ def orthogonalize(matrices: Tensor, dtype: torch.dtype = torch.float32) -> Tenso
 class Muon(torch.optim.Optimizer):
     """Muon for groups of matrices with "muon" true, and AdamW for the others.
 
-    groups: as PyTorch's optimizers take them, each with "muon" and "weight_decay".
+    groups: as PyTorch's optimizers take them, each with "muon" and "weight_decay". Those of AdamW may have
+        "fused": whether one kernel updates all their weights.
     betas: AdamW's. Muon's momentum is the first of `momentum`.
     dtype: in which matrices are orthogonalized.
     """
@@ -68,7 +69,10 @@ class Muon(torch.optim.Optimizer):
         dtype: torch.dtype = torch.float32,
     ):
         self.dtype = dtype
-        super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum})
+        super().__init__(groups, {"lr": lr, "betas": betas, "momentum": momentum, "fused": False})
+        for group in self.param_groups:
+            if group["muon"] and any(weight.dim() != 2 for weight in group["params"]):
+                raise ValueError("Muon trains matrices: give weights of other dimensions to AdamW's groups")
 
     @torch.no_grad()
     def step(self) -> None:
@@ -78,10 +82,10 @@ class Muon(torch.optim.Optimizer):
             (self._muon_step if group["muon"] else self._adamw_step)(weights, group)
 
     def _muon_step(self, weights: list[nn.Parameter], group: dict) -> None:
-        by_shape = defaultdict(list)
+        kinds = defaultdict(list)
         for weight in weights:
-            by_shape[weight.shape].append(weight)
-        for shape, alike in by_shape.items():
+            kinds[weight.shape, weight.dtype, weight.device].append(weight)
+        for (shape, _, _), alike in kinds.items():
             averages = [self._average(weight) for weight in alike]
             gradients = torch.stack([weight.grad for weight in alike])  # (n, rows, columns)
             torch._foreach_mul_(averages, group["momentum"])
@@ -101,7 +105,8 @@ class Muon(torch.optim.Optimizer):
         for weight in weights:
             if not self.state[weight]:
                 averages = {"exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
-                self.state[weight] = {"step": torch.zeros(()), **averages}
+                step = torch.zeros((), device=weight.device if group["fused"] else None)
+                self.state[weight] = {"step": step, **averages}
         states = [self.state[weight] for weight in weights]
         adamw_step(
             weights,
@@ -110,7 +115,7 @@ class Muon(torch.optim.Optimizer):
             [state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],
             state_steps=[state["step"] for state in states],
-            fused=bool(weights) and weights[0].device.type in ("cpu", "cuda"),
+            fused=group["fused"],
             amsgrad=False,
             beta1=group["betas"][0],
             beta2=group["betas"][1],

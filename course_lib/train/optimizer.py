@@ -28,7 +28,7 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def muon(model: nn.Module, config: TrainConfig) -> Muon:
-    """Return Muon over the matrices of the blocks, and AdamW over the rest.
+    """Return Muon over the matrices of the blocks (a mixture's routers too), and AdamW over the rest.
 
     With the precision "auto" Muon orthogonalizes in bfloat16 where the processor computes it fast. Raises
     ValueError when every parameter is frozen.
@@ -36,16 +36,17 @@ def muon(model: nn.Module, config: TrainConfig) -> Muon:
     hidden = {
         id(layer.weight)
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and "blocks." in f"{name}."
+        if isinstance(layer, nn.Linear) and "blocks" in name.split(".")
     }
-    groups = []
+    groups, fused = [], next(model.parameters()).device.type in ("cpu", "cuda")
     for group in _trainable_groups(model, config):
         for is_hidden in (True, False):
             chosen = [
                 (name, weight) for name, weight in group["params"] if (id(weight) in hidden) == is_hidden
             ]
             if chosen:
-                groups.append({**group, "params": chosen, "muon": is_hidden})
+                kind = {"muon": is_hidden, "fused": fused and not is_hidden}
+                groups.append({**group, "params": chosen, **kind})
     return Muon(groups, config.learning_rate, tuple(map(float, config.betas)), dtype=_dtype(model, config))
 
 
@@ -95,8 +96,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def rate_share(step: int, config: TrainConfig) -> float:
     """Return the share of the highest learning rate that `step`, counted from 0, uses.
 
-    With the schedule "cosine" it is that of `warmup_cosine`. With "linear" it grows likewise, stays at 1, and
-    falls along a line in the last `decay` of the steps (Hu et al. 2024, section 4: "warmup, stable, decay").
+    With the schedule "cosine" it is that of `warmup_cosine`. With "linear" it is the smaller one of two: a
+    line that reaches 1 at the last of `warmup` steps, and one that falls from 1 to `final` in the last
+    `decay` of the run (the "linear cooldown" of Hägele et al. 2024).
     """
     if config.schedule == "cosine":
         return warmup_cosine(step, config.steps, config.warmup, config.final)

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from course_lib.model import Decoder, ModelConfig
@@ -55,23 +57,37 @@ def test_the_polynomial_is_that_of_the_formula():
     assert torch.allclose(orthogonalize(matrix[None], torch.float64)[0], torch.diag(x))
 
 
+def test_steps_are_those_of_the_formula():
+    weight = nn.Parameter(torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2)))
+    expected, average = weight.detach().clone(), torch.zeros(6, 4, dtype=torch.float64)
+    optimizer = Muon([{"params": [weight], "muon": True, "weight_decay": 0.3}], 0.02, dtype=torch.float64)
+    for seed in range(4):
+        weight.grad = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        average = 0.95 * average + weight.grad
+        direction = orthogonalize((weight.grad + 0.95 * average)[None], torch.float64)[0]
+        expected -= 0.02 * 0.3 * expected
+        expected -= 0.02 * 0.2 * math.sqrt(6) * direction
+        optimizer.step()
+        assert torch.allclose(weight, expected, rtol=1e-12)
+
+
 def test_a_step_is_that_of_pytorchs_own_muon():
     generator = torch.Generator().manual_seed(2)
-    weights = [
-        nn.Parameter(torch.randn(*shape, generator=generator)) for shape in ((16, 16), (40, 16), (16, 40))
-    ]
+    shapes = ((16, 16), (40, 16), (16, 40), (16, 16))
+    weights = [nn.Parameter(torch.randn(*shape, generator=generator)) for shape in shapes]
     theirs = [nn.Parameter(weight.detach().clone()) for weight in weights]
-    own = Muon([{"params": weights, "muon": True, "weight_decay": 0.1}], 0.02, dtype=torch.bfloat16)
-    other = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    before = [weight.detach().clone() for weight in weights]
+    own = Muon([{"params": weights, "muon": True, "weight_decay": 0.0}], 0.02, dtype=torch.bfloat16)
+    other = torch.optim.Muon(theirs, lr=0.02, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
     for _ in range(4):
         for mine, their in zip(weights, theirs, strict=True):
             mine.grad = torch.randn(mine.shape, generator=generator)
             their.grad = mine.grad.clone()
         own.step()
         other.step()
-    for mine, their in zip(weights, theirs, strict=True):
-        moved = 4 * 0.02 * 0.2 * math.sqrt(max(mine.shape))  # about the length of an entry's way
-        assert (mine - their).abs().max() < 0.05 * moved  # both round to bfloat16, in another order
+    for mine, their, start in zip(weights, theirs, before, strict=True):
+        # Both compute in bfloat16, in another order.
+        assert (mine - their).norm() < 0.02 * (their - start).norm()
 
 
 def test_it_trains_the_blocks_matrices_and_adamw_the_rest():
@@ -86,16 +102,49 @@ def test_it_trains_the_blocks_matrices_and_adamw_the_rest():
     assert all("norm" in name for name in names[False, 0.0])
 
 
-def test_what_isnt_the_blocks_matrices_takes_adamws_step():
+def test_what_isnt_the_blocks_matrices_takes_adamws_steps():
     ours, theirs = fresh(), fresh()
-    for name, weight in ours.named_parameters():  # the blocks' matrices get no gradient
-        if name == "embedding.weight" or "norm" in name:
-            weight.grad = torch.full_like(weight, 0.3)
-            theirs.get_parameter(name).grad = weight.grad.clone()
-    make_optimizer(ours, MUON).step()
-    make_optimizer(theirs, TrainConfig(steps=8, learning_rate=1e-2)).step()
+    config = replace(MUON, betas=(0.7, 0.8))
+    optimizers = make_optimizer(ours, config), make_optimizer(theirs, replace(config, optimizer="adamw"))
+    for seed in range(3):
+        for name, weight in ours.named_parameters():  # the blocks' matrices get no gradient
+            if name == "embedding.weight" or "norm" in name:
+                weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed))
+                theirs.get_parameter(name).grad = weight.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
     for name, weight in ours.named_parameters():
         assert torch.equal(weight, theirs.get_parameter(name)), name
+        assert torch.equal(weight, fresh().get_parameter(name)) == (weight.grad is None)
+
+
+def test_frozen_weights_are_left_out_and_a_model_without_others_is_refused():
+    model = fresh()
+    model.blocks[0].requires_grad_(False)
+    optimizer = make_optimizer(model, MUON)
+    names = [name for group in optimizer.state_dict()["param_groups"] for name in group["param_names"]]
+    assert names and not any(name.startswith("blocks.0.") for name in names)
+    with pytest.raises(ValueError, match="no parameter of the model is trainable"):
+        make_optimizer(model.requires_grad_(False), MUON)
+
+
+def test_other_weights_than_matrices_are_refused():
+    with pytest.raises(ValueError, match="Muon trains matrices"):
+        Muon([{"params": [nn.Parameter(torch.ones(3))], "muon": True, "weight_decay": 0.0}], 0.1)
+
+
+def test_a_damaged_average_is_refused(tmp_path):
+    training = Training(fresh(), MUON)
+    training.run(WINDOWS, until=2, progress=False)
+    save_checkpoint(tmp_path / "run", training)
+    name = "model/optimizer/blocks.0.attention.query.weight/momentum_buffer"
+    tensors = load_file(tmp_path / "run")
+    with safe_open(tmp_path / "run", "pt") as file:
+        facts = file.metadata()
+    tensors[name][0, 0] = math.nan
+    save_file(tensors, tmp_path / "run", facts)
+    with pytest.raises(ValueError, match="is damaged: what the optimizer keeps for blocks.0"):
+        load_checkpoint(tmp_path / "run", Training(fresh(), MUON))
 
 
 def test_the_plain_loop_computes_the_same_weights():
