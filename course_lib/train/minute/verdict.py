@@ -23,6 +23,7 @@ from torch import nn
 from course_lib import asset
 from course_lib.evaluate import Estimate, paired_test
 from course_lib.train.checks import is_number
+from course_lib.train.minute import contest
 from course_lib.train.minute.clock import Clock
 from course_lib.train.minute.recipe import held_out_texts, score, training_text
 from course_lib.whole_files import replacing
@@ -157,10 +158,10 @@ def interval(pairs: Sequence[dict]) -> Estimate:
 
 
 def between_seeds() -> float:
-    """Return by how much seeds alone changed the course's recipe in the contest, in bits a byte."""
+    """Return by how much seeds alone changed a recipe of the same model in the contest, in bits, at most."""
     entries = json.loads(asset("minute.json").read_text(encoding="utf-8"))["entries"]
-    bits = [run[BITS] for run in entries["Muon"]["runs"].values()]
-    return max(bits) - min(bits)
+    recipes = [contest.scores(row) for row in entries.values() if contest.same_model(row)]
+    return max(max(bits) - min(bits) for bits in recipes)
 
 
 def verdict(pairs: Sequence[dict]) -> str:
@@ -168,7 +169,7 @@ def verdict(pairs: Sequence[dict]) -> str:
     if len(pairs) < ENOUGH:
         return (
             f"Too few runs for a verdict: {mean(gains(pairs)):+.4f} bits a byte gained so far, where seeds "
-            f"alone differed by {between_seeds():.4f} in the contest. Add --runs {ENOUGH - len(pairs)}."
+            f"alone made up to {between_seeds():.4f} of difference in the contest. Add --runs {ENOUGH - len(pairs)}."
         )
     by = interval(pairs)
     found = "better" if by.low > 0 else "worse" if by.high < 0 else "neither better nor worse"
