@@ -218,7 +218,7 @@ def test_a_verdict_needs_six_pairs(gains, words, capsys):
     verdict.report(pairs_of(gains), "a")
     printed = capsys.readouterr().out
     assert words in printed
-    assert ("interval" in printed) == (" to " in printed) == (len(gains) >= 6)
+    assert ("interval" in printed) == (len(gains) >= 6)
 
 
 class Peeking(Decoder):
