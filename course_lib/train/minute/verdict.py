@@ -167,9 +167,10 @@ def between_seeds() -> float:
 def verdict(pairs: Sequence[dict]) -> str:
     """Return in words whether yours is better, worse, or not to be told from the course's recipe."""
     if len(pairs) < ENOUGH:
+        gained, lacking = mean(gains(pairs)), ENOUGH - len(pairs)
         return (
-            f"Too few runs for a verdict: {mean(gains(pairs)):+.4f} bits a byte gained so far. In the "
-            f"contest seeds alone made up to {between_seeds():.4f} of difference. Add --runs {ENOUGH - len(pairs)}."
+            f"Too few runs for a verdict: {gained:+.4f} bits a byte gained so far. Seeds alone made up "
+            f"to {between_seeds():.4f} of difference in the contest. Add --runs {lacking}."
         )
     by = interval(pairs)
     found = "better" if by.low > 0 else "worse" if by.high < 0 else "neither better nor worse"
