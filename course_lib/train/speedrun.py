@@ -10,7 +10,7 @@ One pair of runs seldom decides, since another seed gives other first weights an
 gives an interval that can be trusted. Try first whether your change runs at all, with `--seconds 8`.
 
 Everything may change: the model, the optimizer, the batches, the schedule. But train on `training_text()`
-alone, and end when the clock says so. Some ideas:
+alone, and end when the clock says so. Some ideas (import what they name):
 
     OPTIMIZER = TrainConfig(TICKS, learning_rate=3e-3, warmup=50)      AdamW in place of Muon
     model = Decoder(replace(MODEL, n_layers=2))                        fewer layers, more steps

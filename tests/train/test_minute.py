@@ -1,6 +1,7 @@
 """The contest of recipes for a minute of training, its table, and the speedrun."""
 
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from course_lib import asset
-from course_lib.evaluate import paired_test
+from course_lib.families import load_world
 from course_lib.model import Decoder, ModelConfig
 from course_lib.train import TrainConfig, Windows, speedrun
 from course_lib.train.minute import contest, recipe, verdict
@@ -27,10 +28,6 @@ TOKENS = torch.tensor([[3, 4, 5, 3, 4, 9, 4, 5]])
 @pytest.fixture(scope="module")
 def entries():
     return json.loads(asset("minute.json").read_text(encoding="utf-8"))["entries"]
-
-
-def bits(entry: dict) -> list[float]:
-    return [run["bits a byte"] for run in entry["runs"].values()]
 
 
 class Steps(Clock):
@@ -124,8 +121,7 @@ def test_a_contest_that_was_stopped_is_taken_up(tmp_path, monkeypatch):
 
 def test_the_old_recipes_minute_takes_36_seconds_now(entries):
     shorter = next(name for name, entry in entries.items() if entry["seconds"] == contest.GOAL_SECONDS)
-    gained = paired_test(bits(entries[contest.OLD_NAME]), bits(entries[shorter])).difference
-    assert gained.low > 0
+    assert contest.gain(entries, shorter, contest.OLD_NAME).low > 0
 
 
 def test_the_table_names_every_entry_with_its_interval(entries):
@@ -139,6 +135,14 @@ def test_the_table_names_every_entry_with_its_interval(entries):
 def test_the_page_shows_the_table(entries):
     page = (asset("minute.json").parents[1] / "docs" / "minute.md").read_text(encoding="utf-8")
     assert page.split("<!-- table -->\n")[1].split("<!-- /table -->")[0].strip() == contest.table(entries)
+
+
+def test_the_page_says_what_the_courses_small_model_scores():
+    page = (asset("minute.json").parents[1] / "docs" / "minute.md").read_text(encoding="utf-8")
+    bits, answers = map(float, re.search(r"needs ([\d.]+) bits a byte and answers ([\d.]+)\.", page).groups())
+    scored = recipe.score(load_world().model)
+    assert scored["bits a byte"] == pytest.approx(bits, abs=0.001)
+    assert scored["answers"] == pytest.approx(answers, abs=0.01)
 
 
 @pytest.mark.slow

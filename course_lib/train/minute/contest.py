@@ -10,7 +10,7 @@ share the machine, be stopped and taken up again, and be repeated.
 
 A row says what differs from the recipe that it is compared with. They are compared seed by seed, and the
 intervals (`evaluate.paired_test`) cover what seeds change. They don't cover the error of the measured times:
-two recipes that compute the same differed by some percent. Of so many intervals one or two are wrong.
+two recipes that compute the same differed by 5%. Of so many intervals about one is wrong.
 """
 
 import json
