@@ -14,7 +14,7 @@ Read in this order:
 from course_lib.families.family import FAMILIES, LLAMA, Family
 from course_lib.families.gguf_file import read_gguf
 from course_lib.families.smollm2 import find_smollm2, load_smollm2
-from course_lib.families.weights import load_model, load_world, save_model
+from course_lib.families.weights import load_model, load_world, load_world_base, save_model
 
 __all__ = [
     "FAMILIES",
@@ -24,6 +24,7 @@ __all__ = [
     "load_model",
     "load_smollm2",
     "load_world",
+    "load_world_base",
     "read_gguf",
     "save_model",
 ]

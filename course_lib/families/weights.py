@@ -167,8 +167,17 @@ def _cast(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
 def load_world() -> LanguageModel:
     """Return the course's own small model of the made-up world, with its tokenizer.
 
-    Loading takes about a second. The model tells stories and answers questions about them.
-    `course_lib/train/world_model.py` describes how it was made.
+    Loading takes about a second. The model tells stories, answers questions about them and works sums.
+    `course_lib/train/world_model.py` describes how it was made, and what it scores.
     """
-    model, _ = load_model(asset("world.safetensors"))
-    return LanguageModel("world", model.requires_grad_(False), world_tokenizer(), chat=None)
+    return _load_own("world")
+
+
+def load_world_base() -> LanguageModel:
+    """Return the model that `load_world`'s was trained from: it has read stories, and nothing else."""
+    return _load_own("world_base")
+
+
+def _load_own(name: str) -> LanguageModel:
+    model, _ = load_model(asset(f"{name}.safetensors"))
+    return LanguageModel(name, model.requires_grad_(False), world_tokenizer(), chat=None)

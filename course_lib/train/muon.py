@@ -12,8 +12,8 @@ directions only. The factor gives a step about the length of AdamW's (Liu et al.
 both share one learning rate. AdamW trains the rest: embedding, head, norms and biases.
 
 `torch.optim.Muon` computes the same with adjust_lr_fn="match_rms_adamw", one matrix after another and always
-in bfloat16. Here matrices of one
-shape are orthogonalized together, which takes about a third of the time where they are small.
+in bfloat16. Here matrices of one shape are orthogonalized together, which is quicker where they are small
+(`benchmarks/training.py`).
 """
 
 from collections import defaultdict
@@ -23,11 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw as adamw_step
 
-COEFFICIENTS = (
-    3.4445,
-    -4.775,
-    2.0315,
-)  # of x ← a x + b x³ + c x⁵, which takes (0, 1] to near 1 in few rounds
+COEFFICIENTS = 3.4445, -4.775, 2.0315  # of x ← a x + b x³ + c x⁵, which takes (0, 1] to near 1 in few rounds
 ROUNDS = 5
 
 

@@ -1,14 +1,32 @@
-"""What the course's own small model reads: stories, and questions about them (`world_model`)."""
+"""What the course's own small models read: stories, questions about them, and worked sums (`world_model`)."""
 
 import random
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 import torch
 from torch import Tensor
 
 from course_lib.text import Tokenizer
-from course_lib.world import ANSWER, END, QUESTION, Story, document, questions_about, stories
+from course_lib.train.loss import IGNORE
+from course_lib.world import (
+    ANSWER,
+    END,
+    QUESTION,
+    Question,
+    Story,
+    document,
+    questions_about,
+    stories,
+    sums,
+    tell,
+)
+
+Piece = tuple[str, bool]  # a text, and whether predicting it counts in the loss
+SHARES = {"drills": 0.2, "sums": 0.2, "retold": 0.1, "asked": 0.5}  # of the documents of `lessons`
 
 
 def documents(seed: int, split: str, n: int) -> Iterator[str]:
@@ -28,7 +46,121 @@ def document_with_questions(story: Story, rng: random.Random, max_questions: int
     return story.text + "".join(f"{QUESTION}{each.question}{ANSWER}{each.answer}" for each in chosen) + END
 
 
-def token_stream(tokenizer: Tokenizer, seed: int, split: str, n: int) -> Tensor:
-    """Return the ids of n documents as one sequence, (length,)."""
-    texts = documents(seed, split, n)
+def retold(seed: int, split: str, n: int, turn: bool = True) -> Iterator[str]:
+    """Yield n stories of all lengths, every other one told once more in the same document.
+
+    What stands in the second telling can be found in the first, which teaches to look it up.
+
+    turn: whether the second telling may turn the animals round (`tell_again`), or has the same words.
+    """
+    rng = random.Random(f"retold {seed}")
+    for i, story in enumerate(islice(stories(seed, split), n)):
+        again = tell_again(story, rng) if turn else story
+        yield document(story) if i % 2 == 0 else f"{story.text} {again.text}{END}"
+
+
+def tell_again(story: Story, rng: random.Random) -> Story:
+    """Return the same story, in half of the cases with its two animals introduced in the other order.
+
+    "The fox had a red cup and the hen had a blue hat" becomes "The hen had a blue hat and the fox had …", and
+    "The fox reached the lake before the hen" becomes "The hen reached the lake after the fox".
+    """
+    beginning = story.plot.beginning
+    if beginning is None or rng.random() < 0.5:
+        return story
+    details = beginning.details
+    if beginning.kind == "reached":
+        details = (details[0], "after" if details[1] == "before" else "before")
+    turned = replace(beginning, hero_first=not beginning.hero_first, details=details)
+    return tell(replace(story.plot, beginning=turned))
+
+
+# What the questions of belongings and of order give to look up.
+KEYS = {
+    "owner": re.compile(r"Who had the (.+)\?"),
+    "owned": re.compile(r"What did the (.+) have\?"),
+    "order": re.compile(r"Who reached .+ (\w+)\?"),
+}
+
+
+def drills(seed: int, split: str, n: int) -> Iterator[list[Piece]]:
+    """Yield n first sentences of stories, each with one question of belongings or order, asked in three ways.
+
+        The fox had a red cup and the hen had a blue hat. The blue hat hen
+        The fox had a red cup and the hen had a blue hat.<|question|>blue hat<|answer|>the hen
+        The fox had a red cup and the hen had a blue hat.<|question|>Who had the blue hat?<|answer|>the hen
+
+    The shortest way is learned first, since what is looked up stands right before the answer, and with it the
+    others are learned soon. Of whole questions alone a model of this size learned nothing in as many steps.
+    """
+    rng, told = random.Random(f"drills {seed}"), stories(seed, split, sentences=2)
+    yielded = 0
+    while yielded < n:
+        story = next(told)
+        if asked := [each for each in questions_about(story) if each.kind in KEYS]:
+            yield drill(rng.choice(asked), rng.randrange(3))
+            yielded += 1
+
+
+def drill(question: Question, way: int) -> list[Piece]:
+    """Return the first sentence of a question's story, and the question asked in one of the three ways."""
+    sentence, _, _ = question.story.text.partition(". ")
+    key = KEYS[question.kind].fullmatch(question.question)[1]
+    if way == 0:
+        ask, answer = f" The {key}", " " + question.answer.partition(" ")[2]
+    else:
+        ask, answer = f"{QUESTION}{key if way == 1 else question.question}{ANSWER}", question.answer
+    return [(f"{sentence}.{ask}", False), (answer + END, True)]
+
+
+def lessons(seed: int, split: str, n: int) -> Iterator[list[Piece]]:
+    """Yield n documents, by the shares of `SHARES`: drills, worked sums, stories told again, and questions.
+
+    Of a drill and of a question only the answer counts, of a sum its steps and its answer, of a story
+    everything. There is one question a story: with several, an answer could be guessed from those before it.
+    """
+    rng, told = random.Random(f"lessons {seed}"), stories(seed, split)
+    drilled, added = drills(seed + 1, split, n), sums(seed, split, worked=True)
+    for _ in range(n):
+        (kind,) = rng.choices(list(SHARES), SHARES.values())
+        if kind == "drills":
+            yield next(drilled)
+        elif kind == "sums":
+            worked = next(added)
+            yield [(worked.prompt, False), (worked.completion + END, True)]
+        elif kind == "retold":
+            story = next(told)
+            yield [(f"{story.text}{rng.choice(['', ' ' + tell_again(story, rng).text])}{END}", True)]
+        else:
+            yield asked(next(told), rng)
+
+
+def asked(story: Story, rng: random.Random) -> list[Piece]:
+    """Return a story and one question about it; all kinds that it answers are equally likely."""
+    by_kind = defaultdict(list)
+    for question in questions_about(story):
+        by_kind[question.kind].append(question)
+    question = rng.choice(by_kind[rng.choice(list(by_kind))])
+    return [(question.prompt, False), (question.answer + END, True)]
+
+
+def token_stream(tokenizer: Tokenizer, texts: Iterable[str]) -> Tensor:
+    """Return the ids of texts as one sequence, (length,)."""
     return torch.tensor([token for text in texts for token in tokenizer.encode(text, allow_special=True)])
+
+
+def to_rows(tokenizer: Tokenizer, taught: Iterable[list[Piece]], time: int) -> tuple[Tensor, Tensor]:
+    """Return tokens and targets, both (rows, time), from documents whose parts may not count.
+
+    Each row begins with a document, and others follow while there is room. What doesn't fit is left out, so
+    that nothing is asked about a story that isn't in the row.
+    """
+    rows, row = [], []
+    for pieces in taught:
+        for text, counts in pieces:
+            row += [(token, counts) for token in tokenizer.encode(text, allow_special=True)]
+        if len(row) > time:
+            rows.append(row[: time + 1])
+            row = []
+    ids, counted = torch.tensor(rows).unbind(-1)  # (rows, time + 1) each
+    return ids[:, :-1].contiguous(), ids.where(counted == 1, IGNORE)[:, 1:].contiguous()

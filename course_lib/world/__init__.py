@@ -94,7 +94,7 @@ from course_lib.world.splits import side
 from course_lib.world.stories import Story, stories, tell, translate, translations
 from course_lib.world.sums import Sum, sums
 from course_lib.world.tokens import span_tokens, world_tokenizer
-from course_lib.world.truths import SHALLOW_RULES, answers, describes, resolves, solves
+from course_lib.world.truths import SHALLOW_RULES, answers, describes, needs_the_deed, resolves, solves
 
 __all__ = [
     "ANSWER",
@@ -121,6 +121,7 @@ __all__ = [
     "count_plots",
     "describes",
     "document",
+    "needs_the_deed",
     "pictures",
     "plots",
     "questions",

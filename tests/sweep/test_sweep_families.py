@@ -18,6 +18,7 @@ from course_lib.families import (
     load_model,
     load_smollm2,
     load_world,
+    load_world_base,
     read_gguf,
     save_model,
 )
@@ -88,6 +89,7 @@ CALLS = {
     ),
     "load_smollm2": Call(load_tiny_smollm2, READ),
     "load_world": Call(load_world, {}),
+    "load_world_base": Call(load_world_base, {}),
     "read_gguf": Call(read_gguf, {"path": str(FOLDER / "tiny.gguf")} | READ | {"families": FAMILIES}),
     "save_model": Call(
         save_and_load,

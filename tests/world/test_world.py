@@ -23,6 +23,7 @@ from course_lib.world import (
     count_plots,
     describes,
     document,
+    needs_the_deed,
     pictures,
     plots,
     questions,
@@ -332,6 +333,19 @@ def test_shallow_rules_are_right_half_the_time_at_most(rule, single, longer, tol
     }
     for told, rate in ((told_short, single), (told_long, longer)):
         assert abs(share(resolves, map(SHALLOW_RULES[rule], told), told) - rate) < 0.02
+
+
+def test_the_reason_alone_says_what_it_is_where_the_deed_isnt_needed(told_short):
+    roles = defaultdict(Counter)
+    for story in told_short:
+        roles[story.plot.reason][story.plot.about] += 1
+    is_open = {story.plot.reason: needs_the_deed(story) for story in told_short}
+    assert all(is_open[reason] == (len(roles[reason]) == 2) for reason in roles)
+    assert sum(is_open.values()) == 15
+    of_open = [story for story in told_short if needs_the_deed(story)]
+    assert abs(len(of_open) / len(told_short) - 0.41) < 0.02
+    usual = sum(max(roles[reason].values()) for reason in roles if is_open[reason])
+    assert abs(usual / len(of_open) - 0.78) < 0.02
 
 
 def test_what_stands_before_the_reason_says_nothing_about_it():

@@ -88,15 +88,16 @@ def train_by_the_clock(clock: Clock, seed: int, model: ModelConfig = MODEL) -> n
 @cache
 def training_text() -> Tensor:
     """Return 40,000 stories, half of them with questions and answers, as one sequence of ids, (length,)."""
-    return token_stream(world_tokenizer(), 0, "train", N_DOCUMENTS)
+    return token_stream(world_tokenizer(), documents(0, "train", N_DOCUMENTS))
 
 
 @cache
 def held_out_texts() -> tuple[Tensor, int, list]:
     """Return held-out texts as ids, (length,), their length in bytes, and questions as pairs of ids."""
-    n_bytes = sum(len(text.encode()) for text in documents(0, "held_out", N_HELD_OUT))
+    texts = list(documents(0, "held_out", N_HELD_OUT))
+    n_bytes = sum(len(text.encode()) for text in texts)
     asked = encode_items(world_tokenizer(), islice(questions(0, "held_out"), N_QUESTIONS))
-    return token_stream(world_tokenizer(), 0, "held_out", N_HELD_OUT), n_bytes, asked
+    return token_stream(world_tokenizer(), texts), n_bytes, asked
 
 
 def score(model: nn.Module) -> dict[str, float]:
