@@ -21,10 +21,18 @@ from course_lib.model import Decoder, ModelConfig
 from course_lib.model.config import AttentionConfig
 from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
-from course_lib.train.data import Examples, Windows
+from course_lib.train.data import Examples, Windows, answer_only
 from course_lib.train.loop import train
 from course_lib.train.minute.recipe import silence_blocks
-from course_lib.train.world_texts import Piece, drills, lessons, retold, to_rows, token_stream
+from course_lib.train.world_texts import (
+    Piece,
+    drills,
+    first_sentences,
+    lessons,
+    retold,
+    to_rows,
+    token_stream,
+)
 from course_lib.world import (
     QUESTION_KINDS,
     document,
@@ -58,12 +66,22 @@ MODEL = ModelConfig(
     context=256,
     attention=AttentionConfig(qk_norm=True),
 )
-BASE = Stage(TrainConfig.pretraining(2500), documents=100_000, batch=16, time=128)
-DRILLS = Stage(
-    replace(TrainConfig.pretraining(2000), learning_rate=2e-3), documents=60_000, batch=16, time=64
+BASE = Stage(TrainConfig.pretraining(3000), documents=100_000, batch=16, time=128)
+RETELLING = Stage(
+    replace(TrainConfig.pretraining(1000), decay=0.3, warmup=50),
+    documents=32_000,
+    batch=32,
+    time=0,  # each document is a row, here and in the drills
 )
-ANSWERING = Stage(replace(TrainConfig.pretraining(8000), learning_rate=4e-3), 300_000, batch=16, time=128)
-SEED = 0
+DRILLS = Stage(
+    replace(TrainConfig.pretraining(3000), learning_rate=2e-3, decay=0.3, warmup=50),
+    documents=144_000,
+    batch=48,
+    time=0,
+)
+ANSWERING = Stage(replace(TrainConfig.pretraining(5500), learning_rate=4e-3), 300_000, batch=16, time=128)
+STAGES = (BASE, RETELLING, DRILLS, ANSWERING)
+SEED, THREADS = 0, 2
 N_SCORED = 500  # held-out stories, and questions of each kind
 
 OPEN = ", where the reason leaves it open"
@@ -73,9 +91,8 @@ GOALS |= {f"answers: {kind}": 0.9 for kind in ("owner", "owned", "order")} | {"w
 
 def recipe() -> dict:
     """Return all that the weights of both files depend on, as each file records it."""
-    return {"model": asdict(MODEL), "seed": SEED, "base": asdict(BASE), "drills": asdict(DRILLS)} | {
-        "answering": asdict(ANSWERING)
-    }
+    stages = {"base": BASE, "retelling": RETELLING, "drills": DRILLS, "answering": ANSWERING}
+    return {"model": asdict(MODEL), "seed": SEED} | {name: asdict(stage) for name, stage in stages.items()}
 
 
 def make(folder: Path) -> None:
@@ -101,15 +118,29 @@ def read_stories(model: Decoder, tokenizer: Tokenizer) -> Decoder:
 
 def learn_to_answer(model: Decoder, tokenizer: Tokenizer) -> Decoder:
     """Train a model, in place, on the lessons."""
-    for texts, stage in ((drills, DRILLS), (lessons, ANSWERING)):
-        train(model, batches(tokenizer, texts(SEED, "train", stage.documents), stage, SEED), stage.training)
+    for texts, stage in ((first_sentences, RETELLING), (drills, DRILLS)):
+        train(
+            model, row_by_row(tokenizer, texts(SEED, "train", stage.documents), stage, SEED), stage.training
+        )
+    taught = lesson_batches(tokenizer, lessons(SEED, "train", ANSWERING.documents), SEED)
+    train(model, taught, ANSWERING.training)
     return model
 
 
-def batches(tokenizer: Tokenizer, taught: Iterable[list[Piece]], stage: Stage, seed: int) -> Examples:
-    """Return batches of rows of tokens and of targets (`to_rows`), in an order that depends on the seed."""
-    tokens, targets = to_rows(tokenizer, taught, stage.time)
-    return Examples(range(len(tokens)), stage.batch, lambda i: (tokens[i], targets[i]), seed)
+def row_by_row(tokenizer: Tokenizer, taught: Iterable[list[Piece]], stage: Stage, seed: int) -> Examples:
+    """Return batches of documents of two parts, each a row of its own; `seed` is that of their order."""
+    encode = partial(tokenizer.encode, allow_special=True)
+    taught = [([encode(text) for text, _ in pieces], pieces[0][1]) for pieces in taught]
+    pairs = [
+        (first[:1], first[1:] + second) if counts else (first, second) for (first, second), counts in taught
+    ]
+    return Examples(pairs, stage.batch, answer_only, seed)
+
+
+def lesson_batches(tokenizer: Tokenizer, taught: Iterable[list[Piece]], seed: int) -> Examples:
+    """Return batches of rows that hold several documents (`to_rows`); `seed` is that of the rows' order."""
+    tokens, targets = to_rows(tokenizer, taught, ANSWERING.time)
+    return Examples(range(len(tokens)), ANSWERING.batch, lambda i: (tokens[i], targets[i]), seed)
 
 
 def as_stored(model: Decoder) -> Decoder:
@@ -154,4 +185,5 @@ def share_written(model: Decoder, items: Iterable, n: int) -> float:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(THREADS)
     make(Path("assets"))

@@ -3,7 +3,7 @@
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -46,17 +46,13 @@ def document_with_questions(story: Story, rng: random.Random, max_questions: int
     return story.text + "".join(f"{QUESTION}{each.question}{ANSWER}{each.answer}" for each in chosen) + END
 
 
-def retold(seed: int, split: str, n: int, turn: bool = True) -> Iterator[str]:
-    """Yield n stories of all lengths, every other one told once more in the same document.
+def retold(seed: int, split: str, n: int) -> Iterator[str]:
+    """Yield n stories of all lengths, every other one twice in a row.
 
-    What stands in the second telling can be found in the first, which teaches to look it up.
-
-    turn: whether the second telling may turn the animals round (`tell_again`), or has the same words.
+    What stands in the second telling can be copied from the first, which teaches copying.
     """
-    rng = random.Random(f"retold {seed}")
     for i, story in enumerate(islice(stories(seed, split), n)):
-        again = tell_again(story, rng) if turn else story
-        yield document(story) if i % 2 == 0 else f"{story.text} {again.text}{END}"
+        yield document(story) * (1 + i % 2)
 
 
 def tell_again(story: Story, rng: random.Random) -> Story:
@@ -75,6 +71,15 @@ def tell_again(story: Story, rng: random.Random) -> Story:
     return tell(replace(story.plot, beginning=turned))
 
 
+def first_sentences(seed: int, split: str, n: int) -> Iterator[list[Piece]]:
+    """Yield n first sentences of stories, of belongings or of order, each told again (`tell_again`)."""
+    rng, told = random.Random(f"first sentences {seed}"), stories(seed, split, sentences=2)
+    fitting = (story for story in told if story.plot.beginning.kind != "lived")
+    for story in islice(fitting, n):
+        first, second = (each.text.partition(". ")[0] for each in (story, tell_again(story, rng)))
+        yield [(first, True), (f". {second}.{END}", True)]
+
+
 # What the questions of belongings and of order give to look up.
 KEYS = {
     "owner": re.compile(r"Who had the (.+)\?"),
@@ -83,33 +88,37 @@ KEYS = {
 }
 
 
-def drills(seed: int, split: str, n: int) -> Iterator[list[Piece]]:
-    """Yield n first sentences of stories, each with one question of belongings or order, asked in three ways.
+WAYS = ("bare", "short", "whole")  # of asking in a drill
+
+
+def drills(seed: int, split: str, n: int, ways: Sequence[str] = WAYS) -> Iterator[list[Piece]]:
+    """Yield n first sentences of stories, each with a question of belongings or order, in one of three ways.
 
         The fox had a red cup and the hen had a blue hat. The blue hat hen
         The fox had a red cup and the hen had a blue hat.<|question|>blue hat<|answer|>the hen
         The fox had a red cup and the hen had a blue hat.<|question|>Who had the blue hat?<|answer|>the hen
 
-    The shortest way is learned first, since what is looked up stands right before the answer, and with it the
-    others are learned soon. Of whole questions alone a model of this size learned nothing in as many steps.
+    The bare way is the easiest, since what is looked up stands right before the answer. Half of the questions
+    are of the kind "owner", which is learned last.
     """
     rng, told = random.Random(f"drills {seed}"), stories(seed, split, sentences=2)
     yielded = 0
     while yielded < n:
         story = next(told)
         if asked := [each for each in questions_about(story) if each.kind in KEYS]:
-            yield drill(rng.choice(asked), rng.randrange(3))
+            hardest = [each for each in asked if each.kind == "owner"]
+            yield drill(rng.choice(rng.choice([asked, hardest or asked])), rng.choice(ways))
             yielded += 1
 
 
-def drill(question: Question, way: int) -> list[Piece]:
+def drill(question: Question, way: str) -> list[Piece]:
     """Return the first sentence of a question's story, and the question asked in one of the three ways."""
     sentence, _, _ = question.story.text.partition(". ")
     key = KEYS[question.kind].fullmatch(question.question)[1]
-    if way == 0:
+    if way == "bare":
         ask, answer = f" The {key}", " " + question.answer.partition(" ")[2]
     else:
-        ask, answer = f"{QUESTION}{key if way == 1 else question.question}{ANSWER}", question.answer
+        ask, answer = f"{QUESTION}{key if way == 'short' else question.question}{ANSWER}", question.answer
     return [(f"{sentence}.{ask}", False), (answer + END, True)]
 
 

@@ -56,7 +56,7 @@ def test_the_files_record_the_recipe_as_it_stands(name):
     stored, recipe = facts["recipe"], json.loads(json.dumps(world_model.recipe()))
     # Fields that were added to a configuration later have their defaults.
     assert ModelConfig.from_dict(stored.pop("model")) == ModelConfig.from_dict(recipe.pop("model"))
-    for stage in ("base", "drills", "answering"):
+    for stage in ("base", "retelling", "drills", "answering"):
         settings = [TrainConfig(**each[stage].pop("training")) for each in (stored, recipe)]
         assert settings[0] == settings[1]
     assert stored == recipe
@@ -192,16 +192,24 @@ def test_documents_are_of_one_split_and_both_kinds_in_turn():
         assert all((QUESTION in text) == bool(i % 2) and text.endswith(END) for i, text in enumerate(texts))
 
 
-def test_every_other_story_is_told_twice_and_half_of_these_turned():
-    told = take(400, stories(4, "train"))
-    texts = list(world_texts.retold(4, "train", 400))
-    assert texts[::2] == [document(story) for story in told[::2]]
-    again = [text.removeprefix(story.text + " ") for story, text in zip(told[1::2], texts[1::2], strict=True)]
-    longer = [(text, story) for text, story in zip(again, told[1::2], strict=True) if story.plot.beginning]
-    turned = [text for text, story in longer if text != document(story)]
-    assert 0.35 < len(turned) / len(longer) < 0.65
-    same = list(world_texts.retold(4, "train", 400, turn=False))
-    assert same[1::2] == [f"{story.text} {story.text}{END}" for story in told[1::2]]
+def test_every_other_story_is_told_twice():
+    told = [document(story) for story in take(6, stories(4, "train"))]
+    expected = [text * (1 + i % 2) for i, text in enumerate(told)]
+    assert list(world_texts.retold(4, "train", 6)) == expected
+
+
+def test_first_sentences_are_told_again_and_half_of_them_turned():
+    turned = 0
+    for (first, counts), (second, also) in world_texts.first_sentences(4, "train", 300):
+        assert counts and also and second.startswith(". ") and second.endswith(f".{END}")
+        assert " had " in first or " reached " in first
+        again = second.removeprefix(". ").removesuffix(f".{END}")
+        words = [
+            sorted(re.findall(r"\w+", text.lower().replace("after", "before"))) for text in (first, again)
+        ]
+        assert words[0] == words[1]
+        turned += again != first
+    assert 110 < turned < 190
 
 
 def test_a_story_told_again_answers_all_questions_as_before():
@@ -237,7 +245,7 @@ def test_drills_ask_what_the_first_sentence_answers_in_three_ways():
 @pytest.mark.parametrize("kind", world_texts.KEYS)
 def test_a_drill_gives_the_answer_of_its_question(kind):
     for question in take(20, questions(6, "train", kinds=(kind,))):
-        pieces = [world_texts.drill(question, way) for way in range(3)]
+        pieces = [world_texts.drill(question, way) for way in world_texts.WAYS]
         (bare, _), (key, _), (whole, _) = (first for first, _ in pieces)
         assert whole.endswith(f"{QUESTION}{question.question}{ANSWER}")
         assert key.endswith(f"{bare.rsplit(' The ', 1)[1]}{ANSWER}") and QUESTION in key
@@ -308,7 +316,7 @@ def test_a_row_by_hand():
 
 def test_the_command_writes_whole_files(tmp_path, monkeypatch, capsys):
     tiny = world_model.Stage(TrainConfig.pretraining(2), documents=60, batch=2, time=60)
-    for stage in ("BASE", "DRILLS", "ANSWERING"):
+    for stage in ("BASE", "RETELLING", "DRILLS", "ANSWERING"):
         monkeypatch.setattr(world_model, stage, tiny)
     monkeypatch.setattr(world_model, "N_SCORED", 4)
     for folder in ("once", "again"):

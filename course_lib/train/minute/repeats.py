@@ -1,10 +1,9 @@
 """Does text that repeats itself teach copying? How `assets/repeats.json` was made.
 
-    python -m course_lib.train.minute.repeats      trains and writes the file, in half an hour
+    python -m course_lib.train.minute.repeats      trains and writes the file, in twenty minutes
 
-A small model reads stories: each of them once ("once"), every other one twice in the same words ("twice"), or
-every other one twice, where the second telling may introduce the two animals in the other order ("turned").
-All read as many tokens, by the course's recipe. Every 50 steps four scores tell what they can look up, in
+A small model reads stories, each of them once ("once"), or every other one twice in a row ("twice"). Both
+read as many tokens, by the course's recipe. Every 50 steps four scores tell what they can look up, in
 held-out stories but for the last:
 
     names     the share after whose "In the end," the model would name both animals
@@ -39,8 +38,8 @@ from course_lib.train.world_texts import retold, token_stream
 from course_lib.whole_files import replacing
 from course_lib.world import Story, document, stories, world_tokenizer
 
-MADE_BY = "python -m course_lib.train.minute.repeats: stories told once, twice, and twice with a turn"
-WAYS, SEEDS, STEPS, EVERY = ("once", "twice", "turned"), range(6), 600, 50
+MADE_BY = "python -m course_lib.train.minute.repeats: stories told once, and every other one twice"
+WAYS, SEEDS, STEPS, EVERY = ("once", "twice"), range(6), 600, 50
 N_STORIES, N_SCORED = 60_000, 300  # so many that no model reads a text twice
 ROW = 24  # random tokens that are told twice
 WORKERS = 2
@@ -52,7 +51,7 @@ def texts(way: str) -> Tensor:
     if way == "once":
         told = map(document, islice(stories(0, "train"), N_STORIES))
     else:
-        told = retold(0, "train", N_STORIES, turn=way == "turned")
+        told = retold(0, "train", N_STORIES)
     return token_stream(world_tokenizer(), told)
 
 

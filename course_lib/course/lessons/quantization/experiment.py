@@ -27,8 +27,8 @@ from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
 from course_lib.train.data import Examples
 from course_lib.train.loop import train
-from course_lib.train.world_model import lesson_rows
-from course_lib.train.world_texts import token_stream
+from course_lib.train.world_model import lesson_batches
+from course_lib.train.world_texts import lessons, token_stream
 from course_lib.world import document, questions, stories
 
 BITS, SEEDS = (2, 3, 4), (0, 1, 2)
@@ -40,8 +40,8 @@ Score = Callable[[Decoder], dict[str, float]]
 
 
 def training_data(tokenizer: Tokenizer, seed: int) -> Examples:
-    """Return rows of 3,000 texts that the model wasn't trained on, drawn as its training texts were."""
-    return lesson_rows(tokenizer, 7, 3000, seed)
+    """Return rows of 5,000 texts that the model wasn't trained on, drawn as its training texts were."""
+    return lesson_batches(tokenizer, lessons(7, "train", 5000), seed)
 
 
 def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
