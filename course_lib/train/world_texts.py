@@ -91,24 +91,22 @@ KEYS = {
 WAYS = ("bare", "short", "whole")  # of asking in a drill
 
 
-def drills(seed: int, split: str, n: int, ways: Sequence[str] = WAYS) -> Iterator[list[Piece]]:
-    """Yield n first sentences of stories, each with a question of belongings or order, in one of three ways.
+def drills(
+    seed: int, split: str, n: int, kinds: Sequence[str] = tuple(KEYS), ways: Sequence[str] = WAYS
+) -> Iterator[list[Piece]]:
+    """Yield n first sentences of stories, each with a question of one of these kinds, in one of three ways.
 
         The fox had a red cup and the hen had a blue hat. The blue hat hen
         The fox had a red cup and the hen had a blue hat.<|question|>blue hat<|answer|>the hen
         The fox had a red cup and the hen had a blue hat.<|question|>Who had the blue hat?<|answer|>the hen
 
-    The bare way is the easiest, since what is looked up stands right before the answer. Half of the questions
-    are of the kind "owner", which is learned last.
+    The bare way is the easiest, since what is looked up stands right before the answer.
     """
     rng, told = random.Random(f"drills {seed}"), stories(seed, split, sentences=2)
-    yielded = 0
-    while yielded < n:
-        story = next(told)
-        if asked := [each for each in questions_about(story) if each.kind in KEYS]:
-            hardest = [each for each in asked if each.kind == "owner"]
-            yield drill(rng.choice(rng.choice([asked, hardest or asked])), rng.choice(ways))
-            yielded += 1
+    asked = (by_kind for by_kind in map(_by_kind, told) if by_kind.keys() & set(kinds))
+    for by_kind in islice(asked, n):
+        kind = rng.choice([kind for kind in kinds if kind in by_kind])
+        yield drill(rng.choice(by_kind[kind]), rng.choice(ways))
 
 
 def drill(question: Question, way: str) -> list[Piece]:
@@ -146,11 +144,16 @@ def lessons(seed: int, split: str, n: int) -> Iterator[list[Piece]]:
 
 def asked(story: Story, rng: random.Random) -> list[Piece]:
     """Return a story and one question about it; all kinds that it answers are equally likely."""
+    by_kind = _by_kind(story)
+    question = rng.choice(by_kind[rng.choice(list(by_kind))])
+    return [(question.prompt, False), (question.answer + END, True)]
+
+
+def _by_kind(story: Story) -> dict[str, list[Question]]:
     by_kind = defaultdict(list)
     for question in questions_about(story):
         by_kind[question.kind].append(question)
-    question = rng.choice(by_kind[rng.choice(list(by_kind))])
-    return [(question.prompt, False), (question.answer + END, True)]
+    return by_kind
 
 
 def token_stream(tokenizer: Tokenizer, texts: Iterable[str]) -> Tensor:

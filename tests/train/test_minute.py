@@ -12,7 +12,7 @@ from torch import nn
 from course_lib import asset
 from course_lib.families import load_world
 from course_lib.model import Decoder, ModelConfig
-from course_lib.train import TrainConfig, Windows, speedrun, world_model
+from course_lib.train import TrainConfig, Windows, speedrun
 from course_lib.train.minute import contest, recipe, verdict
 from course_lib.train.minute.clock import Clock
 from course_lib.train.minute.recipe import DEFAULT, Recipe, train_by_the_clock
@@ -137,14 +137,12 @@ def test_the_page_shows_the_table(entries):
     assert page.split("<!-- table -->\n")[1].split("<!-- /table -->")[0].strip() == contest.table(entries)
 
 
-def test_the_page_says_what_the_courses_small_model_scores(entries):
+def test_the_page_says_what_the_courses_small_model_scores():
     page = (asset("minute.json").parents[1] / "docs" / "minute.md").read_text(encoding="utf-8")
-    answers = float(re.search(r"made for it, answers ([\d.]+)\.", page)[1])
-    assert recipe.score(load_world().model)["answers"] == pytest.approx(answers, abs=0.01)
-    read = sum(each.training.steps * each.batch * each.time for each in world_model.STAGES)
-    in_a_minute = entries[contest.MUON_NAME]["steps"] * contest.MUON.batch * contest.MUON.time
-    times = int(re.search(r"which read (\d+) times as many", page)[1])
-    assert round(read / in_a_minute) == times
+    bits, answers = map(float, re.search(r"needs ([\d.]+) bits a byte and answers ([\d.]+)\.", page).groups())
+    scored = recipe.score(load_world().model)
+    assert scored["bits a byte"] == pytest.approx(bits, abs=0.001)
+    assert scored["answers"] == pytest.approx(answers, abs=0.01)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def run(arm: str, seed: int) -> list[dict[str, float]]:
     torch.set_num_threads(1)
     asked, curve = {kind: list(held_out(kind)) for kind in KEYS}, []
     model, _ = load_model(asset("world_base.safetensors"))
-    taught = drills(seed, "train", DRILLS.documents, ARMS[arm])
+    taught = drills(seed, "train", DRILLS.documents, ways=ARMS[arm])
 
     def score(training: Training) -> None:
         if training.step % EVERY == 0:

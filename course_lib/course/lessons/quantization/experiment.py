@@ -25,32 +25,31 @@ from course_lib.model import Decoder
 from course_lib.quantize import Uniform, finish_qat, gptq_linears, quantize_linears, start_qat
 from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
-from course_lib.train.data import Examples
+from course_lib.train.data import Windows
 from course_lib.train.loop import train
-from course_lib.train.world_model import lesson_batches
-from course_lib.train.world_texts import lessons, token_stream
-from course_lib.world import document, questions, stories
+from course_lib.train.world_texts import documents, token_stream
+from course_lib.world import questions
 
 BITS, SEEDS = (2, 3, 4), (0, 1, 2)
 TRAINING = TrainConfig(steps=80, learning_rate=1e-3, warmup=5)
-TIME, CALIBRATION = 128, 8
+TIME, BATCH, CALIBRATION = 128, 16, 8
 HELD_OUT = 300
 
 Score = Callable[[Decoder], dict[str, float]]
 
 
-def training_data(tokenizer: Tokenizer, seed: int) -> Examples:
-    """Return rows of 5,000 texts that the model wasn't trained on, drawn as its training texts were."""
-    return lesson_batches(tokenizer, lessons(7, "train", 5000), seed)
+def training_data(tokenizer: Tokenizer, seed: int) -> Windows:
+    """Return windows of 3,000 texts that the model wasn't trained on, drawn as its training texts were."""
+    return Windows(token_stream(tokenizer, documents(7, "train", 3000)), TIME, BATCH, seed)
 
 
 def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
     """Return a function that scores a model.
 
-    loss: nats per token on n held-out stories.
+    loss: nats per token on n held-out texts.
     it: the share of right answers to n held-out questions about what *it* is.
     """
-    held_out = token_stream(tokenizer, map(document, islice(stories(0, "held_out"), n)))
+    held_out = token_stream(tokenizer, documents(0, "held_out", n))
     items = encode_items(tokenizer, islice(questions(0, "held_out", kinds=("it",)), n))
 
     def score(model: Decoder) -> dict[str, float]:
@@ -61,7 +60,7 @@ def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
     return score
 
 
-def ways(model: Decoder, data: Examples, format: Uniform) -> Iterator[tuple[str, Decoder]]:
+def ways(model: Decoder, data: Windows, format: Uniform) -> Iterator[tuple[str, Decoder]]:
     """Yield the name and the quantized model of each way."""
     yield "nearest", quantize_linears(deepcopy(model), format)
     yield "gptq", gptq_linears(deepcopy(model), data(0)[0][:CALIBRATION], format)
@@ -69,7 +68,7 @@ def ways(model: Decoder, data: Examples, format: Uniform) -> Iterator[tuple[str,
     yield "qat", finish_qat(trained(start_qat(deepcopy(model), format), data))
 
 
-def trained(model: Decoder, data: Examples, config: TrainConfig = TRAINING) -> Decoder:
+def trained(model: Decoder, data: Windows, config: TrainConfig = TRAINING) -> Decoder:
     """Train a model for some further steps, in place, and return it."""
     train(model.requires_grad_(True), data, config, progress=False)
     return model.requires_grad_(False).eval()
