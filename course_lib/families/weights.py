@@ -167,14 +167,16 @@ def _cast(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
 def load_world() -> LanguageModel:
     """Return the course's own small model of the made-up world, with its tokenizer.
 
-    Loading takes about a second. The model tells stories, answers questions about them and works sums.
-    `course_lib/train/world_model.py` describes how it was made, and what it scores.
+    Loading takes about a second. The model tells stories and answers questions about them.
     """
     return _load_own("world")
 
 
 def load_world_base() -> LanguageModel:
-    """Return the model that `load_world`'s was trained from: it has read stories, and nothing else."""
+    """Return a small model that has read stories of the made-up world, and nothing else, with its tokenizer.
+
+    `course_lib/train/world_model.py` describes how it was made.
+    """
     return _load_own("world_base")
 
 

@@ -1,10 +1,17 @@
-"""The course's own small models of the made-up world: how their two files were made.
+"""The course's own small models of the made-up world: how their files were made.
 
-    python -m course_lib.train.world_model      trains both anew and writes them
+    python -m course_lib.train.world_model      trains both anew and writes them, in three quarters of an hour
 
-`assets/world_base.safetensors` has read stories alone, every other one told twice in a row. From its weights
-`assets/world.safetensors` was trained further, on stories with questions, of which only the answers counted,
-on stories alone, and on worked sums.
+`assets/world_base.safetensors` has read stories alone, every other one twice in a row. From its weights
+`assets/world_answering.safetensors` learned to answer, in four stages: it read first sentences that are told
+again, practised questions about them, first on who had something and then on order too (`world_texts`), and
+at last was asked questions of all kinds about whole stories, and worked sums.
+
+SCORES
+
+`assets/world.safetensors`, on which the lessons on fine-tuning and quantization stand, is an older model: its
+recipe is in the file. It is right half of the time, as a toss of a coin would be, on who had something, who
+came first, and which animal was (for example) brown.
 """
 
 from collections.abc import Iterable
@@ -104,7 +111,7 @@ def make(folder: Path) -> None:
     save_model(folder / "world_base.safetensors", base, torch.float16, recipe=recipe(), scores=told(base))
     model = as_stored(learn_to_answer(base, tokenizer))
     facts = {"recipe": recipe(), "scores": told(model) | answered(model)}
-    save_model(folder / "world.safetensors", model, torch.float16, **facts)
+    save_model(folder / "world_answering.safetensors", model, torch.float16, **facts)
     print(report(facts["scores"]))
 
 

@@ -1,14 +1,9 @@
-"""The two experiments on how small models learn to look things up: their logs, and their code."""
+"""The experiment on text that repeats itself: its log, and its code."""
 
 import json
-from statistics import mean
-
-import pytest
 
 from course_lib import asset
-from course_lib.families import load_world
-from course_lib.train.minute import drilled, repeats
-from course_lib.train.world_texts import KEYS
+from course_lib.train.minute import repeats
 from course_lib.world import world_tokenizer
 
 
@@ -60,30 +55,3 @@ def test_a_run_of_repeats_scores_as_it_goes(monkeypatch):
     repeats.texts.cache_clear()
     assert [point["step"] for point in curve] == [21, 42]
     assert all(0 <= point[name] <= 1 for point in curve for name in ("names", "noun", "thing", "random"))
-
-
-# Drills
-
-
-def test_the_log_has_all_runs_of_drills():
-    found = curves("drills.json")
-    assert list(found) == list(drilled.ARMS)
-    steps = list(range(drilled.EVERY, drilled.STEPS + 1, drilled.EVERY))
-    for runs in found.values():
-        assert len(runs) == len(drilled.SEEDS)
-        assert all([point["step"] for point in run] == steps for run in runs)
-
-
-@pytest.mark.parametrize("kind", KEYS)
-def test_the_shipped_model_answers_whole_questions_about_first_sentences(kind):
-    pairs = list(drilled.held_out(kind))
-    assert len(pairs) == drilled.N_SCORED
-    assert mean(drilled.would_write(load_world().model, pairs)) > 0.9
-
-
-def test_a_run_of_drills_scores_as_it_goes(monkeypatch):
-    monkeypatch.setattr(drilled, "STEPS", 2)
-    monkeypatch.setattr(drilled, "EVERY", 1)
-    monkeypatch.setattr(drilled, "N_SCORED", 5)
-    curve = drilled.run("all three ways", 0)
-    assert [point["step"] for point in curve] == [1, 2] and set(curve[0]) == {"step", *KEYS}

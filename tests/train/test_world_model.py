@@ -33,7 +33,7 @@ from course_lib.world import (
 
 TOKENIZER = world_tokenizer()
 MARKS = TOKENIZER.special.values()
-BASE, ANSWERING = "world_base.safetensors", "world.safetensors"
+BASE, ANSWERING = "world_base.safetensors", "world_answering.safetensors"
 pairs = partial(encode_items, TOKENIZER)
 
 
@@ -56,7 +56,7 @@ def test_the_files_record_the_recipe_as_it_stands(name):
     stored, recipe = facts["recipe"], json.loads(json.dumps(world_model.recipe()))
     # Fields that were added to a configuration later have their defaults.
     assert ModelConfig.from_dict(stored.pop("model")) == ModelConfig.from_dict(recipe.pop("model"))
-    for stage in ("base", "retelling", "drills", "answering"):
+    for stage in world_model.STAGES:
         settings = [TrainConfig(**each[stage].pop("training")) for each in (stored, recipe)]
         assert settings[0] == settings[1]
     assert stored == recipe
@@ -316,8 +316,9 @@ def test_a_row_by_hand():
 
 def test_the_command_writes_whole_files(tmp_path, monkeypatch, capsys):
     tiny = world_model.Stage(TrainConfig.pretraining(2), documents=60, batch=2, time=60)
-    for stage in ("BASE", "RETELLING", "DRILLS", "ANSWERING"):
-        monkeypatch.setattr(world_model, stage, tiny)
+    for stage in world_model.STAGES:
+        monkeypatch.setattr(world_model, stage.upper(), tiny)
+    monkeypatch.setattr(world_model, "STAGES", dict.fromkeys(world_model.STAGES, tiny))
     monkeypatch.setattr(world_model, "N_SCORED", 4)
     for folder in ("once", "again"):
         (tmp_path / folder).mkdir()

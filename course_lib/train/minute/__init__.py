@@ -2,6 +2,6 @@
 
 Read in this order: `recipe` (what a run depends on, and its score), `tables` (of pairs of tokens, and for
 values), `contest` (how `assets/minute.json` was made, and its table), `clock` and `verdict` (what
-`course_lib/train/speedrun.py` needs). Two experiments on what such a model reads: `repeats` (text that
-is told twice) and `drilled` (easier questions beside the harder ones).
+`course_lib/train/speedrun.py` needs). `repeats` finds out what text that is
+told twice teaches.
 """
