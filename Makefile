@@ -70,7 +70,6 @@ experiments: $(VENV)/.course  ## run the lessons' long experiments anew (assets/
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.lessons.parameter_efficient_fine_tuning.experiment
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.lessons.quantization.experiment
 	$(BIN)/python -m course_lib.course.lessons.sampling.experiment
-	$(BIN)/python -m course_lib.train.minute.repeats
 
 contents: $(VENV)/.course  ## renumber: rename the lessons after course_lib/course/contents.toml, mend links, heads and tables
 	$(BIN)/python -m course_lib.course.arrange

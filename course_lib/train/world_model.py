@@ -3,11 +3,34 @@
     python -m course_lib.train.world_model      trains both anew and writes them, in three quarters of an hour
 
 `assets/world_base.safetensors` has read stories alone, every other one twice in a row. From its weights
-`assets/world_answering.safetensors` learned to answer, in four stages: it read first sentences that are told
-again, practised questions about them, first on who had something and then on order too (`world_texts`), and
-at last was asked questions of all kinds about whole stories, and worked sums.
+`assets/world_answering.safetensors` learned to answer. It read first sentences that are told again in another
+order, practised questions about them, first on who had something, then on order too (`world_texts.drills`).
+Then it was asked questions of all kinds about whole stories, and worked sums.
 
-SCORES
+A model that was asked all questions about whole stories from the start was right half of the time, as a toss
+of a coin would be, on who had what and who came first, when 5,000 steps had brought the other kinds near 1
+(one run).
+
+The shares of the answers that it would write, word for word, of 500 held-out items of each kind (95%
+intervals are 0.03 wide at most, either way), and losses in nats a token, on 500 held-out stories:
+
+    ending                                      1.000
+    home                                        1.000
+    it                                          1.000
+    it, where the reason leaves it open         0.998
+    looks                                       1.000
+    order                                       1.000
+    owned                                       0.910
+    owner                                       1.000
+    what                                        0.998
+    which                                       0.996
+    who                                         1.000
+    who, where the reason leaves it open        1.000
+    why                                         1.000
+    wish                                        1.000
+    loss                                        1.079
+    worked sums                                 0.994
+    loss of the base                            1.047
 
 `assets/world.safetensors`, on which the lessons on fine-tuning and quantization stand, is an older model: its
 recipe is in the file. It is right half of the time, as a toss of a coin would be, on who had something, who
@@ -32,6 +55,7 @@ from course_lib.train.data import Examples, Windows, answer_only
 from course_lib.train.loop import train
 from course_lib.train.minute.recipe import silence_blocks
 from course_lib.train.world_texts import (
+    LAST_SHARES,
     Piece,
     drills,
     first_sentences,
@@ -81,12 +105,14 @@ RETELLING = Stage(STEADY, documents=32_000, batch=32, time=0)
 OWNERS = Stage(replace(STEADY, steps=1400, learning_rate=2e-3), documents=67_200, batch=48, time=0)
 DRILLS = Stage(replace(STEADY, steps=1500, learning_rate=2e-3), documents=72_000, batch=48, time=0)
 ANSWERING = Stage(replace(TrainConfig.pretraining(4500), learning_rate=4e-3), 300_000, batch=16, time=128)
+LAST = Stage(replace(TrainConfig.pretraining(1500), learning_rate=2e-3), 120_000, batch=16, time=128)
 STAGES = {
     "base": BASE,
     "retelling": RETELLING,
     "owners": OWNERS,
     "drills": DRILLS,
     "answering": ANSWERING,
+    "last": LAST,
 }
 SEED, THREADS = 0, 2
 N_SCORED = 500  # held-out stories, and questions of each kind
@@ -131,6 +157,8 @@ def learn_to_answer(model: Decoder, tokenizer: Tokenizer) -> Decoder:
         )
     taught = lesson_batches(tokenizer, lessons(SEED, "train", ANSWERING.documents), SEED)
     train(model, taught, ANSWERING.training)
+    taught = lessons(SEED + 1, "train", LAST.documents, LAST_SHARES)
+    train(as_stored(model), lesson_batches(tokenizer, taught, SEED), LAST.training)
     return model
 
 

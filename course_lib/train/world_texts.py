@@ -3,7 +3,7 @@
 import random
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -26,7 +26,9 @@ from course_lib.world import (
 )
 
 Piece = tuple[str, bool]  # a text, and whether predicting it counts in the loss
-SHARES = {"drills": 0.2, "sums": 0.2, "retold": 0.1, "asked": 0.5}  # of the documents of `lessons`
+# The shares of the documents of `lessons`, at first, and at the end.
+SHARES = {"drills": 0.2, "sums": 0.2, "retold": 0.1, "asked": 0.5}
+LAST_SHARES = {"drills": 0.1, "sums": 0.2, "retold": 0.1, "asked": 0.3, "looked up": 0.3}
 
 
 def documents(seed: int, split: str, n: int) -> Iterator[str]:
@@ -103,7 +105,7 @@ def drills(
     The bare way is the easiest, since what is looked up stands right before the answer.
     """
     rng, told = random.Random(f"drills {seed}"), stories(seed, split, sentences=2)
-    asked = (by_kind for by_kind in map(_by_kind, told) if by_kind.keys() & set(kinds))
+    asked = (by_kind for by_kind in map(questions_by_kind, told) if by_kind.keys() & set(kinds))
     for by_kind in islice(asked, n):
         kind = rng.choice([kind for kind in kinds if kind in by_kind])
         yield drill(rng.choice(by_kind[kind]), rng.choice(ways))
@@ -120,36 +122,42 @@ def drill(question: Question, way: str) -> list[Piece]:
     return [(f"{sentence}.{ask}", False), (answer + END, True)]
 
 
-def lessons(seed: int, split: str, n: int) -> Iterator[list[Piece]]:
-    """Yield n documents, by the shares of `SHARES`: drills, worked sums, stories told again, and questions.
+def lessons(seed: int, split: str, n: int, shares: Mapping[str, float] = SHARES) -> Iterator[list[Piece]]:
+    """Yield n documents: drills, worked sums, stories told again, and questions about whole stories.
 
     Of a drill and of a question only the answer counts, of a sum its steps and its answer, of a story
     everything. There is one question a story: with several, an answer could be guessed from those before it.
+
+    shares: how many of each. "asked" has questions of all kinds, "looked up" those of `KEYS` alone.
     """
     rng, told = random.Random(f"lessons {seed}"), stories(seed, split)
-    drilled, added = drills(seed + 1, split, n), sums(seed, split, worked=True)
+    sources = {
+        "drills": drills(seed + 1, split, n),
+        "sums": (
+            [(sum_.prompt, False), (sum_.completion + END, True)] for sum_ in sums(seed, split, worked=True)
+        ),
+        "retold": (
+            [(f"{each.text}{rng.choice(['', ' ' + tell_again(each, rng).text])}{END}", True)] for each in told
+        ),
+        "asked": (ask(questions_by_kind(each), rng) for each in told),
+        "looked up": (ask(kinds, rng) for each in told if (kinds := _of_keys(questions_by_kind(each)))),
+    }
     for _ in range(n):
-        (kind,) = rng.choices(list(SHARES), SHARES.values())
-        if kind == "drills":
-            yield next(drilled)
-        elif kind == "sums":
-            worked = next(added)
-            yield [(worked.prompt, False), (worked.completion + END, True)]
-        elif kind == "retold":
-            story = next(told)
-            yield [(f"{story.text}{rng.choice(['', ' ' + tell_again(story, rng).text])}{END}", True)]
-        else:
-            yield asked(next(told), rng)
+        (kind,) = rng.choices(list(shares), shares.values())
+        yield next(sources[kind])
 
 
-def asked(story: Story, rng: random.Random) -> list[Piece]:
-    """Return a story and one question about it; all kinds that it answers are equally likely."""
-    by_kind = _by_kind(story)
+def ask(by_kind: Mapping[str, Sequence[Question]], rng: random.Random) -> list[Piece]:
+    """Return a story with one of its questions. All kinds are equally likely."""
     question = rng.choice(by_kind[rng.choice(list(by_kind))])
     return [(question.prompt, False), (question.answer + END, True)]
 
 
-def _by_kind(story: Story) -> dict[str, list[Question]]:
+def _of_keys(by_kind: dict[str, list[Question]]) -> dict[str, list[Question]]:
+    return {kind: asked for kind, asked in by_kind.items() if kind in KEYS}
+
+
+def questions_by_kind(story: Story) -> dict[str, list[Question]]:
     by_kind = defaultdict(list)
     for question in questions_about(story):
         by_kind[question.kind].append(question)

@@ -273,11 +273,22 @@ def test_of_a_lesson_only_what_the_model_can_know_counts():
     assert {kind: n / 1000 for kind, n in seen.items()} == pytest.approx(world_texts.SHARES, abs=0.05)
 
 
+def test_at_the_end_more_of_the_questions_are_looked_up():
+    questions_of = {}
+    for shares in (world_texts.SHARES, world_texts.LAST_SHARES):
+        taught = list(world_texts.lessons(5, "train", 1000, shares))
+        whole = [pieces[0][0] for pieces in taught if " because " in pieces[0][0] and len(pieces) == 2]
+        asked = [text.partition(QUESTION)[2].removesuffix(ANSWER) for text in whole]
+        looked_up = [text for text in asked if any(key.fullmatch(text) for key in world_texts.KEYS.values())]
+        questions_of[len(shares)] = len(looked_up) / len(asked)
+    assert questions_of[5] > 0.5 > questions_of[4]
+
+
 def test_all_kinds_of_questions_are_asked_alike_and_in_their_split():
     kinds = dict.fromkeys(QUESTION_KINDS, 0)
     rng = random.Random(0)
     for story in take(2000, stories(6, "held_out", sentences=4)):
-        (prompt, _), (answer, _) = world_texts.asked(story, rng)
+        (prompt, _), (answer, _) = world_texts.ask(world_texts.questions_by_kind(story), rng)
         (kind,) = {q.kind for q in questions_about(story) if (q.prompt, q.answer + END) == (prompt, answer)}
         kinds[kind] += 1
         assert side(story.plot.key) == "held_out"

@@ -2,6 +2,5 @@
 
 Read in this order: `recipe` (what a run depends on, and its score), `tables` (of pairs of tokens, and for
 values), `contest` (how `assets/minute.json` was made, and its table), `clock` and `verdict` (what
-`course_lib/train/speedrun.py` needs). `repeats` finds out what text that is
-told twice teaches.
+`course_lib/train/speedrun.py` needs).
 """
