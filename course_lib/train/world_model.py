@@ -149,14 +149,13 @@ def read_stories(model: Decoder, tokenizer: Tokenizer) -> Decoder:
 
 
 def learn_to_answer(model: Decoder, tokenizer: Tokenizer) -> Decoder:
-    """Train a model, in place, on the lessons."""
+    """Train a model, in place, in all stages after the first."""
     owners = partial(drills, kinds=("owner",))
     for texts, stage in ((first_sentences, RETELLING), (owners, OWNERS), (drills, DRILLS)):
-        train(
-            model, row_by_row(tokenizer, texts(SEED, "train", stage.documents), stage, SEED), stage.training
-        )
-    taught = lesson_batches(tokenizer, lessons(SEED, "train", ANSWERING.documents), SEED)
-    train(model, taught, ANSWERING.training)
+        taught = texts(SEED, "train", stage.documents)
+        train(model, row_by_row(tokenizer, taught, stage, SEED), stage.training)
+    taught = lessons(SEED, "train", ANSWERING.documents)
+    train(model, lesson_batches(tokenizer, taught, SEED), ANSWERING.training)
     taught = lessons(SEED + 1, "train", LAST.documents, LAST_SHARES)
     train(as_stored(model), lesson_batches(tokenizer, taught, SEED), LAST.training)
     return model
