@@ -168,6 +168,8 @@ def random_tokens(model, batch=1, time=12, seed=0):
 
 
 PARTS = {
+    "attention.query_norm": "self_attn.q_norm",
+    "attention.key_norm": "self_attn.k_norm",
     "attention.query": "self_attn.q_proj",
     "attention.key": "self_attn.k_proj",
     "attention.value": "self_attn.v_proj",
@@ -180,12 +182,15 @@ PARTS = {
 }
 
 
-def llama_twin(model: Decoder):
-    """transformers' Llama with the same weights."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def transformers_twin(model: Decoder):
+    """transformers' Llama with the same weights, or its Qwen3 where queries and keys are normalized."""
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
     c = model.config
-    config = LlamaConfig(
+    make_config, make_model = LlamaConfig, LlamaForCausalLM
+    if c.attention.qk_norm:
+        make_config, make_model = Qwen3Config, Qwen3ForCausalLM
+    config = make_config(
         vocab_size=c.vocab_size,
         hidden_size=c.d_model,
         intermediate_size=c.d_ff,
@@ -199,7 +204,7 @@ def llama_twin(model: Decoder):
         tie_word_embeddings=c.tie_embeddings,
         attn_implementation="eager",
     )
-    twin = LlamaForCausalLM(config).to(model.embedding.weight.dtype).eval()
+    twin = make_model(config).to(model.embedding.weight.dtype).eval()
     weights = {_llama_name(name): weight for name, weight in model.state_dict().items()}
     twin.load_state_dict(weights)
     return twin

@@ -12,8 +12,8 @@ directions only. The factor gives a step about the length of AdamW's (Liu et al.
 both share one learning rate. AdamW trains the rest: embedding, head, norms and biases.
 
 `torch.optim.Muon` computes the same with adjust_lr_fn="match_rms_adamw", one matrix after another and always
-in bfloat16. Here matrices of one shape are orthogonalized together, which is quicker where they are small
-(`benchmarks/training.py`).
+in bfloat16. Here matrices of one shape are orthogonalized together. For the small model of the world that is
+twice as fast in bfloat16, and as fast in float32 (`benchmarks/training.py`).
 """
 
 from collections import defaultdict

@@ -1,15 +1,13 @@
 """The course's own small models of the made-up world: how their files were made.
 
-    python -m course_lib.train.world_model      trains both anew and writes them, in three quarters of an hour
+    python -m course_lib.train.world_model      trains both anew and writes them, in some forty minutes
 
 `assets/world_base.safetensors` has read stories alone, every other one twice in a row. From its weights
 `assets/world_answering.safetensors` learned to answer. It read first sentences that are told again in another
 order, practised questions about them, first on who had something, then on order too (`world_texts.drills`).
-Then it was asked questions of all kinds about whole stories, and worked sums.
-
-A model that was asked all questions about whole stories from the start was right half of the time, as a toss
-of a coin would be, on who had what and who came first, when 5,000 steps had brought the other kinds near 1
-(one run).
+Then it was asked questions of all kinds about whole stories, and worked sums. (The base was trained on one
+thread and the rest on two, in separate runs. Made anew, the files will differ in their last bits, and so may
+the scores.)
 
 The shares of the answers that it would write, word for word, of 500 held-out items of each kind (95%
 intervals are 0.03 wide at most, either way), and losses in nats a token, on 500 held-out stories:
@@ -47,20 +45,22 @@ import torch
 
 from course_lib.evaluate import accuracy, encode_items, held_out_loss, would_write
 from course_lib.families.weights import save_model
-from course_lib.model import Decoder, ModelConfig
+from course_lib.model import Decoder
 from course_lib.model.config import AttentionConfig
 from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
-from course_lib.train.data import Examples, Windows, answer_only
+from course_lib.train.data import Examples, Windows
 from course_lib.train.loop import train
-from course_lib.train.minute.recipe import silence_blocks
+from course_lib.train.minute import recipe as minute
 from course_lib.train.world_texts import (
     LAST_SHARES,
     Piece,
     drills,
     first_sentences,
     lessons,
+    marked,
     retold,
+    row_each,
     to_rows,
     token_stream,
 )
@@ -73,12 +73,15 @@ from course_lib.world import (
     sums,
     world_tokenizer,
 )
-from course_lib.world.tokens import VOCAB_SIZE
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a stage of training depends on: its configuration, and how many documents it reads, and how."""
+    """What a stage of training depends on.
+
+    documents: how many are made to read. batch, time: rows a step, and tokens a row; 0 where each document is
+        a row, padded.
+    """
 
     training: TrainConfig
     documents: int
@@ -86,21 +89,10 @@ class Stage:
     time: int
 
 
-MODEL = ModelConfig(
-    vocab_size=VOCAB_SIZE,
-    d_model=128,
-    n_layers=4,
-    n_heads=4,
-    n_kv_heads=4,
-    d_head=32,
-    d_ff=352,
-    context=256,
-    attention=AttentionConfig(qk_norm=True),
-)
+MODEL = replace(minute.MODEL, attention=AttentionConfig(qk_norm=True))
 BASE = Stage(TrainConfig.pretraining(3000), documents=100_000, batch=16, time=128)
 # A steady rate, since what these stages teach is learned all at once, at a step that can't be foreseen.
 STEADY = replace(TrainConfig.pretraining(1000), decay=0.1, warmup=50)
-# In these three each document is a row.
 RETELLING = Stage(STEADY, documents=32_000, batch=32, time=0)
 OWNERS = Stage(replace(STEADY, steps=1400, learning_rate=2e-3), documents=67_200, batch=48, time=0)
 DRILLS = Stage(replace(STEADY, steps=1500, learning_rate=2e-3), documents=72_000, batch=48, time=0)
@@ -132,7 +124,7 @@ def make(folder: Path) -> None:
     tokenizer = world_tokenizer()
     torch.manual_seed(SEED)
     model = Decoder(MODEL)
-    silence_blocks(model)
+    minute.silence_blocks(model)
     base = as_stored(read_stories(model, tokenizer))
     save_model(folder / "world_base.safetensors", base, torch.float16, recipe=recipe(), scores=told(base))
     model = as_stored(learn_to_answer(base, tokenizer))
@@ -162,13 +154,8 @@ def learn_to_answer(model: Decoder, tokenizer: Tokenizer) -> Decoder:
 
 
 def row_by_row(tokenizer: Tokenizer, taught: Iterable[list[Piece]], stage: Stage, seed: int) -> Examples:
-    """Return batches of documents of two parts, each a row of its own; `seed` is that of their order."""
-    encode = partial(tokenizer.encode, allow_special=True)
-    taught = [([encode(text) for text, _ in pieces], pieces[0][1]) for pieces in taught]
-    pairs = [
-        (first[:1], first[1:] + second) if counts else (first, second) for (first, second), counts in taught
-    ]
-    return Examples(pairs, stage.batch, answer_only, seed)
+    """Return batches in which each document is a row (`row_each`); `seed` is that of their order."""
+    return Examples([marked(tokenizer, pieces) for pieces in taught], stage.batch, row_each, seed)
 
 
 def lesson_batches(tokenizer: Tokenizer, taught: Iterable[list[Piece]], seed: int) -> Examples:
@@ -182,19 +169,19 @@ def as_stored(model: Decoder) -> Decoder:
     return model.half().float().eval()
 
 
-def told(model: Decoder, n: int | None = None) -> dict[str, float]:
-    """Return the loss on n held-out stories, in nats per token."""
-    ids = token_stream(world_tokenizer(), map(document, islice(stories(1, "held_out"), n or N_SCORED)))
+def told(model: Decoder) -> dict[str, float]:
+    """Return the loss on N_SCORED held-out stories, in nats per token."""
+    ids = token_stream(world_tokenizer(), map(document, islice(stories(1, "held_out"), N_SCORED)))
     return {"loss": round(held_out_loss(model, ids, BASE.time), 3)}
 
 
-def answered(model: Decoder, n: int | None = None) -> dict[str, float]:
+def answered(model: Decoder) -> dict[str, float]:
     """Return the shares of held-out items whose completion the model would write, word for word.
 
     Of each kind of question, of sums with their steps, and of the questions "it" and "who" about stories
     whose reason alone doesn't say what *it* is (`needs_the_deed`).
     """
-    score = partial(share_written, model, n=n or N_SCORED)
+    score = partial(share_written, model)
     shares = {f"answers: {kind}": score(questions(1, "held_out", kinds=(kind,))) for kind in QUESTION_KINDS}
     for kind in ("it", "who"):
         asked = (each for each in questions(2, "held_out", kinds=(kind,)) if needs_the_deed(each.story))
@@ -211,10 +198,10 @@ def report(scores: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def share_written(model: Decoder, items: Iterable, n: int) -> float:
-    """Return the share of the first n items whose completion the model would write."""
+def share_written(model: Decoder, items: Iterable) -> float:
+    """Return the share of the first N_SCORED items whose completion the model would write."""
     tokenizer = world_tokenizer()
-    pairs = encode_items(tokenizer, islice(items, n))
+    pairs = encode_items(tokenizer, islice(items, N_SCORED))
     return round(accuracy(would_write(model, pairs, stop=tokenizer.special.values())).value, 3)
 
 

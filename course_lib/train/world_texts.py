@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from course_lib.text import Tokenizer
+from course_lib.train.data import pad
 from course_lib.train.loss import IGNORE
 from course_lib.world import (
     ANSWER,
@@ -93,9 +94,7 @@ KEYS = {
 WAYS = ("bare", "short", "whole")  # of asking in a drill
 
 
-def drills(
-    seed: int, split: str, n: int, kinds: Sequence[str] = tuple(KEYS), ways: Sequence[str] = WAYS
-) -> Iterator[list[Piece]]:
+def drills(seed: int, split: str, n: int, kinds: Sequence[str] = tuple(KEYS)) -> Iterator[list[Piece]]:
     """Yield n first sentences of stories, each with a question of one of these kinds, in one of three ways.
 
         The fox had a red cup and the hen had a blue hat. The blue hat hen
@@ -108,7 +107,7 @@ def drills(
     asked = (by_kind for by_kind in map(questions_by_kind, told) if by_kind.keys() & set(kinds))
     for by_kind in islice(asked, n):
         kind = rng.choice([kind for kind in kinds if kind in by_kind])
-        yield drill(rng.choice(by_kind[kind]), rng.choice(ways))
+        yield drill(rng.choice(by_kind[kind]), rng.choice(WAYS))
 
 
 def drill(question: Question, way: str) -> list[Piece]:
@@ -158,6 +157,7 @@ def _of_keys(by_kind: dict[str, list[Question]]) -> dict[str, list[Question]]:
 
 
 def questions_by_kind(story: Story) -> dict[str, list[Question]]:
+    """Return a story's questions, as lists by their kind."""
     by_kind = defaultdict(list)
     for question in questions_about(story):
         by_kind[question.kind].append(question)
@@ -169,6 +169,20 @@ def token_stream(tokenizer: Tokenizer, texts: Iterable[str]) -> Tensor:
     return torch.tensor([token for text in texts for token in tokenizer.encode(text, allow_special=True)])
 
 
+def marked(tokenizer: Tokenizer, pieces: list[Piece]) -> list[tuple[int, bool]]:
+    """Return the ids of a document, each with whether predicting it counts."""
+    return [
+        (token, counts) for text, counts in pieces for token in tokenizer.encode(text, allow_special=True)
+    ]
+
+
+def row_each(documents: list[list[tuple[int, bool]]]) -> tuple[Tensor, Tensor]:
+    """Return tokens and targets, both (documents, time), with a row for each of the `marked` documents."""
+    tokens = [[token for token, _ in each[:-1]] for each in documents]
+    targets = [[token if counts else IGNORE for token, counts in each[1:]] for each in documents]
+    return pad(tokens, 0), pad(targets, IGNORE)
+
+
 def to_rows(tokenizer: Tokenizer, taught: Iterable[list[Piece]], time: int) -> tuple[Tensor, Tensor]:
     """Return tokens and targets, both (rows, time), from documents whose parts may not count.
 
@@ -177,8 +191,7 @@ def to_rows(tokenizer: Tokenizer, taught: Iterable[list[Piece]], time: int) -> t
     """
     rows, row = [], []
     for pieces in taught:
-        for text, counts in pieces:
-            row += [(token, counts) for token in tokenizer.encode(text, allow_special=True)]
+        row += marked(tokenizer, pieces)
         if len(row) > time:
             rows.append(row[: time + 1])
             row = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import failed_examples, llama_twin, random_tokens, smollm2, tiny_decoder
+from references import failed_examples, random_tokens, smollm2, tiny_decoder, transformers_twin
 from torch import nn
 
 import course_lib.evaluate
@@ -98,7 +98,7 @@ def test_a_model_without_a_last_norm_is_scored_too(kind):
 def test_the_mean_loss_is_transformers():
     model = tiny_decoder()
     text = ids(model, 40)
-    expected = llama_twin(model)(torch.tensor([text]), labels=torch.tensor([text])).loss
+    expected = transformers_twin(model)(torch.tensor([text]), labels=torch.tensor([text])).loss
     assert token_losses(model, text, 48).double().mean().item() == pytest.approx(expected.item(), rel=1e-6)
 
 

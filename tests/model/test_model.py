@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import failed_examples, llama_twin, random_tokens, tiny_config, tiny_decoder
+from references import failed_examples, random_tokens, tiny_config, tiny_decoder, transformers_twin
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, rotate_half
 
 import course_lib.model
@@ -184,20 +184,20 @@ def test_the_decoder_is_transformers_llama(name):
     """
     model = tiny_decoder(**SHAPES_OF_MODELS[name])
     tokens = random_tokens(model, batch=2, time=20)
-    torch.testing.assert_close(model(tokens), llama_twin(model)(tokens).logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model(tokens), transformers_twin(model)(tokens).logits, atol=1e-5, rtol=1e-5)
 
 
 def test_attention_weights_are_transformers():
     model = tiny_decoder()
     tokens, trace = random_tokens(model), Trace(keep="*.attention.weights")
     model(tokens, trace=trace)
-    expected = llama_twin(model)(tokens, output_attentions=True).attentions
+    expected = transformers_twin(model)(tokens, output_attentions=True).attentions
     torch.testing.assert_close(trace.attention(), torch.cat(expected), atol=1e-5, rtol=0)
 
 
 def test_gradients_are_transformers():
     model = tiny_decoder().requires_grad_()
-    tokens, twin = random_tokens(model, batch=2), llama_twin(model)
+    tokens, twin = random_tokens(model, batch=2), transformers_twin(model)
     for each in (model(tokens), twin(tokens).logits):
         each.log_softmax(-1)[..., 0].sum().backward()
     ours, theirs = (

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import failed_examples, llama_twin, random_tokens, tiny_config, tiny_decoder
+from references import failed_examples, random_tokens, tiny_config, tiny_decoder, transformers_twin
 from torch import nn
 
 import course_lib.train.peft
@@ -815,7 +815,7 @@ def peft_twin(model, targets, rank=3, alpha=6):
 
     names = [course_lib.train.peft.peft_files.PEFT_PATHS[target].rpartition(".")[2] for target in targets]
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=names, task_type="CAUSAL_LM")
-    return get_peft_model(llama_twin(model), config).eval()
+    return get_peft_model(transformers_twin(model), config).eval()
 
 
 TARGETS = [FEW, ("attention.output", "feed_forward.down"), EVERY]
@@ -827,7 +827,7 @@ def test_what_is_written_here_works_in_peft(targets, tmp_path):
     from peft import PeftModel
 
     model, tokens = single(), random_tokens(single(), batch=2)
-    twin = llama_twin(model)
+    twin = transformers_twin(model)
     attached = perturb(attach(model, LoRA(3, 6, targets)), size=0.05)
     save_peft(tmp_path / "lora", attached)
     theirs = PeftModel.from_pretrained(twin, tmp_path / "lora").eval()
