@@ -57,7 +57,7 @@ bench: $(VENV)/.test  ## measure speed and memory beside what you would use inst
 gpu:  ## measure the kernels on an NVIDIA GPU, in eight minutes, with any Python that has torch, triton, numpy and pytest (GPU_PYTHON)
 	$(or $(GPU_PYTHON),python3) -m benchmarks.gpu
 
-world: $(VENV)/.course  ## train the small models of the made-up world anew (assets/world_base.safetensors, assets/world_answering.safetensors)
+world: $(VENV)/.course  ## train the small models of the made-up world anew (assets/world_base.safetensors, assets/world.safetensors)
 	$(BIN)/python -m course_lib.train.world_model
 
 minute: $(VENV)/.course  ## go on comparing recipes for a minute of training (assets/minute.json), with nothing else running
@@ -66,10 +66,12 @@ minute: $(VENV)/.course  ## go on comparing recipes for a minute of training (as
 speedrun: $(VENV)/.course  ## train by your own recipe (course_lib/train/speedrun.py) for a minute, and by the course's (IDEA="batch of 8" RUNS=6)
 	$(BIN)/python -m course_lib.train.speedrun --name '$(IDEA)' --runs $(RUNS)
 
-experiments: $(VENV)/.course  ## run the lessons' long experiments anew (assets/*.json)
+experiments: $(VENV)/.course  ## run the long experiments anew (assets/*.json)
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.lessons.parameter_efficient_fine_tuning.experiment
 	OMP_NUM_THREADS=1 $(BIN)/python -m course_lib.course.lessons.quantization.experiment
 	$(BIN)/python -m course_lib.course.lessons.sampling.experiment
+	$(BIN)/python -m course_lib.train.copying.repeats
+	$(BIN)/python -m course_lib.train.copying.drilled
 
 contents: $(VENV)/.course  ## renumber: rename the lessons after course_lib/course/contents.toml, mend links, heads and tables
 	$(BIN)/python -m course_lib.course.arrange

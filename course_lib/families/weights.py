@@ -167,8 +167,8 @@ def _cast(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
 def load_world() -> LanguageModel:
     """Return the course's own small model of the made-up world, with its tokenizer.
 
-    Loading takes about a second. The model tells stories and answers questions about them. It can't keep two
-    animals apart: on who had what, and who came first, it is no better than a toss of a coin.
+    Loading takes about a second. The model tells stories, answers questions about them, and adds numbers step
+    by step. `course_lib/train/world_model.py` describes how it was made, and how often it is right.
     """
     return _load_own("world")
 

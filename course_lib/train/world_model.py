@@ -3,7 +3,7 @@
     python -m course_lib.train.world_model      trains both anew and writes them, in some forty minutes
 
 `assets/world_base.safetensors` has read stories alone, every other one twice in a row. From its weights
-`assets/world_answering.safetensors` learned to answer. It read first sentences that are told again in another
+`assets/world.safetensors` learned to answer. It read first sentences that are told again in another
 order, practised questions about them, first on who had something, then on order too (`world_texts.drills`).
 Then it was asked questions of all kinds about whole stories, and worked sums. (The base was trained on one
 thread and the rest on two, in separate runs. Made anew, the files will differ in their last bits, and so may
@@ -29,10 +29,6 @@ intervals are 0.03 wide at most, either way), and losses in nats a token, on 500
     loss                                        1.079
     worked sums                                 0.994
     loss of the base                            1.047
-
-`assets/world.safetensors`, on which the lessons on fine-tuning and quantization stand, is an older model: its
-recipe is in the file. It is right half of the time, as a toss of a coin would be, on who had something, who
-came first, and which animal was (for example) brown.
 """
 
 from collections.abc import Iterable
@@ -129,7 +125,7 @@ def make(folder: Path) -> None:
     save_model(folder / "world_base.safetensors", base, torch.float16, recipe=recipe(), scores=told(base))
     model = as_stored(learn_to_answer(base, tokenizer))
     facts = {"recipe": recipe(), "scores": told(model) | answered(model)}
-    save_model(folder / "world_answering.safetensors", model, torch.float16, **facts)
+    save_model(folder / "world.safetensors", model, torch.float16, **facts)
     print(report(facts["scores"]))
 
 

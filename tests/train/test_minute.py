@@ -12,7 +12,7 @@ from torch import nn
 from course_lib import asset
 from course_lib.families import load_world
 from course_lib.model import Decoder, ModelConfig
-from course_lib.train import TrainConfig, Windows, speedrun
+from course_lib.train import TrainConfig, Windows, speedrun, world_model
 from course_lib.train.minute import contest, recipe, verdict
 from course_lib.train.minute.clock import Clock
 from course_lib.train.minute.recipe import DEFAULT, Recipe, train_by_the_clock
@@ -139,10 +139,9 @@ def test_the_page_shows_the_table(entries):
 
 def test_the_page_says_what_the_courses_small_model_scores():
     page = (asset("minute.json").parents[1] / "docs" / "minute.md").read_text(encoding="utf-8")
-    bits, answers = map(float, re.search(r"needs ([\d.]+) bits a byte and answers ([\d.]+)\.", page).groups())
-    scored = recipe.score(load_world().model)
-    assert scored["bits a byte"] == pytest.approx(bits, abs=0.001)
-    assert scored["answers"] == pytest.approx(answers, abs=0.01)
+    stages, answers = re.search(r"in (\w+) stages, answers ([\d.]+)\.", page).groups()
+    assert recipe.score(load_world().model)["answers"] == pytest.approx(float(answers), abs=0.002)
+    assert stages == "six" and len(world_model.STAGES) == 6
 
 
 @pytest.mark.slow

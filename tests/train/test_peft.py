@@ -1025,7 +1025,7 @@ def test_on_the_world_model_it_learns_an_answer(method):
     examples = [(lm.tokenizer.encode("The tiger"), lm.tokenizer.encode(" drum drum"))]
     attached = attach(lm.model, method)
     batches = batches_for(attached, Examples(examples, 1, answer_only))
-    quiet(lm.model, batches, TrainConfig(steps=60, learning_rate=3e-2, weight_decay=0.0))
+    quiet(lm.model, batches, TrainConfig(steps=60, learning_rate=1e-1, weight_decay=0.0))
     assert next_token_loss(lm.model, batches(0)) < 0.5
     attached.detach()
     assert hashes_of(lm.model) == before

@@ -11,7 +11,7 @@ import torch
 from references import transformers_twin
 
 from course_lib import asset
-from course_lib.evaluate import accuracy, encode_items, held_out_loss, would_write
+from course_lib.evaluate import encode_items, would_write
 from course_lib.families import load_model, load_world, load_world_base
 from course_lib.generate import complete, generate
 from course_lib.model import Decoder, ModelConfig
@@ -33,7 +33,7 @@ from course_lib.world import (
 
 TOKENIZER = world_tokenizer()
 MARKS = TOKENIZER.special.values()
-BASE, ANSWERING = "world_base.safetensors", "world_answering.safetensors"
+BASE, ANSWERING = "world_base.safetensors", "world.safetensors"
 pairs = partial(encode_items, TOKENIZER)
 
 
@@ -143,25 +143,6 @@ def test_an_answer_counts_only_when_greedy_decoding_would_write_it(shipped):
         prompt = TOKENIZER.encode(question.prompt, allow_special=True)
         right = TOKENIZER.decode(list(generate(model, prompt, 20, stop=MARKS))) == question.completion
         assert would_write(model, pairs([question]), stop=MARKS) == [right]
-
-
-# The older model, on which two lessons stand
-
-
-def test_the_older_model_scores_what_its_file_records():
-    model, facts = load_model(asset("world.safetensors"))
-    ids = world_texts.token_stream(TOKENIZER, world_texts.documents(0, "held_out", 1000))
-    scores = {"loss": held_out_loss(model, ids, 128)}
-    for kind, kinds in (("all", None), ("it", ("it",))):
-        asked = take(1000, questions(0, "held_out", kinds=kinds))
-        scores[f"answers: {kind}"] = accuracy(would_write(model, pairs(asked), stop=MARKS)).value
-    assert scores == pytest.approx(facts["scores"], abs=0.005)
-    assert scores["answers: it"] > 0.55  # the best rule that doesn't read the reason: 0.5
-
-
-def test_the_older_model_cannot_keep_two_animals_apart_as_its_documentation_admits():
-    asked = take(300, questions(1, "held_out", kinds=("owner", "owned", "order", "which")))
-    assert accuracy(would_write(load_world().model, pairs(asked), stop=MARKS)).value < 0.65
 
 
 # Their texts

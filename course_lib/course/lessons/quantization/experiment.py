@@ -25,31 +25,33 @@ from course_lib.model import Decoder
 from course_lib.quantize import Uniform, finish_qat, gptq_linears, quantize_linears, start_qat
 from course_lib.text import Tokenizer
 from course_lib.train.config import TrainConfig
-from course_lib.train.data import Windows
+from course_lib.train.data import Examples
 from course_lib.train.loop import train
-from course_lib.train.world_texts import documents, token_stream
-from course_lib.world import questions
+from course_lib.train.world_model import lesson_batches
+from course_lib.train.world_texts import lessons, token_stream
+from course_lib.world import document, questions, stories
 
 BITS, SEEDS = (2, 3, 4), (0, 1, 2)
-TRAINING = TrainConfig(steps=80, learning_rate=1e-3, warmup=5)
-TIME, BATCH, CALIBRATION = 128, 16, 8
+TRAINING = TrainConfig(steps=80, learning_rate=3e-3, warmup=5)
+TIME, CALIBRATION = 128, 8
 HELD_OUT = 300
+SHARES = {"retold": 0.5, "asked": 0.5}
 
 Score = Callable[[Decoder], dict[str, float]]
 
 
-def training_data(tokenizer: Tokenizer, seed: int) -> Windows:
-    """Return windows of 3,000 texts that the model wasn't trained on, drawn as its training texts were."""
-    return Windows(token_stream(tokenizer, documents(7, "train", 3000)), TIME, BATCH, seed)
+def training_data(tokenizer: Tokenizer, seed: int) -> Examples:
+    """Return rows of 5,000 texts that the model wasn't trained on: half of them stories, half questions."""
+    return lesson_batches(tokenizer, lessons(7, "train", 5000, SHARES), seed)
 
 
 def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
     """Return a function that scores a model.
 
-    loss: nats per token on n held-out texts.
+    loss: nats per token on n held-out stories.
     it: the share of right answers to n held-out questions about what *it* is.
     """
-    held_out = token_stream(tokenizer, documents(0, "held_out", n))
+    held_out = token_stream(tokenizer, map(document, islice(stories(0, "held_out"), n)))
     items = encode_items(tokenizer, islice(questions(0, "held_out", kinds=("it",)), n))
 
     def score(model: Decoder) -> dict[str, float]:
@@ -60,7 +62,7 @@ def scorer(tokenizer: Tokenizer, n: int = HELD_OUT) -> Score:
     return score
 
 
-def ways(model: Decoder, data: Windows, format: Uniform) -> Iterator[tuple[str, Decoder]]:
+def ways(model: Decoder, data: Examples, format: Uniform) -> Iterator[tuple[str, Decoder]]:
     """Yield the name and the quantized model of each way."""
     yield "nearest", quantize_linears(deepcopy(model), format)
     yield "gptq", gptq_linears(deepcopy(model), data(0)[0][:CALIBRATION], format)
@@ -68,7 +70,7 @@ def ways(model: Decoder, data: Windows, format: Uniform) -> Iterator[tuple[str, 
     yield "qat", finish_qat(trained(start_qat(deepcopy(model), format), data))
 
 
-def trained(model: Decoder, data: Windows, config: TrainConfig = TRAINING) -> Decoder:
+def trained(model: Decoder, data: Examples, config: TrainConfig = TRAINING) -> Decoder:
     """Train a model for some further steps, in place, and return it."""
     train(model.requires_grad_(True), data, config, progress=False)
     return model.requires_grad_(False).eval()
@@ -86,7 +88,7 @@ def main(path: Path) -> None:
                 runs.append({"way": way, "bits": bits, "seed": seed, **score(model)})
                 print(runs[-1], flush=True)
     about = "python -m course_lib.course.lessons.quantization.experiment; "
-    about += "held-out texts and questions of the made-up world"
+    about += "held-out stories and questions of the made-up world"
     rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in run.items()} for run in runs]
     path.write_text(json.dumps({"made_by": about, "runs": rounded}, indent=1) + "\n", encoding="utf-8")
 
