@@ -1,6 +1,7 @@
 """The two experiments on copying: their logs, and their code."""
 
 import json
+from statistics import median
 
 import pytest
 
@@ -49,6 +50,26 @@ def told(way, seed):
 
 def test_the_log_has_all_runs_of_repeats():
     check_complete(log("repeats.json"), repeats.WAYS, repeats.SEEDS, repeats.STEPS, repeats.EVERY)
+
+
+def test_telling_twice_gives_an_early_lead_and_no_more():
+    found = log("repeats.json")
+
+    def after(steps, score):
+        return [[run[steps // repeats.EVERY - 1][score] for run in found[way]] for way in repeats.WAYS]
+
+    once, twice = after(150, "noun")
+    assert (min(once), max(once), min(twice), max(twice)) == pytest.approx(
+        (0.06, 0.13, 0.26, 0.43), abs=0.005
+    )
+    for steps in range(400, 601, repeats.EVERY):
+        once, twice = after(steps, "noun")
+        assert abs(median(once) - median(twice)) < 0.05
+        assert min(twice) < max(once) and min(once) < max(twice)
+    once, twice = after(600, "names")
+    assert (median(once), median(twice)) == pytest.approx((0.84, 0.72), abs=0.005)
+    assert min(once) < max(twice)
+    assert max(max(scores) for name in ("thing", "random") for scores in after(600, name)) < 0.03
 
 
 def test_the_tasks_of_repeats_can_be_looked_up_in_what_stands_before():

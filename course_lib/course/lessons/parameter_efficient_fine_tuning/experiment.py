@@ -152,19 +152,21 @@ def prepare_model(base: nn.Module, way: Way, seed: int) -> nn.Module:
 
 
 def compare(lm: LanguageModel, task: Task, ways: Sequence[Way], steps: int, seeds: int) -> list[dict]:
-    """Return a row for each way: the loss at each rate, and the scores of every seed at the best rate."""
+    """Return a row for each way: both losses at each rate, and the scores of every seed at the best rate."""
     examples = task(lm, 1, "train", 4000)
     choosing, held_out = task(lm, 3, "held_out", 300), task(lm, 2, "held_out", 300)
     old, rows = plain_stories(lm, 200), []
     for way in ways:
-        tried = {}
+        tried, forgot = {}, {}
         for rate in way.rates:
             model, prompt, _ = tune(lm, way, examples, rate, seed=100, steps=steps)
             tried[rate] = round(judge(model, choosing, prompt)["loss"], 4)
+            forgot[rate] = round(judge(model, old, prompt)["loss"], 4)
         best = min(tried, key=tried.get)
         runs = [tune(lm, way, examples, best, seed, steps) for seed in range(seeds)]
         scores = [judge(model, held_out, prompt) for model, prompt, _ in runs]
-        row = {"way": way.name, "rates tried": tried, "rate": best, "trained": runs[0][2]["trained"]}
+        row = {"way": way.name, "rates tried": tried, "loss on stories at each": forgot, "rate": best}
+        row["trained"] = runs[0][2]["trained"]
         row |= {name: [round(score[name], 4) for score in scores] for name in scores[0]}
         row["loss on stories"] = [round(judge(m, old, p)["loss"], 4) for m, p, _ in runs]
         rows.append(row)
