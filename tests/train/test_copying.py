@@ -108,6 +108,16 @@ def test_the_log_has_all_runs_of_drills():
     check_complete(log("drills.json"), drilled.ARMS, drilled.SEEDS, drilled.STEPS, drilled.EVERY)
 
 
+def test_easier_questions_teach_the_harder_ones():
+    alone, three_ways = (log("drills.json")[arm] for arm in drilled.ARMS)
+    assert min(run[-1]["right"] for run in three_ways) > 0.97
+    assert sorted(round(run[-1]["right"], 1) for run in alone) == [0.5, 0.5, 0.5, 0.6, 0.9]
+    for run in three_ways:
+        at_a_half = [point["step"] for point in run if point["right"] < 0.6]
+        found = [point["step"] for point in run if point["right"] > 0.95]
+        assert 500 <= max(at_a_half) <= 800 and min(found) - max(at_a_half) <= 200
+
+
 @pytest.mark.parametrize("arm", drilled.ARMS)
 def test_both_arms_ask_the_same_questions_in_their_ways(arm):
     asked = drilled.taught(arm, 5, "train", 300)

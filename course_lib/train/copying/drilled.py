@@ -7,6 +7,11 @@ hat?" about first sentences of stories: from "whole questions alone", or in "all
 `world_texts.drills`, of which one in three is a whole question. Both see as many questions. Every 100 steps
 the file has the share of held-out whole questions that the model would answer. Each has two possible answers,
 so that a toss of a coin gives a half.
+
+What was seen: after 1000 steps, all five models that were asked in three ways answer 0.97 or more of the
+whole questions. They stay at a half for 500 to 800 steps, and then need some 200. Of those that saw whole
+questions alone, one has got to 0.91 by then, one to 0.60, and three are still at a half. (We didn't look
+whether more steps would do it.)
 """
 
 import random
