@@ -4,9 +4,9 @@ Read in this order: `plain_loop` (the training loop in its shortest form), `loss
 schedules), `muon`, `config`, `data` (ids → batches), `history` and `learner`, `loop` (the same loop in full),
 `checkpoint` (stop a run and resume it later), `sft` (examples for a chat model), `rollouts` (batches that the
 model itself writes), `peft` (training a small part of a frozen model), `world_model` (how the course's own
-small model was made) and `world_texts` (what it read). `minute` finds out what a minute of training is worth,
-and in `speedrun` you make yours worth more. `interrupts` keeps a step whole; `checks`, `run_checks` and
-`data_checks` hold error messages.
+small models were made) and `world_texts` (what they read). `copying` finds out what teaches such a model to
+copy, `minute` what a minute of training is worth, and in `speedrun` you make yours worth more. `interrupts`
+keeps a step whole; `checks`, `run_checks` and `data_checks` hold error messages.
 
     model = Decoder(model_config)
     history = train(model, Windows(join(documents, end), time=128, batch=16), TrainConfig.pretraining(500))

@@ -52,7 +52,7 @@ def document_with_questions(story: Story, rng: random.Random, max_questions: int
 def retold(seed: int, split: str, n: int) -> Iterator[str]:
     """Yield n stories of all lengths, every other one twice in a row.
 
-    What stands in the second telling can be copied from the first, which teaches copying.
+    What stands in the second telling can be copied from the first.
     """
     for i, story in enumerate(islice(stories(seed, split), n)):
         yield document(story) * (1 + i % 2)

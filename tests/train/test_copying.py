@@ -52,7 +52,7 @@ def test_the_log_has_all_runs_of_repeats():
     check_complete(log("repeats.json"), repeats.WAYS, repeats.SEEDS, repeats.STEPS, repeats.EVERY)
 
 
-def test_telling_twice_gives_an_early_lead_and_no_more():
+def test_in_600_steps_telling_twice_gives_an_early_lead_and_no_more():
     found = log("repeats.json")
 
     def after(steps, score):
@@ -108,7 +108,7 @@ def test_the_log_has_all_runs_of_drills():
     check_complete(log("drills.json"), drilled.ARMS, drilled.SEEDS, drilled.STEPS, drilled.EVERY)
 
 
-def test_easier_questions_teach_the_harder_ones():
+def test_with_easier_questions_the_whole_ones_are_learned_sooner():
     alone, three_ways = (log("drills.json")[arm] for arm in drilled.ARMS)
     assert min(run[-1]["right"] for run in three_ways) > 0.97
     assert sorted(round(run[-1]["right"], 1) for run in alone) == [0.5, 0.5, 0.5, 0.6, 0.9]
