@@ -3,8 +3,8 @@
     python -m course_lib.train.world_model      trains both anew and writes them, in some forty minutes
 
 `assets/world_base.safetensors` has read stories alone, every other one twice in a row. From its weights
-`assets/world.safetensors` learned to answer. It read first sentences that are told again in another
-order, practised questions about them, first on who had something, then on order too (`world_texts.drills`).
+`assets/world.safetensors` learned to answer. It read first sentences that are told again in another order,
+and practised questions about them, first on who had something, then on order too (`world_texts.drills`).
 Then it was asked questions of all kinds about whole stories, and worked sums. (The base was trained on one
 thread and the rest on two, in separate runs. Made anew, the files will differ in their last bits, and so may
 the scores.)

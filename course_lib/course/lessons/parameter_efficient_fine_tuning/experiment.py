@@ -83,6 +83,7 @@ FORGETTING = {  # the rates at which it is measured, with FORGETTING_SEEDS seeds
     "prefix, 16 tokens": (3e-2, 1e-1, 3e-1),
 }
 FORGETTING_SEEDS = 3
+ENGLISH_NORM = 1.7  # the mean norm of the embedding rows that English uses
 
 
 def only_french(lm: LanguageModel) -> list[int]:
@@ -94,10 +95,10 @@ def only_french(lm: LanguageModel) -> list[int]:
 
 
 def tell_apart(model: nn.Module) -> nn.Module:
-    """Give the rows of French tokens random directions, and the usual length of others, in place."""
+    """Give the rows of French tokens random directions, and the norm that English ones have, in place."""
     table, rows = model.embedding.weight.data, only_french(load_world())
     random = torch.randn(len(rows), table.shape[1], generator=torch.Generator().manual_seed(0))
-    table[rows] = 1.7 * nn.functional.normalize(random, dim=1)
+    table[rows] = ENGLISH_NORM * nn.functional.normalize(random, dim=1)
     return model
 
 

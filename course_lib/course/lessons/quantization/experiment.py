@@ -7,13 +7,14 @@ writes the file, in a few minutes on one core.
 The weights are rounded to symmetric grids of 2, 3 and 4 bits with one scale per row, in four ways: to the
 nearest level; with GPTQ; to the nearest level after some further steps of usual training; and after as many
 steps of quantization-aware training (QAT). The third way is a control, which shows how much of QAT's gain is
-due to further training alone. Three seeds choose the training batches, and the sequences that calibrate
-GPTQ.
+due to further training alone; both are also tried at several learning rates. Three seeds choose the training
+batches, and the sequences that calibrate GPTQ.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -36,6 +37,7 @@ TRAINING = TrainConfig(steps=80, learning_rate=3e-3, warmup=5)
 TIME, CALIBRATION = 128, 8
 HELD_OUT = 300
 SHARES = {"retold": 0.5, "asked": 0.5}
+RATES = (1e-3, 3e-3, 6e-3, 1e-2)
 
 Score = Callable[[Decoder], dict[str, float]]
 
@@ -66,8 +68,15 @@ def ways(model: Decoder, data: Examples, format: Uniform) -> Iterator[tuple[str,
     """Yield the name and the quantized model of each way."""
     yield "nearest", quantize_linears(deepcopy(model), format)
     yield "gptq", gptq_linears(deepcopy(model), data(0)[0][:CALIBRATION], format)
-    yield "trained, then nearest", quantize_linears(trained(deepcopy(model), data), format)
-    yield "qat", finish_qat(trained(start_qat(deepcopy(model), format), data))
+    yield from trained_ways(model, data, format, TRAINING)
+
+
+def trained_ways(
+    model: Decoder, data: Examples, format: Uniform, config: TrainConfig
+) -> Iterator[tuple[str, Decoder]]:
+    """Yield the name and the quantized model of the two ways that train."""
+    yield "trained, then nearest", quantize_linears(trained(deepcopy(model), data, config), format)
+    yield "qat", finish_qat(trained(start_qat(deepcopy(model), format), data, config))
 
 
 def trained(model: Decoder, data: Examples, config: TrainConfig = TRAINING) -> Decoder:
@@ -87,10 +96,21 @@ def main(path: Path) -> None:
             for way, model in ways(world.model, data, Uniform(bits)):
                 runs.append({"way": way, "bits": bits, "seed": seed, **score(model)})
                 print(runs[-1], flush=True)
+    rates = []
+    for rate in RATES:
+        config, data = replace(TRAINING, learning_rate=rate), training_data(world.tokenizer, SEEDS[0])
+        for way, model in trained_ways(world.model, data, Uniform(2), config):
+            rates.append({"way": way, "rate": rate, **score(model)})
+            print(rates[-1], flush=True)
     about = "python -m course_lib.course.lessons.quantization.experiment; "
     about += "held-out stories and questions of the made-up world"
-    rounded = [{k: round(v, 4) if isinstance(v, float) else v for k, v in run.items()} for run in runs]
-    path.write_text(json.dumps({"made_by": about, "runs": rounded}, indent=1) + "\n", encoding="utf-8")
+    made = {"made_by": about, "runs": list(map(rounded, runs)), "rates": list(map(rounded, rates))}
+    path.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+def rounded(run: dict) -> dict:
+    """Return a run with its numbers to four places."""
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in run.items()}
 
 
 if __name__ == "__main__":
